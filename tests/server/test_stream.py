@@ -1,0 +1,452 @@
+"""The guarded stream: what is written stays whole and in order, what gets stuck is cut, and what is read goes two ways."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ws.server.lane import FrameScanner, Violation
+from trio_ws.server.stream import MAX_CONTROL_BACKLOG, GuardedStream
+from trio_ws.server.upgrade import MAX_HEAD_BYTES, Refusal
+
+PIECE = 16 * 1024  # what a stream without a socket is given at once
+
+
+def small_frame(payload: bytes) -> bytes:
+    """A client's text frame whose mask changes nothing."""
+    return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+@asynccontextmanager
+async def guard(
+    raw: trio.abc.Stream, *, max_message_bytes: int = 65536
+) -> AsyncIterator[tuple[GuardedStream, FrameScanner, trio.Nursery]]:
+    scanner = FrameScanner(max_message_bytes=max_message_bytes, max_fragments=256)
+    async with trio.open_nursery() as nursery:
+        yield GuardedStream(raw, nursery, scanner=scanner, write_timeout=5), scanner, nursery
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(raw)
+
+
+async def receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = await stream.receive_some(count - len(data))
+        assert more, "the stream ended"
+        data += more
+    return data
+
+
+@pytest.fixture
+async def sockets() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream]]:
+    """A connected pair of real sockets, with no network between them."""
+    ours, theirs = trio.socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    pair = trio.SocketStream(ours), trio.SocketStream(theirs)
+    yield pair
+    for end in pair:
+        await trio.aclose_forcefully(end)
+
+
+class TestSending:
+    async def test_in_order_whoever_sends(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            assert stream.send_nowait(b"1") is False
+            stream.send_control(b"2")
+            assert stream.backlog == 2
+            await stream.send_all(b"3")
+            assert stream.backlog == 0
+            assert await receive_exactly(theirs, 3) == b"123"
+
+    async def test_a_socket_takes_it_at_once_and_without_a_task(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        ours, theirs = sockets
+        async with guard(ours) as (stream, _, nursery):
+            assert stream.send_nowait(b"frame") is True
+            assert not nursery.child_tasks
+            assert stream.backlog == 0
+            assert os.read(theirs.socket.fileno(), 100) == b"frame"
+
+    async def test_what_a_socket_does_not_take_follows_in_order(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        ours, theirs = sockets
+        drained: list[int] = []
+        async with guard(ours) as (stream, _, nursery):
+            stream.on_drained = lambda: drained.append(stream.backlog)
+            frames = [bytes([n]) * 40_000 for n in range(10)]
+            handed_over = [stream.send_nowait(frame) for frame in frames]
+            assert handed_over[-1] is False
+            assert 0 < stream.backlog < 400_000
+            assert len(nursery.child_tasks) == 1
+            assert await receive_exactly(theirs, 400_000) == b"".join(frames)
+            await trio.testing.wait_all_tasks_blocked()
+            assert drained == [0]
+            assert not nursery.child_tasks
+            assert stream.send_nowait(b"after") is True
+            assert await receive_exactly(theirs, 5) == b"after"
+
+    async def test_on_drained_after_every_backlog(self) -> None:
+        ours, _ = trio.testing.memory_stream_pair()
+        drained: list[None] = []
+        async with guard(ours) as (stream, _, _):
+            stream.on_drained = lambda: drained.append(None)
+            for n in range(1, 4):
+                stream.send_nowait(b"frame")
+                await stream.flush()
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(drained) == n
+
+    async def test_a_cancelled_send_leaves_the_frame_whole(self) -> None:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        frame = os.urandom(3 * PIECE)
+        async with guard(ours) as (stream, _, nursery):
+            with trio.CancelScope() as scope:
+
+                async def cancel_in_the_middle() -> None:
+                    await receive_exactly(theirs, PIECE // 2)
+                    scope.cancel()
+
+                nursery.start_soon(cancel_in_the_middle)
+                await stream.send_all(frame)
+            assert scope.cancelled_caught
+            stream.send_nowait(b"next")
+            rest = len(frame) - PIECE // 2
+            assert await receive_exactly(theirs, rest + 4) == frame[PIECE // 2 :] + b"next"
+
+    async def test_send_all_already_cancelled_sends_nothing(self) -> None:
+        ours, _ = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await stream.send_all(b"frame")
+            assert stream.backlog == 0
+
+    async def test_nothing_after_the_last(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            stream.send_control(b"close", last=True)
+            with pytest.raises(trio.ClosedResourceError):
+                stream.send_nowait(b"frame")
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"frame")
+            await stream.flush()
+            assert await theirs.receive_some() == b"close"
+
+
+class TestPoison:
+    async def test_no_progress(self, autojump_clock: trio.testing.MockClock) -> None:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            stream.send_nowait(b"x" * 3 * PIECE)
+            await receive_exactly(theirs, PIECE)
+            start = trio.current_time()
+            with pytest.raises(trio.BrokenResourceError, match="write_timeout"):
+                await stream.flush()
+            assert trio.current_time() - start == pytest.approx(5)
+            assert stream.failure == "write_timeout"
+            assert stream.backlog == 0
+            with pytest.raises(trio.BrokenResourceError):
+                stream.send_nowait(b"frame")
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"frame")
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.ClosedResourceError):
+                await ours.receive_some()
+
+    async def test_slow_progress_is_progress(self, autojump_clock: trio.testing.MockClock) -> None:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            stream.send_nowait(b"x" * 4 * PIECE)
+            for _ in range(4):
+                await trio.sleep(4)
+                await receive_exactly(theirs, PIECE)
+            await stream.flush()
+            assert stream.failure is None
+
+    async def test_a_stuck_socket(self, sockets: tuple[trio.SocketStream, trio.SocketStream]) -> None:
+        ours, _ = sockets
+        scanner = FrameScanner(max_message_bytes=1, max_fragments=1)
+        async with trio.open_nursery() as nursery:
+            stream = GuardedStream(ours, nursery, scanner=scanner, write_timeout=0.05)
+            while stream.send_nowait(b"x" * 65536):
+                pass
+            with pytest.raises(trio.BrokenResourceError, match="write_timeout"):
+                await stream.flush()
+            assert ours.socket.fileno() == -1
+
+    async def test_the_peer_is_gone(self, sockets: tuple[trio.SocketStream, trio.SocketStream]) -> None:
+        ours, theirs = sockets
+        await theirs.aclose()
+        async with guard(ours) as (stream, _, _):
+            with pytest.raises(trio.BrokenResourceError):
+                stream.send_nowait(b"frame")
+            assert stream.failure == "reset"
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.flush()
+
+    async def test_the_peer_goes_while_a_backlog_is_written(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        ours, theirs = sockets
+        async with guard(ours) as (stream, _, _):
+            while stream.send_nowait(b"x" * 65536):
+                pass
+            await theirs.aclose()
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.flush()
+            assert stream.failure == "reset"
+
+    async def test_a_closed_socket_is_never_written_to(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        """Its number may be another connection's by then."""
+        ours, _ = sockets
+        async with guard(ours) as (stream, _, _):
+            number = ours.socket.fileno()
+            await ours.aclose()
+            reading, writing = os.pipe()
+            os.dup2(writing, number)
+            try:
+                with pytest.raises(trio.BrokenResourceError):
+                    stream.send_nowait(b"a secret of somebody else")
+                os.close(writing)
+                os.close(number)
+                assert os.read(reading, 100) == b""
+            finally:
+                os.close(reading)
+
+    async def test_pongs_that_nobody_takes(self) -> None:
+        ours, _ = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            stream.send_nowait(b"x")
+            pong = b"p" * 127
+            for _ in range(MAX_CONTROL_BACKLOG // len(pong)):
+                stream.send_control(pong)
+            assert stream.failure is None
+            with pytest.raises(trio.BrokenResourceError):
+                stream.send_control(pong)
+            assert stream.failure == "control_flood"
+
+    async def test_pongs_that_are_taken_are_no_flood(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            for _ in range(20):
+                for _ in range(100):
+                    stream.send_control(b"p" * 127)
+                await stream.flush()
+                await trio.testing.wait_all_tasks_blocked()
+            assert len(await receive_exactly(theirs, 20 * 100 * 127)) == 254_000
+
+    async def test_a_cancelled_writer(self) -> None:
+        ours, _ = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, nursery):
+            stream.send_nowait(b"x" * PIECE * 2)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert stream.failure == "cancelled"
+        with pytest.raises(trio.BrokenResourceError):
+            stream.send_nowait(b"frame")
+
+    async def test_waiters_are_woken_and_the_first_reason_stays(self) -> None:
+        ours, _ = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, nursery):
+            stream.send_nowait(b"x")
+
+            async def cut() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                stream.poison("aborted")
+                stream.poison("other")
+
+            nursery.start_soon(cut)
+            with pytest.raises(trio.BrokenResourceError, match="aborted"):
+                await stream.flush()
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+
+HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class TestReceivingTheHead:
+    @pytest.mark.parametrize("size", [1, 2, 3, 1000])
+    async def test_in_pieces(self, size: int) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        theirs.send_stream.send_all_hook = None
+        async with guard(ours) as (stream, _, nursery):
+
+            async def send() -> None:
+                for at in range(0, len(HEAD), size):
+                    await theirs.send_all(HEAD[at : at + size])
+                    await trio.testing.wait_all_tasks_blocked()
+
+            nursery.start_soon(send)
+            assert await stream.receive_head() == HEAD
+
+    async def test_what_comes_with_it_is_not_lost(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        taken: list[bytes] = []
+        async with guard(ours) as (stream, scanner, _):
+            await theirs.send_all(HEAD + small_frame(b"one") + b"\x89\x80")
+            assert await stream.receive_head() == HEAD
+            scanner.lane = taken.append
+            assert await stream.receive_some() == b"\x89\x80"
+            assert taken == [b"one"]
+
+    @pytest.mark.parametrize("begun", [b"", b"GET /", HEAD[:-1]])
+    async def test_the_end_comes_first(self, begun: bytes) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            await theirs.send_all(begun)
+            await theirs.aclose()
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_head()
+
+    @pytest.mark.parametrize(
+        ("data", "status"),
+        [
+            (b"\x16\x03\x01\x02\x00", 400),
+            (b"\r\n", 400),
+            (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+            (b"GET /" + b"a" * MAX_HEAD_BYTES, 431),
+            (b"GET / HTTP/1.1\r\nX: " + b"a" * (MAX_HEAD_BYTES - 19) + b"\r\n\r\n", 431),
+        ],
+    )
+    async def test_what_is_no_head_is_not_waited_for(self, data: bytes, status: int) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            await theirs.send_all(data)
+            with pytest.raises(Refusal) as caught:
+                await stream.receive_head()
+            assert caught.value.status == status
+
+
+class TestReceiving:
+    async def test_the_lane_keeps_the_reader_waiting(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        taken: list[bytes] = []
+        async with guard(ours) as (stream, scanner, nursery):
+            scanner.lane = taken.append
+            passed: list[bytes] = []
+
+            async def read() -> None:
+                passed.append(await stream.receive_some())
+
+            nursery.start_soon(read)
+            for n in range(3):
+                await theirs.send_all(small_frame(b"%d" % n))
+                await trio.testing.wait_all_tasks_blocked()
+            assert taken == [b"0", b"1", b"2"]
+            assert passed == []
+            await theirs.send_all(b"\x89\x80" + bytes(4))
+            await trio.testing.wait_all_tasks_blocked()
+            assert passed == [b"\x89\x80" + bytes(4)]
+
+    async def test_a_violation_comes_after_what_was_before_it(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours, max_message_bytes=10) as (stream, _, _):
+            await theirs.send_all(small_frame(b"ok") + small_frame(b"x" * 11))
+            assert await stream.receive_some() == small_frame(b"ok")
+            for _ in range(2):
+                with pytest.raises(Violation):
+                    await stream.receive_some()
+
+    async def test_the_lanes_exception_comes_out(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+
+        def lane(payload: bytes) -> None:
+            raise LookupError(payload)
+
+        async with guard(ours) as (stream, scanner, _):
+            scanner.lane = lane
+            await theirs.send_all(small_frame(b"ok"))
+            with pytest.raises(LookupError):
+                await stream.receive_some()
+
+    async def test_life_is_noted(self, autojump_clock: trio.testing.MockClock) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        lives: list[float] = []
+        async with guard(ours) as (stream, scanner, nursery):
+            stream.on_bytes = lambda: lives.append(trio.current_time())
+            scanner.lane = lambda _: None
+            nursery.start_soon(stream.receive_some)
+            begun = trio.current_time()
+            assert stream.last_received == begun
+            for _ in range(2):
+                await trio.sleep(3)
+                await theirs.send_all(small_frame(b"ok"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert lives == [begun + 3, begun + 6]
+            assert stream.last_received == begun + 6
+
+    async def test_the_end(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            await theirs.aclose()
+            assert await stream.receive_some() == b""
+
+    async def test_deaf(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            await theirs.send_all(b"x")
+            stream.stop_reading()
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+            await stream.send_all(b"still")
+            assert await theirs.receive_some() == b"still"
+
+
+class TestLastWords:
+    async def test_the_peer_hears_them_though_it_still_talks(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        ours, theirs = sockets
+        async with guard(ours) as (stream, _, nursery):
+            nursery.start_soon(theirs.send_all, b"x" * 1_000_000)
+            await stream.send_last(b"last words", timeout=60)
+
+            assert ours.socket.fileno() == -1
+            assert await receive_exactly(theirs, 10) == b"last words"
+            assert await theirs.receive_some() == b""
+
+    @pytest.mark.parametrize("reads", [False, True])
+    async def test_a_mute_peer_is_not_waited_for(
+        self, reads: bool, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, nursery):
+            if reads:
+                nursery.start_soon(receive_exactly, theirs, 4)
+            start = trio.current_time()
+            await stream.send_last(b"last", timeout=1)
+            assert trio.current_time() - start == pytest.approx(1)
+            with pytest.raises(trio.ClosedResourceError):
+                await ours.receive_some()
+
+    async def test_aclose_is_idempotent_and_final(self) -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            await stream.aclose()
+            await stream.aclose()
+            assert stream.failure is None
+            assert await theirs.receive_some() == b""
+            with pytest.raises(trio.ClosedResourceError):
+                stream.send_nowait(b"frame")
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+    async def test_aclose_with_a_backlog_cuts(self) -> None:
+        ours, _ = trio.testing.lockstep_stream_pair()
+        async with guard(ours) as (stream, _, _):
+            stream.send_nowait(b"frame")
+            await stream.aclose()
+            assert stream.failure == "aborted"
+            assert stream.backlog == 0

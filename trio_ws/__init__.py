@@ -1,0 +1,67 @@
+"""Delivers the events of AI agents to the people who watch them: in order, confirmed, over networks that drop.
+
+    async with trio_ws.open_hub() as hub:
+        await nursery.start(trio_ws.serve, hub)
+        receipt = await hub.publish("ada", "agent_started", {"run": 7})
+        await receipt.confirmed()
+
+    async with trio_ws.connect("ws://localhost:8765/ws", token=…) as client:
+        async for event in client:
+            ...
+"""
+
+from .client import Client, connect
+from .config import Config
+from .errors import (
+    ConfirmationTimeout,
+    ConnectionRefused,
+    EventTooLarge,
+    HubClosed,
+    InvalidConfig,
+    InvalidEvent,
+    LocalError,
+    MessageRejected,
+    RemoteError,
+    SessionEnded,
+    TrioWSError,
+)
+from .event import LIFECYCLE_TYPES, Draft, Event, Gap, Merged, Message, Priority
+from .hub import Confirmation, DeadLetter, Hub, PublishChannel, Receipt, Subscription, open_hub
+from .identity import Identity
+from .server import Credentials, serve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LIFECYCLE_TYPES",
+    "Client",
+    "Config",
+    "Confirmation",
+    "ConfirmationTimeout",
+    "ConnectionRefused",
+    "Credentials",
+    "DeadLetter",
+    "Draft",
+    "Event",
+    "EventTooLarge",
+    "Gap",
+    "Hub",
+    "HubClosed",
+    "Identity",
+    "InvalidConfig",
+    "InvalidEvent",
+    "LocalError",
+    "Merged",
+    "Message",
+    "MessageRejected",
+    "Priority",
+    "PublishChannel",
+    "Receipt",
+    "RemoteError",
+    "SessionEnded",
+    "Subscription",
+    "TrioWSError",
+    "connect",
+    "open_hub",
+    "serve",
+]

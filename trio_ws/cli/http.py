@@ -1,0 +1,231 @@
+"""The admin API of a server, as the commands call it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import attrs
+import click
+import httpx
+
+from ..settings import ENV_PREFIX, is_loopback
+from .output import Failure
+
+F = TypeVar("F")
+
+TIMEOUT = 10.0
+"""Seconds that one call may take, beyond what it asks the server to wait."""
+
+_TEMPORARY = {429, 500, 502, 503}
+_TEMPORARY_CODES = {"overloaded", "draining", "unavailable", "full", "buffer_full"}
+
+
+class Unreachable(Exception):
+    """No answer: the server is away, or went away in the middle. What was asked may have been done.
+
+    Attributes:
+      refused: nobody listens there, so that nothing was done.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+@attrs.frozen
+class Answer:
+    """The server's answer to one call, or to one line of a batch.
+
+    Attributes:
+      body: the JSON object that it sent.
+      status: the HTTP status; None for a line of a batch.
+      retry_after: seconds after which to ask again, where the server said so.
+    """
+
+    body: dict[str, Any]
+    status: int | None = None
+    retry_after: float | None = None
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """What the server refused it with; None where it did not."""
+        error = self.body.get("error")
+        if isinstance(error, dict):
+            return error
+        if self.status is not None and self.status >= 400:
+            return {"code": str(self.status), "message": f"HTTP {self.status}"}
+        return None
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the same call may well succeed later."""
+        error = self.error
+        if error is None:
+            return False
+        if self.status is not None:
+            return self.status in _TEMPORARY
+        return (
+            error.get("status") in _TEMPORARY
+            or "retry_after" in error
+            or error.get("code") in _TEMPORARY_CODES
+        )
+
+    @property
+    def reason(self) -> str:
+        """The refusal, for a person."""
+        error = self.error or {}
+        return f"{error.get('message') or 'no reason given'} ({error.get('code')})"
+
+
+class Admin:
+    """Calls of the admin API. Each is a checkpoint; cancelling one leaves open whether it was done."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    @property
+    def url(self) -> str:
+        """The address of the API."""
+        return str(self._client.base_url).rstrip("/")
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        wait: float = 0,
+    ) -> Answer:
+        """One call with a JSON body; `wait` is for how long it asks the server to wait. Raises `Unreachable`."""
+        response = await self._request(method, path, params=params, json=body, timeout=TIMEOUT + wait)
+        return _answer(response)
+
+    async def publish(self, events: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """A batch, in one call; the answers stand in the order of `events`. Raises `Unreachable`."""
+        lines = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+        response = await self._request(
+            "POST",
+            "/v1/events",
+            content=lines,
+            headers={"content-type": "application/x-ndjson"},
+            timeout=TIMEOUT,
+        )
+        if response.status_code != 200:
+            return [_answer(response)] * len(events)
+        try:
+            answers = [
+                _line_answer(json.loads(line)) for line in response.content.split(b"\n") if line.strip()
+            ]
+        except ValueError:
+            raise Unreachable(f"{self.url} does not answer as a trio-ws server") from None
+        if len(answers) != len(events):
+            raise Unreachable(f"{self.url} answered {len(answers)} of {len(events)} lines")
+        return answers
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return await self._client.request(method, path, **options)
+        except httpx.ConnectError as exc:
+            raise Unreachable(f"no server answers at {self.url}: {_cause(exc)}", refused=True) from None
+        except httpx.TimeoutException:
+            raise Unreachable(f"{self.url} does not answer in time") from None
+        except httpx.TransportError as exc:
+            raise Unreachable(f"the connection to {self.url} broke: {_cause(exc)}") from None
+
+
+@asynccontextmanager
+async def open_admin(url: str, api_key: str | None) -> AsyncIterator[Admin]:
+    """The admin API at `url`. Its connections are closed at the end of the block."""
+    host = httpx.URL(url).host
+    async with httpx.AsyncClient(
+        base_url=url,
+        headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+        # A proxy from the environment is for the world outside, not for this machine.
+        trust_env=not is_loopback(host),
+    ) as client:
+        yield Admin(client)
+
+
+def admin_options(function: F) -> F:
+    """Gives a click command ``--url`` and ``--api-key`` of the admin API."""
+    key = click.option(
+        "--api-key", envvar=f"{ENV_PREFIX}API_KEY", metavar="KEY", help="Key that the admin API asks for."
+    )
+    url = click.option(
+        "--url",
+        metavar="URL",
+        callback=_admin_url,
+        help="Address of the admin API. [default: http://, TRIO_WS_ADMIN_HOST:TRIO_WS_ADMIN_PORT]",
+    )
+    decorated: F = url(key(function))  # type: ignore[type-var]
+    return decorated
+
+
+def user_path(user: str) -> str:
+    """The path of `user` in the API; exits 2 where it is no text (bytes on the command line that aren't UTF-8)."""
+    try:
+        return f"/v1/users/{quote(user, safe='')}"
+    except UnicodeEncodeError:
+        raise Failure("USER must be UTF-8", 2) from None
+
+
+def default_address(prefix: str, port: int) -> str:
+    """``HOST:PORT`` of a listener, as the variables that a server on this machine reads have them."""
+    host = os.environ.get(f"{ENV_PREFIX}{prefix}HOST") or "127.0.0.1"
+    # A server that listens on any address is reached on this machine's own.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{bracketed}:{os.environ.get(f'{ENV_PREFIX}{prefix}PORT') or port}"
+
+
+def check_url(url: str, *schemes: str) -> str:
+    """`url`, if it is one of those schemes and names a host; exits 2 otherwise."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise Failure(f"--url {url!r}: {exc}", 2) from None
+    if parsed.scheme not in schemes or not parsed.host:
+        raise Failure(f"--url must be such as {schemes[0]}://127.0.0.1:8765, not {url!r}", 2)
+    return url
+
+
+def _admin_url(_: click.Context, __: click.Parameter, value: str | None) -> str:
+    return check_url(value or f"http://{default_address('ADMIN_', 8766)}", "http", "https")
+
+
+def _answer(response: httpx.Response) -> Answer:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    try:
+        retry_after = max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        retry_after = None
+    return Answer(body if isinstance(body, dict) else {}, response.status_code, retry_after)
+
+
+def _line_answer(body: Any) -> Answer:
+    if not isinstance(body, dict):
+        raise ValueError("not an object")
+    error = body.get("error")
+    after = error.get("retry_after") if isinstance(error, dict) else None
+    return Answer(body, retry_after=float(after) if isinstance(after, int | float) else None)
+
+
+def _cause(exc: BaseException) -> str:
+    """The words of the system, from under the layers that wrap them."""
+    inner: BaseException | None = exc
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno:
+            words = os.strerror(inner.errno) if inner.errno > 0 else inner.strerror
+            return (words or "").lower()
+        within = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else None
+        inner = within or inner.__cause__ or inner.__context__
+    return str(exc) or type(exc).__name__

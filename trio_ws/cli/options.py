@@ -1,0 +1,110 @@
+"""The flags of the commands that run a server: one for each field of `Settings`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from ..config import PRESETS
+from ..errors import InvalidConfig
+from ..settings import CONFIG_VARIABLE, FIELDS, Loaded, flag, load
+from .output import Failure
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HELP = {
+    "host": "Address to listen on.",
+    "port": "Port to listen on; 0 takes a free one.",
+    "admin_host": "Address of the admin API.",
+    "admin_port": "Port of the admin API; 0 takes a free one.",
+    "preset": f"Where limits start from: {', '.join(PRESETS)}.",
+    "store": "Where events are kept: memory.",
+    "insecure": "Clients name their user, without a token; twice allows it on any address.",
+    "jwt_secret": "Key that tokens are signed with; better given in the environment.",
+    "jwt_audience": "Audience that tokens must be for.",
+    "api_key": "Key that the admin API asks for; better given in the environment.",
+    "allowed_origins": "An Origin that browsers may connect from; repeatable.",
+    "log_format": "What log lines look like: console or json.",
+    "max_connections_per_user": "Connections of one user.",
+    "max_connections": "Connections in all.",
+    "over_limit": "At a user's limit: replace the stalest connection, or reject the new one.",
+    "session_ttl": "Seconds that a session waits for its client to come back.",
+    "hello_timeout": "Seconds from the accept to the client's hello.",
+    "max_events_per_user": "Events held for one user.",
+    "max_events": "Events held in all.",
+    "max_bytes_per_user": "Bytes of events held for one user.",
+    "max_bytes": "Bytes of events held in all.",
+    "max_event_bytes": "Bytes of one event.",
+    "event_ttl": "Seconds that an event is kept which is not critical.",
+    "critical_ttl": "Seconds that a critical event is kept unconfirmed; none for ever.",
+    "critical_types": "Types of event that are critical.",
+    "cleanup_interval": "Seconds between two cleanups.",
+    "retry_intervals": "Seconds after which an unconfirmed critical event is sent again.",
+    "confirm_timeout": "Seconds after which a confirmation counts as late.",
+    "batch_interval": "Seconds that events wait for company on a busy connection.",
+    "serialize_timeout": "Seconds that one large payload may take to encode.",
+    "write_timeout": "Seconds that a connection may take nothing.",
+    "stall_timeout": "Seconds that events may wait for a client that takes none.",
+    "ack_events": "Events after which a client acks at the latest.",
+    "ack_delay": "Seconds after which a client acks at the latest.",
+    "max_message_bytes": "Bytes of one message from a client.",
+    "max_fragments": "Fragments of one message from a client.",
+    "max_pending_messages": "Messages of a client that wait for the application.",
+    "heartbeat_active": "Seconds between two signs of life while events flow.",
+    "heartbeat_idle": "Seconds between two signs of life otherwise.",
+    "heartbeat_grace": "Seconds that a sign of life may be late.",
+    "drain_timeout": "Seconds that a shutdown may take.",
+    "connect_rate": "Connections a second from one address.",
+    "connect_burst": "Connections at once from one address.",
+}
+
+
+def server_options(function: F) -> F:
+    """Gives a click command a flag for each setting, and ``--config``; `load_settings` reads them."""
+    for name in reversed(HELP):
+        function = _option(name)(function)
+    config_file = click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        help=f"TOML file with any of these as top-level keys. [{CONFIG_VARIABLE}]",
+    )
+    return config_file(function)
+
+
+def _option(name: str) -> Callable[[F], F]:
+    field = FIELDS[name]
+    if name == "insecure":
+        return click.option(flag(name), name, count=True, default=None, help=HELP[name])
+    if name == "allowed_origins":
+        return click.option(flag(name), name, multiple=True, metavar="ORIGIN", help=HELP[name])
+    shown = "" if field.default is None else f" [default: {_text(field.default)}]"
+    return click.option(flag(name), name, metavar=_metavar(field.type), help=HELP[name] + shown)
+
+
+def _text(value: Any) -> str:
+    """A default as it would be given on the command line."""
+    if isinstance(value, tuple):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "JSON"
+    return {int: "N", float: "SECONDS", float | None: "SECONDS"}.get(kind, "TEXT")
+
+
+def load_settings(given: dict[str, Any]) -> Loaded:
+    """The effective settings of a command that was called with `given`; exits 2 where a value is wrong."""
+    flags = {name: value for name, value in given.items() if name in FIELDS and value not in (None, ())}
+    try:
+        return load(flags, os.environ, file=given.get("config_file"))
+    except InvalidConfig as exc:
+        raise Failure(str(exc), 2) from None

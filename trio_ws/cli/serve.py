@@ -1,0 +1,160 @@
+"""`trio-ws serve`: the hub, its listener and the admin API in one process, until a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from ..log import configure
+from ..settings import Settings, is_loopback
+from .options import load_settings, server_options
+from .output import Failure, run_trio
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+
+logger = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+
+
+@click.command("serve")
+@server_options
+def command(**given: Any) -> None:
+    """Run the server until SIGTERM or SIGINT.
+
+    The first signal drains: clients are told, what they are owed is written, and the exit status is 0. A second
+    one ends the server at once, with 128 + its number. A wrong value or an address that can't be had is one
+    line, and exit status 2.
+    """
+    settings = load_settings(given).settings
+    configure(settings.log_format)
+    sys.exit(run_trio(run_server, settings))
+
+
+async def run_server(
+    settings: Settings, *, beside: Callable[[Hub, str, str], Awaitable[None]] | None = None
+) -> int:
+    """Serves until a signal; returns the exit status.
+
+    Args:
+      settings: all of it.
+      beside: what runs next to the server once it listens: called with the hub, the WebSocket address and the
+        admin address, and cancelled when the server drains.
+
+    Raises:
+      Failure: an address can't be had.
+    """
+    # Imported here: `trio-ws serve --help` and a wrong value don't need them.
+    from ..admin.app import serve_admin
+    from ..hub import open_hub
+    from ..server.listener import serve
+
+    authenticate = authenticator(settings)
+    status = 0
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_hub(settings.limits()) as hub, trio.open_nursery() as nursery:
+            listener = partial(
+                serve,
+                hub,
+                host=settings.host,
+                port=settings.port,
+                authenticate=authenticate,
+                allowed_origins=settings.allowed_origins or None,
+                insecure=bool(settings.insecure),
+            )
+            admin = partial(
+                serve_admin,
+                hub,
+                host=settings.admin_host,
+                port=settings.admin_port,
+                api_key=settings.api_key,
+            )
+            ws = await _start(nursery, listener, settings.host, settings.port)
+            http = await _start(nursery, admin, settings.admin_host, settings.admin_port)
+            for address in ws:
+                click.echo(f"listening on ws://{netloc(*address)}/ws", err=True)
+            for address in http:
+                click.echo(f"admin on http://{netloc(*address)}", err=True)
+            if not is_loopback(settings.admin_host) and settings.api_key is None:
+                logger.warning("the admin API is open to the network without a key; set api_key")
+            besides = trio.CancelScope()
+            if beside is not None:
+                urls = f"ws://{netloc(*ws[0])}/ws", f"http://{netloc(*http[0])}"
+                nursery.start_soon(_run_within, besides, partial(beside, hub, *urls))
+            number = await anext(signals)
+            besides.cancel()
+            logger.info("draining", extra={"signal": signal.Signals(number).name})
+            status = await _drain(hub, signals, settings.drain_timeout)
+            nursery.cancel_scope.cancel()
+    return status
+
+
+async def _drain(hub: Hub, signals: AsyncIterator[int], timeout: float) -> int:
+    """Drains, at most until a second signal; returns the exit status."""
+    status = 0
+    async with trio.open_nursery() as nursery:
+
+        async def stop_at_next() -> None:
+            nonlocal status
+            status = 128 + await anext(signals)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop_at_next)
+        # The hub keeps to its timeout, and takes a moment more to close; this is for what may go wrong there.
+        with trio.move_on_after(timeout + 5):
+            await hub.drain()
+        nursery.cancel_scope.cancel()
+    return status
+
+
+async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await function()
+
+
+def authenticator(settings: Settings) -> Any:
+    """What checks credentials as `settings` have it; None where there is nothing to check them with."""
+    if settings.jwt_secret is not None or settings.jwt_audience is not None:
+        raise Failure("jwt_secret: tokens are not in this version", 2)
+    return None
+
+
+async def _start(
+    nursery: trio.Nursery, listener: Callable[..., Awaitable[Any]], host: str, port: int
+) -> list[Address]:
+    """Starts a listener and returns its addresses; an address that can't be had ends the command with status 2."""
+    try:
+        addresses: list[Address] = await nursery.start(listener)
+    except (OSError, UnicodeError, BaseExceptionGroup) as exc:
+        reason = _address_error(exc)
+        if reason is None:
+            raise
+        raise Failure(f"can't listen on {netloc(host, port)}: {reason}", 2) from None
+    return addresses
+
+
+def _address_error(exc: BaseException) -> str | None:
+    """Why an address can't be had, in the words of the system; None where that is not what happened."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror.lower() if exc.strerror else "unknown host"
+    if isinstance(exc, OSError):
+        return os.strerror(exc.errno).lower() if exc.errno else str(exc)
+    return "this is no host name" if isinstance(exc, UnicodeError) else None
+
+
+def netloc(host: str, port: int) -> str:
+    """``HOST:PORT`` as a URL has it; IPv6 in brackets."""
+    bare = host.strip("[]").partition("%")[0]
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"

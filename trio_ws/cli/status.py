@@ -1,0 +1,118 @@
+"""`trio-ws status`: the figures of a running server, or of one user, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from .http import Admin, Unreachable, admin_options, open_admin, user_path
+from .output import Failure, print_json, run_trio, table_console
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@click.command("status")
+@click.argument("user", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON line.")
+@click.option("--watch", is_flag=True, help="Show them again each second, until Ctrl-C.")
+@admin_options
+def command(user: str | None, as_json: bool, watch: bool, url: str, api_key: str | None) -> None:
+    """Show the figures of a running server, or what it knows of USER."""
+    run_trio(_status, f"{user_path(user)}" if user else "/v1/stats", as_json, watch, url, api_key)
+
+
+async def _status(path: str, as_json: bool, watch: bool, url: str, api_key: str | None) -> None:
+    async with open_admin(url, api_key) as admin:
+        if not watch:
+            figures = await _get(admin, path)
+            if as_json:
+                print_json(figures)
+            else:
+                table_console().print(render(figures))
+        elif as_json:
+            while True:
+                print_json(await _get(admin, path))
+                await trio.sleep(1)
+        else:
+            await _watch(admin, path)
+
+
+async def _watch(admin: Admin, path: str) -> None:
+    from rich.live import Live
+
+    with Live(console=table_console(), auto_refresh=False, screen=False) as live:
+        while True:
+            try:
+                live.update(render(await _get(admin, path)), refresh=True)
+            except Unreachable as exc:  # it may come back: that is what one watches for
+                live.update(str(exc), refresh=True)
+            await trio.sleep(1)
+
+
+async def _get(admin: Admin, path: str) -> dict[str, Any]:
+    try:
+        answer = await admin.call("GET", path)
+    except Unreachable as exc:
+        raise Failure(str(exc)) from None
+    if answer.error is not None:
+        raise Failure(answer.reason)
+    return answer.body
+
+
+def render(figures: dict[str, Any]) -> RenderableType:
+    """Tables of nested figures: what is a single value first, then a table for each group and each list."""
+    from rich.console import Group
+
+    return Group(*_tables("", figures))
+
+
+def _tables(title: str, figures: dict[str, Any]) -> Iterator[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    single = {name: value for name, value in figures.items() if not isinstance(value, dict | list)}
+    if single or not figures:
+        table = Table(
+            title=title or None, title_justify="left", box=None, show_header=False, title_style="bold"
+        )
+        for name, value in single.items():
+            table.add_row(Text(name.replace("_", " ")), Text(shown(value), justify="right"))
+        yield table
+    for name, value in figures.items():
+        inner = f"{title} {name}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            yield from _tables(inner, value)
+        elif isinstance(value, list) and value:
+            yield _rows(inner, value)
+
+
+def _rows(title: str, rows: list[Any]) -> RenderableType:
+    """A table with a line for each of `rows`, and the columns that any of them has."""
+    from rich.table import Table
+    from rich.text import Text
+
+    objects = [row if isinstance(row, dict) else {"": row} for row in rows]
+    columns = list(dict.fromkeys(name for row in objects for name in row))
+    table = Table(title=title, title_justify="left", box=None, title_style="bold", header_style="dim")
+    for name in columns:
+        table.add_column(Text(name.replace("_", " ")))
+    for row in objects:
+        table.add_row(*(Text(shown(row.get(name))) for name in columns))
+    return table
+
+
+def shown(value: Any) -> str:
+    """One figure: numbers without digits that say nothing, a dash where there is none."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {shown(inner)}" for name, inner in value.items())
+    return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)

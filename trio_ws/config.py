@@ -1,0 +1,144 @@
+"""The limits and intervals of a hub, with the mission's defaults: one frozen value that is handed to `open_hub`.
+
+What a command line adds to it (addresses, keys, log format) is in `trio_ws/settings.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+
+from .errors import InvalidConfig
+from .event import LIFECYCLE_TYPES
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def _number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """A validator: a finite number (bool is none) from `low` to `high`, both inclusive; None where the default is None."""
+
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and attribute.default is None:
+            return
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if ok and isinstance(attribute.default, int) and not isinstance(value, int):
+            ok = float(value).is_integer() and attribute.metadata.get("seconds", False)
+        if not ok or not low <= value <= high:
+            bounds = f"from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+            raise InvalidConfig(f"{attribute.name} must be a number {bounds}, not {value!r}")
+
+    return check
+
+
+def _count(default: int, low: int = 1, high: float = math.inf) -> Any:
+    """A field that holds a whole number."""
+    return attrs.field(default=default, validator=_number(low, high))
+
+
+def _seconds(default: float | None, low: float = 0.001, high: float = math.inf) -> Any:
+    """A field that holds a time in seconds."""
+    return attrs.field(
+        default=None if default is None else float(default),
+        validator=_number(low, high),
+        metadata={"seconds": True},
+    )
+
+
+def _types(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not all(isinstance(t, str) and t for t in value):
+        raise InvalidConfig(f"{attribute.name} must be a list of event types, not {value!r}")
+
+
+def _intervals(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    ok = all(isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < math.inf for x in value)
+    if not value or not ok or list(value) != sorted(set(value)):
+        raise InvalidConfig(f"{attribute.name} must be a list of rising times in seconds, not {list(value)!r}")
+
+
+def _choice(*choices: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            raise InvalidConfig(f"{attribute.name} must be one of {', '.join(choices)}, not {value!r}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The limits of a hub. Times are in seconds, sizes in bytes.
+
+    A value out of its bounds raises `InvalidConfig`, whose message names the field and the bounds.
+    """
+
+    # Connections and sessions
+    max_connections_per_user: int = _count(3)
+    max_connections: int = _count(100)
+    over_limit: Literal["replace", "reject"] = attrs.field(
+        default="replace", validator=_choice("replace", "reject")
+    )
+    session_ttl: float = _seconds(180)
+    hello_timeout: float = _seconds(5)
+
+    # The buffer
+    max_events_per_user: int = _count(200)
+    max_events: int = _count(1000)
+    max_bytes_per_user: int = _count(1 * MIB, low=1 * KIB)
+    max_bytes: int = _count(64 * MIB, low=1 * KIB)
+    max_event_bytes: int = _count(256 * KIB, low=128)
+    event_ttl: float = _seconds(180)
+    critical_ttl: float | None = _seconds(None)
+    critical_types: tuple[str, ...] = attrs.field(default=LIFECYCLE_TYPES, converter=tuple, validator=_types)
+    cleanup_interval: float = _seconds(30)
+
+    # Delivery
+    retry_intervals: tuple[float, ...] = attrs.field(
+        default=(0.5, 1.0, 2.0, 5.0), converter=tuple, validator=_intervals
+    )
+    confirm_timeout: float = _seconds(5)
+    batch_interval: float = _seconds(0.05, low=0)
+    serialize_timeout: float = _seconds(1)
+    write_timeout: float = _seconds(5)
+    stall_timeout: float = _seconds(30)
+    ack_events: int = _count(32)
+    ack_delay: float = _seconds(0.05)
+
+    # What clients send
+    max_message_bytes: int = _count(64 * KIB, low=256)
+    max_fragments: int = _count(256)
+    max_pending_messages: int = _count(32)
+
+    # Liveness
+    heartbeat_active: float = _seconds(2)
+    heartbeat_idle: float = _seconds(25)
+    heartbeat_grace: float = _seconds(2)
+
+    # The end
+    drain_timeout: float = _seconds(10, low=0)
+
+    # Rate limits: how many a second, and how many at once
+    connect_rate: float = _seconds(100, low=0.01)
+    connect_burst: int = _count(500)
+
+    def __attrs_post_init__(self) -> None:
+        for per_user, total in (
+            ("max_connections_per_user", "max_connections"),
+            ("max_events_per_user", "max_events"),
+            ("max_bytes_per_user", "max_bytes"),
+            ("max_event_bytes", "max_bytes_per_user"),
+        ):
+            if getattr(self, per_user) > getattr(self, total):
+                raise InvalidConfig(
+                    f"{per_user} ({getattr(self, per_user)}) must not be above {total} ({getattr(self, total)})"
+                )
+
+
+PRESETS = {
+    "development": {"max_connections": 50},
+    "staging": {"max_connections": 100},
+    "production": {"max_connections": 100},
+}
+"""What each `--preset` sets; as the mission has them."""

@@ -1,0 +1,83 @@
+"""The books: what became of every accepted event, as plain integers that must balance, and what the shell has to be told.
+
+``accepted = settled + held + evicted + expired + superseded`` holds after every call into the core; `Books.balanced`
+says so. A delta that was joined into a later one is counted where that one is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .entry import EVICTED, EXPIRED, SUPERSEDED, Entry
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
+
+
+class Books:
+    """Figures over all mailboxes of one hub, and the entries whose fate somebody waits to hear.
+
+    Attributes:
+      accepted … superseded: counters since the start, in accepted events.
+      held: accepted and neither settled nor gone, now.
+      events, bytes: what the logs hold now, settled history included (joined deltas are one event here).
+      firm_events, firm_bytes: the part of it that can't make room: critical and not settled.
+      history: settled entries that are still in a log.
+      resolved: entries with waiters that were confirmed or went; the shell takes them out and calls the waiters.
+      dead: critical entries that expired unconfirmed (dead letters), with their mailboxes and wire forms; the shell takes
+        them out.
+    """
+
+    __slots__ = (
+        "accepted",
+        "bytes",
+        "critical_preserved",
+        "dead",
+        "dead_letters",
+        "duplicates",
+        "events",
+        "evicted",
+        "expired",
+        "firm_bytes",
+        "firm_events",
+        "held",
+        "history",
+        "merged",
+        "overflows",
+        "redelivered",
+        "refused",
+        "resolved",
+        "sent",
+        "settled",
+        "superseded",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = self.settled = self.held = self.evicted = self.expired = self.superseded = 0
+        self.events = self.bytes = self.firm_events = self.firm_bytes = self.history = 0
+        self.merged = self.overflows = self.refused = self.duplicates = self.dead_letters = 0
+        self.sent = self.redelivered = 0
+        self.critical_preserved = 0
+        self.resolved: list[Entry] = []
+        self.dead: list[tuple[Mailbox, Entry, bytes]] = []
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every accepted event is accounted for exactly once."""
+        return self.accepted == self.settled + self.held + self.evicted + self.expired + self.superseded
+
+    def lose(self, entry: Entry, reason: str) -> None:
+        """Book that `entry`, held until now, went for `reason` without having settled."""
+        weight = entry.weight
+        self.held -= weight
+        if reason == EVICTED:
+            self.evicted += weight
+        elif reason == EXPIRED:
+            self.expired += weight
+        elif reason == SUPERSEDED:
+            self.superseded += weight
+        else:
+            raise ValueError(f"an unsettled entry can't go as {reason!r}")
+        entry.reason = reason
+        if entry.waiters is not None:
+            self.resolved.append(entry)

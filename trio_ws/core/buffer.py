@@ -1,0 +1,180 @@
+"""The bounds over all mailboxes: room is made for what is accepted, and refused where all that is left is critical.
+
+Two bounds hold at every moment, each in events and in bytes: one a user, one in all. An event is accepted only where
+letting go of what is not firm can make the room; that is known beforehand (`firm_events`, `firm_bytes`), so a refusal
+costs nobody anything. Room in all is made from the history first, the oldest of all, which nobody misses; then from the
+fullest mailbox.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ..config import Config
+from .books import Books
+from .entry import Entry
+from .mailbox import Mailbox
+
+
+class Buffer:
+    """All mailboxes of a hub, within its bounds.
+
+    Args:
+      config: the limits.
+      new_id: makes a fresh epoch; chance comes from outside.
+    """
+
+    def __init__(self, config: Config, new_id: Callable[[], str]) -> None:
+        self.config = config
+        self.books = Books()
+        self.mailboxes: dict[str, Mailbox] = {}
+        self._new_id = new_id
+        self._history: OrderedDict[Entry, Mailbox] = OrderedDict()
+        self._closed = 0
+        self._by_events = _Fullest(lambda box: len(box.entries))
+        self._by_bytes = _Fullest(lambda box: box.bytes)
+
+    def mailbox(self, user: str) -> Mailbox:
+        """The mailbox of `user`; a new one, in a new epoch, where there is none."""
+        box = self.mailboxes.get(user)
+        if box is None:
+            box = self.mailboxes[user] = Mailbox(
+                user,
+                self._new_id(),
+                books=self.books,
+                history=self._history,
+                history_ttl=self.config.event_ttl,
+                max_joined_bytes=self.config.max_event_bytes,
+            )
+        return box
+
+    def close(self, box: Mailbox) -> None:
+        """Forget a mailbox that holds nothing and has no sessions."""
+        box.closed = True
+        del self.mailboxes[box.user]
+        self._closed += 1
+        if self._closed > 64 + len(self.mailboxes):
+            self._closed = 0
+            self._by_events.prune()
+            self._by_bytes.prune()
+
+    def accept(self, box: Mailbox, entry: Entry) -> bool:
+        """Make room for `entry` and give it the next seq of `box`.
+
+        The arriving event is never its own victim.
+
+        Returns: False, and nothing has changed, where only critical events that still matter could make room.
+        """
+        if not self._feasible(box, entry):
+            return False
+        limits, books, size = self.config, self.books, entry.size
+        if len(box.entries) >= limits.max_events_per_user or box.bytes + size > limits.max_bytes_per_user:
+            self._make_room(box, size)
+        if books.events >= limits.max_events:
+            self._make_room_in_all(self._by_events, lambda: books.events < limits.max_events)
+        if books.bytes + size > limits.max_bytes:
+            self._make_room_in_all(self._by_bytes, lambda: books.bytes + size <= limits.max_bytes)
+        box.append(entry)
+        self._touch(box)
+        return True
+
+    def _touch(self, box: Mailbox) -> None:
+        """Note that `box` has changed, so that its rank among the fullest is found anew when it matters."""
+        if not box.stale:
+            box.stale = True
+            self._by_events.changed.append(box)
+            self._by_bytes.changed.append(box)
+
+    def _feasible(self, box: Mailbox, entry: Entry) -> bool:
+        """Whether there can be room for `entry`; relieves critical events that can be spared, if it takes that."""
+        limits, books, size = self.config, self.books, entry.size
+        while (
+            box.firm_events >= limits.max_events_per_user or box.firm_bytes + size > limits.max_bytes_per_user
+        ):
+            if not box.relieve():
+                return False
+        while books.firm_events >= limits.max_events or books.firm_bytes + size > limits.max_bytes:
+            if not (box.relieve() or any(other.relieve() for other in self.mailboxes.values())):
+                return False
+        return True
+
+    def _make_room(self, box: Mailbox, size: int) -> None:
+        """Make room for one event of `size` bytes within the bounds of one user."""
+        limits = self.config
+        while len(box.entries) >= limits.max_events_per_user or box.bytes + size > limits.max_bytes_per_user:
+            self._let_go(box, history=True)
+
+    def _make_room_in_all(self, fullest: _Fullest, done: Callable[[], bool]) -> None:
+        """Make room within the bounds over all users until `done`."""
+        while not done():
+            if self._history:
+                entry, box = next(iter(self._history.items()))
+                box.forget(entry)
+            else:
+                self._rank_anew()
+                box = fullest.pop()
+                self._let_go(box, history=False)
+            self._touch(box)
+
+    def _let_go(self, box: Mailbox, *, history: bool) -> None:
+        books = self.books
+        lost = books.evicted + books.merged
+        if not box.make_room(history=history):
+            raise AssertionError("room was promised by _feasible and can't be made")
+        if books.evicted + books.merged > lost:
+            books.overflows += 1
+            books.critical_preserved += box.firm_events > 0
+
+    def _rank_anew(self) -> None:
+        """Bring both rankings up to date with all that changed since."""
+        for box in self._by_events.changed:
+            box.stale = False
+        self._by_events.refresh()
+        self._by_bytes.refresh()
+
+
+class _Fullest:
+    """Finds the fullest mailbox that can make room. What changed is ranked only when somebody asks: O(log users) a change."""
+
+    def __init__(self, measure: Callable[[Mailbox], int]) -> None:
+        self.changed: list[Mailbox] = []
+        self._measure = measure
+        self._heap: list[tuple[int, int, Mailbox]] = []
+        self._latest: dict[Mailbox, int] = {}
+        self._count = 0
+
+    def refresh(self) -> None:
+        """Rank what has changed."""
+        for box in self.changed:
+            self._push(box)
+        self.changed.clear()
+        if len(self._heap) > 4 * len(self._latest) + 64:
+            self._heap = [item for item in self._heap if self._latest.get(item[2]) == item[1]]
+            heapq.heapify(self._heap)
+
+    def prune(self) -> None:
+        """Let go of mailboxes that were closed."""
+        self.changed = [box for box in self.changed if not box.closed]
+        self._latest = {box: count for box, count in self._latest.items() if not box.closed}
+        self._heap = [item for item in self._heap if self._latest.get(item[2]) == item[1]]
+        heapq.heapify(self._heap)
+
+    def pop(self) -> Mailbox:
+        """The fullest mailbox that holds something that is not firm. The caller notes that it has changed."""
+        while True:
+            size, count, box = heapq.heappop(self._heap)
+            if self._latest.get(box) != count:
+                continue
+            del self._latest[box]
+            if box.closed or len(box.entries) <= box.firm_events:
+                continue
+            if -size == self._measure(box):
+                return box
+            self._push(box)  # it has shrunk since; what grows is noted when it does
+
+    def _push(self, box: Mailbox) -> None:
+        self._count += 1
+        self._latest[box] = self._count
+        heapq.heappush(self._heap, (-self._measure(box), self._count, box))

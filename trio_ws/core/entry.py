@@ -1,0 +1,141 @@
+"""One accepted event in a user's log, and the words for what becomes of it.
+
+The life of an entry, and the one table of its states (`Entry.state` derives them; nothing stores them twice):
+
+    state        is                                                      still in the log
+    -----------  ------------------------------------------------------  ----------------
+    held         accepted; no session was sent it yet                     yes
+    sent         written to at least one session, confirmed by none       yes
+    confirmed    acked by a session, still owed to another                yes
+    settled      confirmed and owed to nobody: history                    until room or the TTL takes it
+    merged       a delta that was joined into the one after it            as part of that one
+    evicted      made room for another event, unconfirmed                 no
+    expired      its time passed, unconfirmed                             no
+    superseded   a later event of its type and key took its place         no
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+EVICTED: Final = "evicted"
+EXPIRED: Final = "expired"
+SUPERSEDED: Final = "superseded"
+SETTLED: Final = "settled"
+
+# Retention classes, in the order in which entries go when room is needed. A critical event that is not settled
+# is in none of them: it is firm.
+CLASS_SETTLED: Final = 0
+CLASS_SUPERSEDED: Final = 1
+CLASS_LOW: Final = 2
+CLASS_NORMAL: Final = 3
+CLASS_HIGH: Final = 4
+FIRM: Final = 5
+CLASSES: Final = (CLASS_SETTLED, CLASS_SUPERSEDED, CLASS_LOW, CLASS_NORMAL, CLASS_HIGH)
+
+
+class Entry:
+    """One accepted event. Mutable, and touched only by the mailbox that holds it.
+
+    Attributes:
+      first, seq: the seqs it stands for, both inclusive; they differ when deltas were joined in the log.
+      tail: its wire form from ``,"id"`` on: made once, shared by redeliveries and by a broadcast's users.
+      payload: the payload's JSON, kept apart only for deltas, which may yet be joined.
+      size: what it counts for in the byte bounds.
+      accepted_at, expires_at: on the hub's clock, in seconds.
+      retention: its class while it is not settled; `FIRM` for critical events.
+      tracked: confirmation is timed and redelivery happens; so for critical events and those with `confirm`.
+      first_sent: when it was first written to a session, or None.
+      waiters: called without arguments, once, when it is confirmed or gone.
+    """
+
+    __slots__ = (
+        "accepted_at",
+        "confirmed_at",
+        "expires_at",
+        "first",
+        "first_sent",
+        "id",
+        "into",
+        "key",
+        "merge",
+        "owned_id",
+        "payload",
+        "reason",
+        "retention",
+        "seq",
+        "settled",
+        "size",
+        "superseded",
+        "tail",
+        "timed_out",
+        "tracked",
+        "truncated",
+        "ts",
+        "type",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        type: str,
+        tail: bytes,
+        retention: int,
+        tracked: bool,
+        ts: float,
+        accepted_at: float,
+        expires_at: float = math.inf,
+        key: str | None = None,
+        merge: bool = False,
+        payload: bytes | None = None,
+        truncated: bool = False,
+        owned_id: bool = False,
+    ) -> None:
+        self.id = id
+        self.type = type
+        self.tail = tail
+        self.retention = retention
+        self.tracked = tracked
+        self.ts = ts
+        self.accepted_at = accepted_at
+        self.expires_at = expires_at
+        self.key = key
+        self.merge = merge
+        self.payload = payload
+        self.truncated = truncated
+        self.owned_id = owned_id
+        self.size = len(tail) if payload is None else len(tail) + len(payload)
+        self.first = self.seq = 0
+        self.settled = self.superseded = self.timed_out = False
+        self.confirmed_at: float | None = None
+        self.first_sent: float | None = None
+        self.reason: str | None = None
+        self.into: Entry | None = None
+        self.waiters: list[Callable[[], None]] | None = None
+
+    @property
+    def critical(self) -> bool:
+        """Never evicted unsettled, and marked on the wire."""
+        return self.retention == FIRM
+
+    @property
+    def weight(self) -> int:
+        """How many accepted events it stands for."""
+        return self.seq - self.first + 1
+
+    @property
+    def state(self) -> str:
+        """What became of it: a word of the table at the top of this file."""
+        if self.into is not None:
+            return "merged"
+        if self.reason is not None:
+            return self.reason
+        if self.settled:
+            return SETTLED
+        if self.confirmed_at is not None:
+            return "confirmed"
+        return "sent" if self.first_sent is not None else "held"

@@ -1,0 +1,146 @@
+"""What is gone from a log, remembered as runs, so that a session can be told what it will not get.
+
+Neighbouring seqs that went for the same reason form one run. A run of one type can be cut anywhere and still say
+exactly what was lost; runs of several types are made only where the number of runs would pass `MAX_RUNS`, and
+never across a cursor that may ask. Where such a run is cut all the same (a client that comes back
+with a cursor nobody remembered), the count stays exact and the type is given as ``"*"``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection
+from typing import Final
+
+from .entry import EVICTED, EXPIRED, SETTLED, SUPERSEDED
+
+MAX_RUNS: Final = 64
+ANY_TYPE: Final = "*"
+_GRAVITY: Final = {SETTLED: 0, SUPERSEDED: 1, EVICTED: 2, EXPIRED: 3}
+
+
+class Run:
+    """The seqs `first` to `last`, gone for one `reason`: how many of each type, how many of them critical."""
+
+    __slots__ = ("critical", "first", "last", "lost", "reason")
+
+    def __init__(self, first: int, last: int, reason: str, lost: dict[str, int], critical: int) -> None:
+        self.first = first
+        self.last = last
+        self.reason = reason
+        self.lost = lost
+        self.critical = critical
+
+    def absorb(self, other: Run) -> None:
+        """Take in the neighbour `other`; of two reasons the graver one stays."""
+        self.first = min(self.first, other.first)
+        self.last = max(self.last, other.last)
+        for kind, count in other.lost.items():
+            self.lost[kind] = self.lost.get(kind, 0) + count
+        self.critical += other.critical
+        if _GRAVITY[other.reason] > _GRAVITY[self.reason]:
+            self.reason = other.reason
+
+    def part(self, first: int) -> Run:
+        """What of it lies at and after `first`, a seq within it."""
+        if first == self.first:
+            return Run(first, self.last, self.reason, dict(self.lost), self.critical)
+        count = self.last - first + 1
+        kind = next(iter(self.lost)) if len(self.lost) == 1 else ANY_TYPE
+        return Run(first, self.last, self.reason, {kind: count}, min(self.critical, count))
+
+
+class Gone:
+    """All that is gone from one log, as runs in the order of their seqs."""
+
+    __slots__ = ("_runs", "_starts")
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+        self._starts: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, first: int, last: int, kind: str, reason: str, critical: bool) -> None:
+        """Note that the entry of type `kind` at `first` to `last` went for `reason`."""
+        count = last - first + 1
+        losses = count if critical else 0
+        runs, starts = self._runs, self._starts
+        at = bisect_right(starts, first)
+        if at and self._extends(runs[at - 1], first - 1, kind, reason):
+            left = runs[at - 1]
+            left.last = last
+            left.lost[kind] += count
+            left.critical += losses
+            if at < len(runs) and runs[at].first == last + 1 and self._alike(left, runs[at]):
+                left.absorb(runs.pop(at))
+                del starts[at]
+            return
+        if at < len(runs) and runs[at].first == last + 1 and self._only(runs[at], kind, reason):
+            right = runs[at]
+            right.first = starts[at] = first
+            right.lost[kind] += count
+            right.critical += losses
+            return
+        runs.insert(at, Run(first, last, reason, {kind: count}, losses))
+        starts.insert(at, first)
+
+    def at(self, seq: int) -> Run | None:
+        """The run that holds `seq`, from `seq` on (a copy), or None where `seq` is not gone."""
+        at = bisect_right(self._starts, seq) - 1
+        if at < 0 or self._runs[at].last < seq:
+            return None
+        return self._runs[at].part(seq)
+
+    def end_of(self, seq: int) -> int:
+        """The last seq of the run that holds `seq`; `seq` itself where it is not gone."""
+        at = bisect_right(self._starts, seq) - 1
+        return max(seq, self._runs[at].last) if at >= 0 else seq
+
+    def compact(self, cursors: Collection[int]) -> None:
+        """Bring the number of runs back under `MAX_RUNS`, if it is over, without joining across a cursor.
+
+        Args:
+          cursors: positions that a session may go on from; a run is never joined over one of them,
+            unless there are more of them than runs may be.
+        """
+        if len(self._runs) <= MAX_RUNS:
+            return
+        keep = frozenset(cursors)
+        for same_reason, kept in ((True, keep), (False, keep), (False, frozenset[int]())):
+            self._join(same_reason, kept)
+            if len(self._runs) <= MAX_RUNS // 2:
+                return
+
+    def _join(self, same_reason: bool, cursors: frozenset[int]) -> None:
+        """Join neighbours, the oldest first, until half of `MAX_RUNS` are left."""
+        joined: list[Run] = []
+        left = len(self._runs)
+        for run in self._runs:
+            last = joined[-1] if joined else None
+            if (
+                left > MAX_RUNS // 2
+                and last is not None
+                and last.last + 1 == run.first
+                and last.last not in cursors
+                and (last.reason == run.reason or not same_reason)
+            ):
+                last.absorb(run)
+                left -= 1
+            else:
+                joined.append(run)
+        self._runs = joined
+        self._starts = [run.first for run in joined]
+
+    @staticmethod
+    def _only(run: Run, kind: str, reason: str) -> bool:
+        return run.reason == reason and len(run.lost) == 1 and kind in run.lost
+
+    @classmethod
+    def _extends(cls, run: Run, last: int, kind: str, reason: str) -> bool:
+        return run.last == last and cls._only(run, kind, reason)
+
+    @classmethod
+    def _alike(cls, left: Run, right: Run) -> bool:
+        return len(left.lost) == 1 and cls._only(right, next(iter(left.lost)), left.reason)

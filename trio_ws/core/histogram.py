@@ -1,0 +1,66 @@
+"""A histogram of durations in fixed buckets that grow by a tenth: recording is O(1), a percentile is right to 5 %.
+
+The idea is HdrHistogram's: logarithmic buckets, plain counters, no samples kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+_LOWEST: Final = 1e-5
+_GROWTH: Final = math.log(1.1)
+_BUCKETS: Final = 200  # 10 µs * 1.1**200 is about half an hour
+
+
+class Histogram:
+    """Counts durations in seconds.
+
+    Attributes:
+      count: how many were recorded.
+      total: their sum in seconds.
+      maximum: the longest of them.
+    """
+
+    __slots__ = ("_counts", "count", "maximum", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.maximum = 0.0
+        self._counts: list[int] | None = None
+
+    def record(self, seconds: float) -> None:
+        """Count one duration; below 0 counts as 0."""
+        if self._counts is None:
+            self._counts = [0] * (_BUCKETS + 1)
+        self.count += 1
+        self.total += max(seconds, 0.0)
+        self.maximum = max(self.maximum, seconds)
+        at = 0 if seconds <= _LOWEST else min(_BUCKETS, int(math.log(seconds / _LOWEST) / _GROWTH) + 1)
+        self._counts[at] += 1
+
+    def percentile(self, share: float) -> float:
+        """The duration below which `share` (0 to 1) of the recorded lie, in seconds; 0 where there are none."""
+        if not self.count or self._counts is None:
+            return 0.0
+        rank = max(1, math.ceil(share * self.count))
+        seen = 0
+        for at, count in enumerate(self._counts):
+            seen += count
+            if seen >= rank:
+                middle = _LOWEST * math.exp((at - 0.5) * _GROWTH) if at else _LOWEST
+                return min(middle, self.maximum)
+        return self.maximum
+
+    def share_within(self, seconds: float) -> float:
+        """The share, 0 to 1, of the recorded that lasted at most `seconds`, to a bucket; 1 where there are none."""
+        if not self.count or self._counts is None:
+            return 1.0
+        upto = 0 if seconds <= _LOWEST else int(math.log(seconds / _LOWEST) / _GROWTH) + 1
+        return sum(self._counts[: upto + 1]) / self.count
+
+    @property
+    def mean(self) -> float:
+        """The average duration in seconds; 0 where there are none."""
+        return self.total / self.count if self.count else 0.0

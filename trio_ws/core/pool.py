@@ -1,0 +1,196 @@
+"""The pool: every user's sessions, connected and parked; who may come in, who goes on where, and who has to go.
+
+A connection that ends without `bye` leaves its session parked here for `session_ttl`, with its cursor and what was
+authenticated. A hello that names it takes it up again: a pool hit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from ..config import Config
+from . import closing
+from .books import Books
+from .closing import CloseCode
+from .confirmations import Confirmations
+from .mailbox import Mailbox
+from .session import Session
+
+PARKED_PER_CONNECTION: Final = 4
+"""How many sessions may be parked in all, for each connection that may be open in all."""
+
+SILENT_AFTER: Final = 2.0
+"""Seconds without an ack, with events in flight, after which a session counts as silent when one has to go."""
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """What a hello asks for: to resume (`session`, `epoch`, `seq`), or where a new session starts (`start`)."""
+
+    session: str | None = None
+    epoch: str | None = None
+    seq: int | None = None
+    start: str = "retained"
+    plain: bool = False
+
+
+@attrs.frozen
+class Admitted:
+    """A session that a connection may take over.
+
+    Attributes:
+      session: it, not yet attached.
+      position: where it goes on from.
+      resumed: what the client knew of the log still holds.
+      displaced: sessions that have to make way, still attached or parked; the caller ends them.
+    """
+
+    session: Session
+    position: int
+    resumed: bool
+    skip_confirmed: bool
+    displaced: list[Session]
+
+
+@attrs.frozen
+class Refused:
+    """No: with the close code, and after how many seconds it may be worth another try."""
+
+    code: CloseCode
+    reason: str
+    retry_after: float | None = None
+
+
+class Pool:
+    """The sessions of all users.
+
+    Args:
+      config: the limits.
+      books, confirmations: what new sessions count in.
+      new_id: makes an unguessable session id.
+    """
+
+    def __init__(
+        self, config: Config, *, books: Books, confirmations: Confirmations, new_id: Callable[[], str]
+    ) -> None:
+        self.config = config
+        self.created = self.hits = self.misses = self.reused = 0
+        self.connected = self.total_connected = self.rejected = self.superseded = 0
+        self._books = books
+        self._confirmations = confirmations
+        self._new_id = new_id
+        self._parked: OrderedDict[Session, None] = OrderedDict()
+
+    @property
+    def parked(self) -> int:
+        """How many sessions are parked now."""
+        return len(self._parked)
+
+    def admit(self, box: Mailbox, ask: Ask, now: float) -> Admitted | Refused:
+        """Find or make the session that `ask` is to get, within the limits.
+
+        Nothing is attached or ended yet, and a refusal leaves everything as it was.
+        """
+        known = box.sessions.get(ask.session) if ask.session is not None and not ask.plain else None
+        fits = (ask.epoch is None or ask.epoch == box.epoch) and (ask.seq is None or ask.seq <= box.head)
+        if known is not None and fits and not known.plain:
+            if known.link is None and self.connected >= self.config.max_connections:
+                self.rejected += 1
+                return self._full()
+            self.hits += 1
+            self.reused += known.link is None
+            position = known.acked if ask.seq is None else max(ask.seq, known.acked)
+            return Admitted(known, position, True, False, [])
+        displaced = self._make_way(box, now)
+        if isinstance(displaced, Refused):
+            self.rejected += 1
+            return displaced
+        if ask.session is not None:
+            self.misses += 1
+        self.created += 1
+        resumed = fits and ask.epoch is not None and ask.seq is not None
+        if resumed:
+            assert ask.seq is not None
+            # Its acks speak for what an earlier session of this client was sent, too.
+            base, position = min(ask.seq, box.first_unconfirmed - 1), ask.seq
+        else:
+            start = {"now": box.head, "pending": box.first_unconfirmed - 1}.get(ask.start, box.low)
+            base = position = box.head if ask.plain else start
+        session = Session(
+            self._new_id(),
+            box,
+            base,
+            books=self._books,
+            confirmations=self._confirmations,
+            retry_intervals=self.config.retry_intervals,
+            now=now,
+            plain=ask.plain,
+        )
+        return Admitted(session, position, resumed, not resumed and ask.start == "pending", displaced)
+
+    def attach(self, admitted: Admitted, link: Any, now: float) -> None:
+        """`link` takes over an admitted session. A connection that it had before is for the caller to fence off."""
+        session = admitted.session
+        if session.link is None:
+            self.connected += 1
+        self.total_connected += 1
+        self._parked.pop(session, None)
+        session.box.sessions[session.id] = session
+        session.attach(link, admitted.position, now, skip_confirmed=admitted.skip_confirmed)
+
+    def park(self, session: Session, now: float) -> list[Session]:
+        """The connection of `session` is gone; it waits for the next one.
+
+        Returns: the sessions that are parked beyond what the pool holds, the oldest; the caller ends them.
+        """
+        self.connected -= 1
+        session.detach(now)
+        self._parked[session] = None
+        over = len(self._parked) - PARKED_PER_CONNECTION * self.config.max_connections
+        return [old for old, _ in zip(self._parked, range(over), strict=False)]
+
+    def end(self, session: Session, now: float) -> None:
+        """The session is over for good: what nobody confirmed stays pending for the user's next one."""
+        if session.link is not None:
+            self.connected -= 1
+            session.detach(now)
+        self._parked.pop(session, None)
+        session.box.release(session)
+
+    def expired(self, now: float) -> list[Session]:
+        """The sessions that have been parked for `session_ttl` by `now`; the caller ends them."""
+        old = []
+        for session in self._parked:
+            if session.parked_at + self.config.session_ttl > now:
+                break
+            old.append(session)
+        return old
+
+    def _make_way(self, box: Mailbox, now: float) -> list[Session] | Refused:
+        """Who of this user has to go so that one more can come: parked, then silent, then oldest."""
+        limits = self.config
+        replace = limits.over_limit == "replace"
+        ranked = sorted(
+            box.sessions.values(),
+            key=lambda s: (s.link is not None, not s.silent(now, SILENT_AFTER), s.created_at),
+        )
+        displaced = ranked[: max(0, len(ranked) + 1 - limits.max_connections_per_user)]
+        if not replace and any(s.link is not None for s in displaced):
+            return Refused(closing.LIMIT_REACHED, f"{limits.max_connections_per_user} connections per user")
+        freed = sum(s.link is not None for s in displaced)
+        if self.connected - freed >= limits.max_connections:
+            others = [s for s in ranked if s.link is not None and s not in displaced]
+            if not replace or not others:
+                return self._full()
+            displaced.append(others[0])
+        return displaced
+
+    def _full(self) -> Refused:
+        """The answer where all connections in all are taken."""
+        if self.config.over_limit == "reject":
+            return Refused(closing.LIMIT_REACHED, f"{self.config.max_connections} connections")
+        return Refused(closing.DRAINING, f"all {self.config.max_connections} connections are taken", 5.0)

@@ -1,0 +1,29 @@
+"""From frames as they were read to the values that an application is given."""
+
+from __future__ import annotations
+
+from ..event import Event, Gap, Merged
+from .wire import EventFrame, GapFrame
+
+
+def event_of(frame: EventFrame) -> Event:
+    """The event that a frame carries."""
+    merged = frame.merged
+    return Event(
+        seq=frame.seq,
+        id=frame.id,
+        type=frame.type,
+        payload=frame.payload,
+        ts=frame.ts,
+        critical=frame.critical,
+        retry=frame.retry,
+        merged=None if merged is None else Merged(from_seq=merged.from_, n=merged.n),
+        truncated=frame.truncated,
+    )
+
+
+def gap_of(frame: GapFrame) -> Gap:
+    """The gap that a frame tells of."""
+    return Gap(
+        first=frame.first, last=frame.last, reason=frame.reason, lost=frame.lost, critical=frame.critical
+    )

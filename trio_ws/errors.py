@@ -1,0 +1,82 @@
+"""What can go wrong, under two roots: `LocalError` (a call was wrong) and `RemoteError` (the other side, or the way to it)."""
+
+from __future__ import annotations
+
+
+class TrioWSError(Exception):
+    """Root of all that this package raises of its own."""
+
+
+class LocalError(TrioWSError):
+    """The caller did something that can't be done: mend the call."""
+
+
+class InvalidEvent(LocalError, ValueError):
+    """An event that can't be accepted: it has no JSON form, or a field is out of its bounds.
+
+    Attributes:
+      field: which field is at fault, as it is called in the HTTP body (``payload``, ``type``, …).
+    """
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class EventTooLarge(InvalidEvent):
+    """An event over `max_event_bytes` that can't be truncated: it is critical, or holds no text to cut."""
+
+
+class InvalidConfig(LocalError, ValueError):
+    """A setting that is unknown, ill-typed or out of its bounds; the message names it."""
+
+
+class HubClosed(LocalError):
+    """The hub has ended or is draining: it accepts nothing any more."""
+
+
+class ConfirmationTimeout(TrioWSError):
+    """No client confirmed an event in time, or none ever will.
+
+    Attributes:
+      state: what the event's state was then: ``held``, ``sent``, or how it went (``evicted``, ``expired``,
+        ``superseded``). For ``held`` and ``sent`` a later confirmation is still possible.
+    """
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"not confirmed: the event is {state}")
+        self.state = state
+
+
+class RemoteError(TrioWSError):
+    """The other side, or the network between, failed."""
+
+
+class ConnectionRefused(RemoteError):
+    """The server answered, and said no before there was a session.
+
+    Attributes:
+      status: the HTTP status of the refusal.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.status = status
+
+
+class SessionEnded(RemoteError):
+    """The server ended the session for good: a close code that a client does not retry.
+
+    Attributes:
+      code: the WebSocket close code.
+      reason: the server's words.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"closed with {code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class MessageRejected(RemoteError):
+    """The application refused a message; the text is its reason."""

@@ -1,0 +1,320 @@
+"""One connection's hold on a session: what it is sent and when, what its frames do, and its heartbeat. No sockets.
+
+A `Link` is the way out, and all that differs between a WebSocket and a simulated wire. The attachment lives as long as its
+connection does; when a newer one takes the session over, the old one is *fenced*: it sends nothing any more, and what it
+receives has no effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..config import KIB
+from ..core import closing, wire
+from ..core.closing import CloseCode
+from ..core.session import Impossible, Session
+from ..identity import Identity
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+logger = logging.getLogger(__name__)
+
+CHUNK: Final = 64 * KIB
+"""About how many bytes one connection is given in one turn."""
+
+LIVELY: Final = 30.0
+"""Seconds after an event during which its user's heartbeats come at the active interval."""
+
+
+class Link(Protocol):
+    """The way out to one client; what the attachment asks of a connection. Nothing here waits, and nothing raises."""
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Hand frames to the transport, in order; False if some of it has to wait: `Attachment.drained` tells the end."""
+
+    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        """Have the connection tell why and close, soon."""
+
+    def expect_by(self, deadline: float) -> None:
+        """Something must be heard from the client by `deadline`, on the hub's clock, or the connection is dropped."""
+
+    def authenticate(self, token: str) -> None:
+        """Check a fresh token, soon."""
+
+
+class Attachment:
+    """A connection's hold on a session of protocol v1, or of a plain client.
+
+    Attributes:
+      session: what it holds.
+      fenced: a newer connection has taken over, or the session is over: this one counts no more.
+      written_at: when something was last handed to the link.
+      heard_at: when something was last heard from the client.
+      expires_at: when its credentials cease to hold, on the hub's clock.
+    """
+
+    __slots__ = (
+        "_catch_up",
+        "_cut_at",
+        "_hub",
+        "_link",
+        "_mistakes",
+        "_promised",
+        "expires_at",
+        "fenced",
+        "heard_at",
+        "marked",
+        "session",
+        "waiting",
+        "written_at",
+    )
+
+    def __init__(self, hub: Hub, session: Session, link: Link, now: float) -> None:
+        self._hub = hub
+        self._link = link
+        self.session = session
+        self.fenced = self.marked = self.waiting = False
+        self.written_at = -math.inf
+        self.heard_at = now
+        self._promised = hub.config.heartbeat_active
+        self._mistakes = 0
+        self._catch_up = 0
+        self._cut_at = self.expires_at = math.inf
+
+    # -- the way out
+
+    def begin(self, now: float, welcome: bytes | None) -> None:
+        """Say welcome, and start the replay.
+
+        Args:
+          welcome: the frame, for clients of protocol v1.
+        """
+        if welcome is None:
+            self._promised = self._hub.config.heartbeat_idle
+        else:
+            self._send([welcome], now)
+        self._link.expect_by(now + self._promised + self._hub.config.heartbeat_grace)
+        self._hub.flusher.mark(self, urgent=True)
+        self._arm(now)
+
+    def recovers(self, cut_at: float, head: int) -> None:
+        """Note that this connection mends a cut, and is through with it once everything up to `head` is acked."""
+        self._cut_at, self._catch_up = cut_at, head
+
+    def renew(self, identity: Identity) -> None:
+        """Its credentials hold until `identity` expires."""
+        hub = self._hub
+        self.expires_at = (
+            math.inf if identity.expires is None else hub.clock() + identity.expires - hub.wall_clock()
+        )
+        self._arm(hub.clock())
+
+    def flush(self, now: float) -> None:
+        """Write what is pending for the session: called by the flusher. Errors end this connection alone."""
+        session = self.session
+        if self.fenced or session.blocked is not None:
+            return
+        try:
+            frames = session.take(now, CHUNK)
+            if frames:
+                self._send(frames, now)
+            if session.plain:
+                session.ack_sent(now)
+            self._hub.react()
+            if session.pending:
+                self._hub.flusher.mark(self, urgent=True)
+            self._arm(now)
+        except Exception:
+            logger.exception("sending to a session failed")
+            self._link.close(closing.INTERNAL_ERROR, "internal error")
+
+    def _send(self, frames: list[bytes], now: float) -> None:
+        """Hand frames to the link, which makes the heartbeat start over."""
+        config = self._hub.config
+        self.written_at = now
+        if self._promised != config.heartbeat_active and not self.session.plain:
+            self._promised = config.heartbeat_active
+            self._link.expect_by(now + self._promised + config.heartbeat_grace)
+        if not self._link.send(frames) and self.session.blocked is None:
+            self.session.blocked = now
+            self.session.box.relief_dry = False
+
+    def answer(self, frame: bytes) -> None:
+        """Send one frame that is no event."""
+        if not self.fenced:
+            self._send([frame], self._hub.clock())
+            self._arm(self.written_at)
+
+    def drained(self) -> None:
+        """The transport has taken all that it was handed."""
+        if self.fenced:
+            return
+        self.session.blocked = None
+        now = self._hub.clock()
+        if self.session.pending:
+            self._hub.flusher.mark(self, urgent=True)
+        self._arm(now)
+        self._hub.react()
+
+    # -- the way in
+
+    def receive(self, message: bytes | str) -> None:
+        """Handle what the client sent: one frame, or a batch.
+
+        Raises nothing: a mistake is answered, what is no frame at all closes the connection.
+        """
+        if self.fenced:
+            return
+        now = self._hub.clock()
+        self.heard(now)
+        try:
+            frames = wire.decode_client(message)
+        except wire.NotAFrame as error:
+            self._link.close(closing.PROTOCOL_ERROR, error.reason)
+            return
+        self.handle(frames)
+
+    def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
+        """Handle frames that were decoded already, in order; raises nothing."""
+        now = self._hub.clock()
+        try:
+            for frame in frames:
+                if self.fenced:
+                    return
+                try:
+                    self._handle(frame, now)
+                except Impossible as error:
+                    self._mistake(str(error))
+        except Exception:
+            logger.exception("handling a frame failed")
+            self._link.close(closing.INTERNAL_ERROR, "internal error")
+        finally:
+            self._hub.react(room=True)
+
+    def heard(self, now: float) -> None:
+        """The client gave a sign of life."""
+        self.heard_at = now
+        self._link.expect_by(now + self._promised + self._hub.config.heartbeat_grace)
+
+    def _handle(self, frame: wire.ClientFrame | wire.Mistake, now: float) -> None:
+        session = self.session
+        match frame:
+            case wire.Ack(seq=seq):
+                if session.ack(seq, now):
+                    self._note_recovery(now)
+            case wire.Pong():
+                pass
+            case wire.Ping():
+                self.answer(wire.PONG)
+            case wire.Nack(seq=seq):
+                session.nack(seq, now)
+                self._arm(now)
+            case wire.Message():
+                self._hub.inbox.put(session, frame)
+            case wire.Auth(token=token):
+                self._link.authenticate(token)
+            case wire.Bye():
+                self._hub.end(session)
+                self._link.close(closing.NORMAL, "bye")
+            case wire.Hello():
+                self._mistake("hello was said already")
+            case wire.Mistake(reason=reason):
+                self._mistake(reason)
+
+    def _mistake(self, reason: str) -> None:
+        self._hub.mistakes += 1
+        self._mistakes += 1
+        if self._mistakes >= wire.MISTAKES_TO_CLOSE:
+            self._link.close(closing.PROTOCOL_ERROR, f"{reason}; too many mistakes")
+            self.fenced = True
+        else:
+            self.answer(wire.error(closing.PROTOCOL_ERROR.code, reason, fatal=False))
+
+    def _note_recovery(self, now: float) -> None:
+        if self._cut_at != math.inf and self.session.acked >= self._catch_up:
+            self._hub.recovery.record(now - self._cut_at)
+            self._cut_at = math.inf
+
+    # -- time
+
+    def on_timer(self, now: float) -> float:
+        """What is due: redelivery, a heartbeat, or the end of a connection that takes or acks nothing."""
+        if self.fenced:
+            return math.inf
+        session, config = self.session, self._hub.config
+        if self.expires_at <= now:
+            self._link.close(closing.UNAUTHENTICATED, "the token has expired")
+            return math.inf
+        if session.blocked is not None:
+            if session.blocked + config.stall_timeout <= now:
+                self._link.close(closing.SLOW_CONSUMER, f"nothing was taken for {config.stall_timeout:g} s")
+                return math.inf
+            return self._next()
+        if not session.plain:
+            if session.exhausted(now):
+                self._link.close(closing.TIMEOUT, "nothing was acked through all redeliveries")
+                return math.inf
+            if frames := session.redeliver(now):
+                self._send(frames, now)
+        if self._beat_at() <= now:
+            self._beat(now)
+        return self._next()
+
+    def _beat(self, now: float) -> None:
+        """A heartbeat, that says by when the next frame comes."""
+        config, box = self._hub.config, self.session.box
+        if self.session.plain:
+            self._link.send([])
+            self.written_at = now
+            return
+        lively = box.unconfirmed > 0 or now - box.last_event_at < LIVELY
+        promised = config.heartbeat_active if lively else config.heartbeat_idle
+        self._send([wire.ping(box.head, promised)], now)
+        self._promised = promised
+
+    def _beat_at(self) -> float:
+        return self.written_at + self._promised
+
+    def _next(self) -> float:
+        session = self.session
+        if session.blocked is not None:
+            return min(self.expires_at, session.blocked + self._hub.config.stall_timeout)
+        due = min(self.expires_at, self._beat_at())
+        return due if session.plain else min(due, session.deadline())
+
+    def _arm(self, now: float) -> None:
+        if not self.fenced:
+            self._hub.arm(self, self._next())
+
+    # -- the end
+
+    def detach(self, *, silent: bool = False) -> None:
+        """The connection is gone: the session is parked (a plain one ends).
+
+        Args:
+          silent: it was dropped because nothing was heard; then the cut happened when something last was.
+        """
+        if not self.fenced:
+            self._hub.park(self, self.heard_at if silent else self._hub.clock())
+
+    def displaced(self, code: CloseCode, reason: str) -> None:
+        """Close it, and fence it off at once."""
+        self.fence()
+        self._link.close(code, reason)
+
+    def drain(self, low: float, high: float) -> None:
+        """Tell the client that the server goes away, and when to come back."""
+        if not self.fenced and not self.session.plain:
+            self.answer(wire.drain(low, high))
+
+    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        """Have the connection tell why and close; the session is parked when it has gone."""
+        self._link.close(code, reason, retry_after)
+
+    def fence(self) -> None:
+        """From here on it sends nothing, and what it receives has no effect."""
+        self.fenced = True
+        self._hub.timers.disarm(self)

@@ -1,0 +1,174 @@
+"""The hub's figures, read out of plain counters when somebody asks: names and nesting are those of `/v1/stats`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM
+from ..core.mailbox import Mailbox
+from ..core.session import Session
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+_PRIORITY = {CLASS_LOW: "low", CLASS_NORMAL: "normal", CLASS_HIGH: "high", FIRM: "critical"}
+
+
+@attrs.frozen(kw_only=True)
+class HubStatistics:
+    """A snapshot of a hub. Every accepted event is in exactly one place:
+    ``accepted = settled + held + evicted + expired + superseded``."""
+
+    connections: int
+    sessions_parked: int
+    users: int
+    events_accepted: int
+    events_settled: int
+    events_held: int
+    events_evicted: int
+    events_expired: int
+    events_superseded: int
+    buffer_events: int
+    buffer_bytes: int
+    publishers_waiting: int
+    confirmation_rate: float
+    balanced: bool
+
+
+def statistics(hub: Hub) -> HubStatistics:
+    """The snapshot of `hub`."""
+    books = hub.books
+    return HubStatistics(
+        connections=hub.pool.connected,
+        sessions_parked=hub.pool.parked,
+        users=len(hub.buffer.mailboxes),
+        events_accepted=books.accepted,
+        events_settled=books.settled,
+        events_held=books.held,
+        events_evicted=books.evicted,
+        events_expired=books.expired,
+        events_superseded=books.superseded,
+        buffer_events=books.events,
+        buffer_bytes=books.bytes,
+        publishers_waiting=hub.publishers_waiting,
+        confirmation_rate=hub.confirmations.rate,
+        balanced=books.balanced,
+    )
+
+
+def stats(hub: Hub) -> dict[str, Any]:
+    """Every figure of `hub`: rates are 0 to 1, times in seconds."""
+    books, pool, confirmations, recovery = hub.books, hub.pool, hub.confirmations, hub.recovery
+    latency, intake = confirmations.latency, hub.intake
+    return {
+        "uptime": hub.clock() - hub.started_at,
+        "draining": hub.draining,
+        "users": len(hub.buffer.mailboxes),
+        "connections": {
+            "current": pool.connected,
+            "total": pool.total_connected,
+            "rejected": pool.rejected,
+            "superseded": pool.superseded,
+            "mistakes": hub.mistakes,
+        },
+        "sessions": {"active": pool.connected, "parked": pool.parked},
+        "pool": {
+            "pools_created": pool.created,
+            "pool_hits": pool.hits,
+            "pool_misses": pool.misses,
+            "connections_reused": pool.reused,
+            "utilization": pool.connected / hub.config.max_connections,
+        },
+        "delivery": {
+            "events_accepted": books.accepted,
+            "events_settled": books.settled,
+            "events_held": books.held,
+            "events_evicted": books.evicted,
+            "events_expired": books.expired,
+            "events_superseded": books.superseded,
+            "events_refused": books.refused,
+            "events_duplicate": books.duplicates,
+            "events_sent": books.sent,
+            "redelivered": books.redelivered,
+            "messages_confirmed": confirmations.confirmed,
+            "messages_timeout": confirmations.timed_out,
+            "messages_late": confirmations.late,
+            "confirmation_rate": confirmations.rate,
+            "average_confirmation_time": latency.mean,
+            "confirmation_p50": latency.percentile(0.5),
+            "confirmation_p95": latency.percentile(0.95),
+            "confirmation_p99": latency.percentile(0.99),
+            "dead_letters": books.dead_letters,
+        },
+        "buffer": {
+            "events": books.events,
+            "bytes": books.bytes,
+            "settled": books.history,
+            "critical_messages_preserved": books.critical_preserved,
+            "non_critical_messages_dropped": books.evicted,
+            "overflow_events": books.overflows,
+            "superseded": books.superseded,
+            "merged": books.merged,
+            "publishers_waiting": hub.publishers_waiting,
+        },
+        "recovery": {
+            "count": recovery.count,
+            "p50": recovery.percentile(0.5),
+            "p95": recovery.percentile(0.95),
+            "p99": recovery.percentile(0.99),
+            "within_5s": recovery.share_within(5.0),
+        },
+        "serialization": {
+            "fast": intake.fast,
+            "slow": intake.slow,
+            "timeouts": intake.timeouts,
+            "truncated": intake.truncated,
+            "p99": intake.seconds.percentile(0.99),
+        },
+        "messages": {"accepted": hub.inbox.accepted, "rejected": hub.inbox.rejected},
+        "alerts": [],
+    }
+
+
+def describe(hub: Hub, box: Mailbox) -> dict[str, Any]:
+    """What there is to know of one user."""
+    now = hub.clock()
+    held = [entry for entry in box.entries.values() if not entry.settled]
+    return {
+        "user": box.user,
+        "epoch": box.epoch,
+        "head": box.head,
+        "connections": sum(session.link is not None for session in box.sessions.values()),
+        "sessions": [_describe_session(box, session, now) for session in box.sessions.values()],
+        "buffer": {
+            "events": len(box.entries),
+            "bytes": box.bytes,
+            "held": sum(entry.weight for entry in held),
+            "settled": len(box.entries) - len(held),
+            "critical_unconfirmed": sum(e.retention == FIRM and e.confirmed_at is None for e in held),
+            "by_priority": {
+                name: sum(e.retention == retention for e in held) for retention, name in _PRIORITY.items()
+            },
+            "publishers_waiting": hub.waiting.get(box.user, 0),
+        },
+        "lag": max(
+            (box.head - session.acked for session in box.sessions.values()), default=box.head - box.low
+        ),
+    }
+
+
+def _describe_session(box: Mailbox, session: Session, now: float) -> dict[str, Any]:
+    connected = session.link is not None
+    return {
+        "session": session.id,
+        "state": "connected" if connected else "parked",
+        "plain": session.plain,
+        "acked": session.acked,
+        "sent": session.cursor,
+        "lag": box.head - session.acked,
+        "age": now - session.created_at,
+        "parked_for": None if connected else now - session.parked_at,
+        "blocked": session.blocked is not None,
+    }

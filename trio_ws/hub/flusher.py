@@ -1,0 +1,95 @@
+"""The flusher: one task that writes what is pending, once a turn of the loop, for each connection that was marked.
+
+Publishing only marks a connection. So nothing wakes per delivery, and what is published in one turn goes out
+in one write. A connection that was written to within the last batch window waits for the window's end, unless a critical event is
+among what it waits for: that flushes all before it, at once. One window serves all connections: whoever waits is
+flushed when the earliest is due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from ..core.timers import Timers
+
+logger = logging.getLogger(__name__)
+
+TURN: Final = 64
+"""How many connections are written to before other tasks get a turn."""
+
+
+class Flushable(Protocol):
+    """A connection that can be marked."""
+
+    marked: bool
+    waiting: bool
+    written_at: float
+
+    def flush(self, now: float) -> None:
+        """Write what is pending. It must not raise."""
+
+
+class Flusher:
+    """Collects marks, and flushes them.
+
+    Args:
+      window: the batch window in seconds; 0 has everything flushed at once.
+      timers: where the end of a window is waited for.
+      clock: the hub's clock.
+    """
+
+    def __init__(self, window: float, timers: Timers, clock: Callable[[], float]) -> None:
+        self._window = window
+        self._timers = timers
+        self._clock = clock
+        self._marked: list[Flushable] = []
+        self._waiting: dict[Flushable, None] = {}
+        self._idle = trio.lowlevel.ParkingLot()
+        self.arm: Callable[[float], None] = lambda at: None
+
+    def mark(self, connection: Flushable, *, urgent: bool) -> None:
+        """Have `connection` flushed: in this turn if it is `urgent` or was idle, else at the window's end."""
+        if connection.marked:
+            return
+        if not urgent and self._clock() - connection.written_at < self._window:
+            if not connection.waiting:
+                connection.waiting = True
+                self._waiting[connection] = None
+                if len(self._waiting) == 1:
+                    self.arm(connection.written_at + self._window)
+            return
+        if connection.waiting:
+            connection.waiting = False
+            self._waiting.pop(connection, None)
+        connection.marked = True
+        self._marked.append(connection)
+        if len(self._marked) == 1:
+            self._idle.unpark()
+
+    def on_timer(self, now: float) -> float:
+        """A batch window has ended: whoever waits is flushed with the next turn."""
+        waiting, self._waiting = self._waiting, {}
+        for connection in waiting:
+            connection.waiting = False
+            self.mark(connection, urgent=True)
+        return float("inf")
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        while True:
+            if not self._marked:
+                await self._idle.park()
+            else:
+                await trio.lowlevel.checkpoint()
+            now = self._clock()
+            batch, self._marked = self._marked, []
+            for at, connection in enumerate(batch, 1):
+                connection.marked = False
+                connection.flush(now)
+                if at % TURN == 0:
+                    await trio.lowlevel.checkpoint()
+                    now = self._clock()

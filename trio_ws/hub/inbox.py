@@ -1,0 +1,122 @@
+"""Messages from users to the application: each handled once a session, in order, and answered as often as it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from ..core import payload as payloads
+from ..core import wire
+from ..core.session import Session
+from ..errors import MessageRejected
+from ..event import Message
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+logger = logging.getLogger(__name__)
+
+OnMessage: TypeAlias = Callable[[str, Message], Awaitable[None]]
+"""Called with the user and the message. What it raises rejects the message: the words of a `MessageRejected`
+are sent on, those of any other exception are not."""
+
+REMEMBERED: Final = 128
+"""How many answers a session keeps, so that a message that is sent again is answered again."""
+
+
+class Letters:
+    """One session's messages: those that wait for the handler, and the answers that were given."""
+
+    __slots__ = ("answers", "busy", "count", "waiting")
+
+    def __init__(self) -> None:
+        self.answers: OrderedDict[str, bytes | None] = OrderedDict()
+        self.waiting: deque[wire.Message] = deque()
+        self.busy = False
+        self.count = 0
+
+
+class Inbox:
+    """Hands messages to the application. One task a session that has any; none otherwise.
+
+    Attributes:
+      accepted, rejected: how many were, since the start.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self.accepted = self.rejected = 0
+        self._hub = hub
+
+    def put(self, session: Session, message: wire.Message) -> None:
+        """Take a message of a v1 session, or answer one that was sent before as it was answered then."""
+        context = self._hub.context_of(session)
+        letters = context.letters
+        if message.id in letters.answers:
+            answer = letters.answers[message.id]
+            if answer is not None:
+                self._answer(session, answer)
+            return
+        if context.on_message is None:
+            self._close(session, letters, message.id, wire.rejected(message.id, "no_handler"))
+            return
+        if len(letters.waiting) >= self._hub.config.max_pending_messages:
+            self.rejected += 1
+            self._answer(session, wire.rejected(message.id, "too_many_pending"))
+            return
+        letters.answers[message.id] = None
+        letters.waiting.append(message)
+        if not letters.busy:
+            letters.busy = True
+            self._hub.nursery.start_soon(self._work, session)
+
+    def put_plain(self, session: Session, id: object, type: str, payload: object) -> None:
+        """Take a plain client's message, which is not answered; without an `id` of its own it is given one."""
+        letters = self._hub.context_of(session).letters
+        letters.count += 1
+        name = id if isinstance(id, str) and 0 < len(id) <= 128 else f"plain-{letters.count}"
+        self.put(session, wire.Message(id=name, type=type, payload=msgspec.Raw(payloads.encode(payload))))
+
+    async def _work(self, session: Session) -> None:
+        """Hand on what waits, one after the other. It outlives the connection: a message that was taken is handled."""
+        context = self._hub.context_of(session)
+        letters = context.letters
+        try:
+            while letters.waiting:
+                message = letters.waiting.popleft()
+                answer = await self._handle(session.box.user, message, context.on_message)
+                self._close(session, letters, message.id, answer)
+        finally:
+            letters.busy = False
+
+    async def _handle(self, user: str, message: wire.Message, handler: OnMessage | None) -> bytes:
+        assert handler is not None
+        try:
+            await handler(
+                user, Message(id=message.id, type=message.type, payload=payloads.decode(message.payload))
+            )
+        except MessageRejected as error:
+            return wire.rejected(message.id, str(error) or "rejected")
+        except Exception:
+            logger.exception("on_message failed")
+            return wire.rejected(message.id, "handler_failed")
+        return wire.accepted(message.id)
+
+    def _close(self, session: Session, letters: Letters, id: str, answer: bytes) -> None:
+        """Keep the answer, and give it to whatever connection the session has now."""
+        letters.answers[id] = answer
+        letters.answers.move_to_end(id)
+        while len(letters.answers) > REMEMBERED + len(letters.waiting):
+            letters.answers.popitem(last=False)
+        if answer.startswith(b'{"t":"accepted"'):
+            self.accepted += 1
+        else:
+            self.rejected += 1
+        self._answer(session, answer)
+
+    def _answer(self, session: Session, answer: bytes) -> None:
+        if session.link is not None and not session.plain:
+            session.link.answer(answer)

@@ -1,0 +1,111 @@
+"""What a publisher is given for an accepted event: a way to see, and to await, what becomes of it."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import trio
+
+from ..core.entry import Entry
+from ..errors import ConfirmationTimeout
+
+
+@attrs.frozen(kw_only=True)
+class Confirmation:
+    """That a client has processed an event.
+
+    Attributes:
+      after: seconds from acceptance to the ack.
+      late: it came after `confirm_timeout`.
+    """
+
+    after: float
+    late: bool
+
+
+class Receipt:
+    """The answer to a publish.
+
+    Attributes:
+      id: the event's id: the publisher's own key, or what the hub made.
+      seq, epoch: its place in its user's log.
+      user: whose log that is.
+      duplicate: the id was published before; this is the receipt of that event.
+    """
+
+    __slots__ = ("_entry", "_timeout", "duplicate", "epoch", "seq", "user")
+
+    def __init__(self, entry: Entry, *, user: str, epoch: str, timeout: float, duplicate: bool) -> None:
+        self._entry = entry
+        self._timeout = timeout
+        self.seq = entry.seq
+        self.user = user
+        self.epoch = epoch
+        self.duplicate = duplicate
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.id!r} seq {self.seq}: {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """The event's id."""
+        return self._entry.id
+
+    @property
+    def state(self) -> str:
+        """What has become of the event: ``held``, ``sent``, ``confirmed``, ``settled``, ``merged``, ``evicted``,
+        ``expired`` or ``superseded``. A delta that was merged shares the fate of the one that it went into;
+        see `confirmed`."""
+        return self._entry.state
+
+    async def confirmed(self, timeout: float | None = None) -> Confirmation:
+        """Wait until a client has processed the event.
+
+        A checkpoint. Cancelling the wait changes nothing for the event; it can be awaited again, and by several
+        tasks.
+
+        Args:
+          timeout: seconds to wait from now; None takes `confirm_timeout` of the configuration, infinity leaves it
+            to the caller's cancel scope.
+
+        Returns: how long the confirmation took.
+
+        Raises:
+          ConfirmationTimeout: nobody confirmed in time, or nobody ever will because the event is gone. Its
+            `state` tells which.
+        """
+        limit = self._timeout if timeout is None else timeout
+        with trio.move_on_after(limit) if limit != math.inf else trio.CancelScope():
+            while True:
+                entry = _last(self._entry)
+                if entry.confirmed_at is not None:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    after = max(0.0, entry.confirmed_at - self._entry.accepted_at)
+                    return Confirmation(after=after, late=entry.timed_out)
+                if entry.reason is not None:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    raise ConfirmationTimeout(entry.reason)
+                await _resolved(entry)
+        raise ConfirmationTimeout(_last(self._entry).state)
+
+
+def _last(entry: Entry) -> Entry:
+    """The entry that `entry` is part of by now."""
+    while entry.into is not None:
+        entry = entry.into
+    return entry
+
+
+async def _resolved(entry: Entry) -> None:
+    """Wait until `entry` is confirmed or gone; a checkpoint."""
+    happened = trio.Event()
+    if entry.waiters is None:
+        entry.waiters = []
+    entry.waiters.append(happened.set)
+    try:
+        await happened.wait()
+    finally:
+        waiters = _last(entry).waiters
+        if waiters is not None and happened.set in waiters:
+            waiters.remove(happened.set)

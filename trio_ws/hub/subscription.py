@@ -1,0 +1,137 @@
+"""One user's events inside the process: a Trio channel to receive from, in batches. A session without a wire."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import trio
+
+from ..core import wire
+from ..core.closing import CloseCode
+from ..core.pool import Ask, Refused
+from ..core.received import event_of, gap_of
+from ..errors import LocalError
+from ..event import Event, Gap
+from ..identity import Identity
+
+if TYPE_CHECKING:
+    from .attachment import Attachment
+    from .hub import Hub
+
+Batch: TypeAlias = list[Event | Gap]
+
+HELD: Final = 64
+"""How many frames may wait to be received before the hub has to hold what follows."""
+
+
+class Subscription(trio.abc.ReceiveChannel[Batch]):
+    """Receives what is published to one user, gaps included, in order. Made by `Hub.subscribe`.
+
+    A batch is confirmed when the next one is asked for: asking says that it was processed. It counts as one of the
+    user's sessions; what it did not confirm when it is closed stays pending for the user's next one.
+    """
+
+    def __init__(self, hub: Hub, user: str, start: Literal["retained", "pending", "now"]) -> None:
+        self._hub = hub
+        self._wire = _Wire()
+        attachment = hub.attach(Identity(user), Ask(start=start), self._wire)
+        if isinstance(attachment, Refused):
+            raise LocalError(f"no session for {user!r}: {attachment.reason}")
+        self._attachment: Attachment = attachment
+        self._wire.attachment = attachment
+        self._given = 0
+        self._closed = False
+
+    async def receive(self) -> Batch:
+        """The events and gaps that wait, at least one; confirms those of the call before. A checkpoint.
+
+        Cancelled, nothing is taken: the next call gives the same.
+
+        Raises:
+          trio.ClosedResourceError: this end was closed.
+          trio.EndOfChannel: the hub has ended, or the session made way for another of its user.
+        """
+        self._check()
+        await trio.lowlevel.checkpoint()
+        if self._given:
+            given, self._given = self._given, 0
+            self._attachment.receive(wire.ack(given))
+        while True:
+            self._check()
+            batch = self._take()
+            if batch:
+                return batch
+            if self._wire.ended:
+                raise trio.EndOfChannel
+            await self._wire.arrived.park()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+
+    def _take(self) -> Batch:
+        batch: Batch = []
+        for data in self._wire.take():
+            for frame in wire.decode_server(data):
+                if isinstance(frame, wire.EventFrame) and frame.retry == 0:
+                    batch.append(event_of(frame))
+                    self._given = frame.seq
+                elif isinstance(frame, wire.GapFrame):
+                    batch.append(gap_of(frame))
+                    self._given = frame.last
+        return batch
+
+    def close(self) -> None:
+        """End the session; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            if not self._attachment.fenced:
+                self._hub.end(self._attachment.session)
+            self._wire.arrived.unpark_all()
+
+    async def aclose(self) -> None:
+        """As `close`; a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+class _Wire:
+    """The link of a subscription: a bounded queue of frames."""
+
+    def __init__(self) -> None:
+        self.arrived = trio.lowlevel.ParkingLot()
+        self.attachment: Attachment | None = None
+        self.ended = False
+        self._frames: deque[bytes] = deque()
+
+    def take(self) -> deque[bytes]:
+        """All frames that wait."""
+        frames, self._frames = self._frames, deque()
+        if len(frames) >= HELD and self.attachment is not None:
+            self.attachment.drained()
+        return frames
+
+    def send(self, frames: list[bytes]) -> bool:
+        if not self.ended:
+            self._frames.extend(frames)
+            self.arrived.unpark_all()
+        return len(self._frames) < HELD
+
+    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        self.ended = True
+        self.arrived.unpark_all()
+        if self.attachment is not None:
+            self.attachment.detach()
+
+    def expect_by(self, deadline: float) -> None:
+        """In one process nobody goes silent."""
+
+    def authenticate(self, token: str) -> None:
+        """Nobody asks for it here."""

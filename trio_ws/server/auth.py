@@ -1,0 +1,207 @@
+"""Who may connect: credentials as a client gave them, and the ready-made ways to check them."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+
+from ..errors import InvalidEvent
+from ..hub.intake import check_name
+from ..identity import Identity
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKEN_LENGTH: Final = 8192
+LEEWAY: Final = 10.0
+"""Seconds by which clocks may differ when a token's times are checked."""
+
+
+@attrs.frozen(kw_only=True)
+class Credentials:
+    """What a client says of itself. Its repr shows no token.
+
+    Attributes:
+      token: from the `hello` frame, the ``Authorization: Bearer`` header or the query, in this order.
+      user: whom it claims to be, from the `hello` frame or the query; believed in insecure mode only.
+      headers: (lower-case name, value) pairs of the request to upgrade.
+      path: the path that it asked for.
+      remote: the address that it comes from.
+    """
+
+    token: str | None = attrs.field(default=None, repr=False)
+    user: str | None = None
+    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+    path: str = "/ws"
+    remote: str = ""
+
+
+Authenticate: TypeAlias = Callable[[Credentials], Awaitable[Identity | str | None]]
+"""Tells who the bearer of some credentials is: an `Identity`, or just a user; None refuses them."""
+
+
+async def believe(credentials: Credentials) -> Identity | None:
+    """Believe every client who it says it is. For development on one machine."""
+    return None if credentials.user is None else Identity(credentials.user)
+
+
+async def checked(authenticate: Authenticate, credentials: Credentials) -> Identity | None:
+    """Ask `authenticate`, and see to it that its answer is a proper identity.
+
+    What it raises is logged, without the credentials, and refuses them.
+    """
+    if credentials.token is not None and len(credentials.token) > MAX_TOKEN_LENGTH:
+        return None
+    try:
+        answer = await authenticate(credentials)
+    except Exception:
+        logger.exception("authenticate failed")
+        return None
+    identity = Identity(answer) if isinstance(answer, str) else answer
+    if identity is None:
+        return None
+    try:
+        check_name(identity.user, "user")
+    except InvalidEvent:
+        return None
+    if identity.expires is not None and identity.expires <= time.time():
+        return None
+    return identity
+
+
+def jwt_authenticator(
+    key: str, *, audience: str | None = None, algorithms: Iterable[str] = ("HS256",)
+) -> Authenticate:
+    """Check JSON Web Tokens: `sub` is the user, and `exp` is required.
+
+    Args:
+      key: the shared secret, or a public key in PEM.
+      audience: what `aud` must hold; None requires that there is none.
+      algorithms: those that are believed; never taken from the token.
+
+    Raises:
+      ImportError: PyJWT is not installed (``trio-ws[server]``).
+    """
+    import jwt
+
+    pinned = list(algorithms)
+
+    async def authenticate(credentials: Credentials) -> Identity | None:
+        if credentials.token is None:
+            return None
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                credentials.token,
+                key,
+                algorithms=pinned,
+                audience=audience,
+                leeway=LEEWAY,
+                options={"require": ["exp", "sub"]},
+            )
+        except jwt.InvalidTokenError:
+            return None
+        return Identity(claims["sub"], float(claims["exp"]) + LEEWAY)
+
+    return authenticate
+
+
+class Tickets:
+    """Single-use tickets, for backends that have no JWT: made over the admin API, used as a token once.
+
+    Args:
+      clock: seconds since the Unix epoch.
+      limit: how many may be open at once; beyond that the oldest are void.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, limit: int = 10_000) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._open: dict[str, tuple[str, float]] = {}
+
+    def issue(self, user: str, ttl: float = 30.0) -> tuple[str, float]:
+        """A ticket for `user`, and when it becomes void, in seconds since the Unix epoch.
+
+        Args:
+          ttl: seconds that it is good for.
+
+        Raises:
+          InvalidEvent: `user` is no name.
+        """
+        check_name(user, "user")
+        now = self._clock()
+        for old in [ticket for ticket, (_, expires) in self._open.items() if expires <= now]:
+            del self._open[old]
+        while len(self._open) >= self._limit:
+            del self._open[next(iter(self._open))]
+        ticket = secrets.token_urlsafe(24)
+        self._open[ticket] = (user, now + ttl)
+        return ticket, now + ttl
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        """Use a ticket up. The connection itself does not expire."""
+        found = self._open.pop(credentials.token, None) if credentials.token is not None else None
+        if found is None or found[1] <= self._clock():
+            return None
+        return Identity(found[0])
+
+
+def first_of(*ways: Authenticate) -> Authenticate:
+    """Ask several, in order; the first that knows the bearer decides."""
+
+    async def authenticate(credentials: Credentials) -> Identity | str | None:
+        for way in ways:
+            answer = await way(credentials)
+            if answer is not None:
+                return answer
+        return None
+
+    return authenticate
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine itself."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Origins:
+    """Which pages may connect, by the Origin that their browser sends. A client that sends none is no browser.
+
+    Args:
+      allowed: exact origins (scheme, host, port); ``"*"`` for all; None for all, or only pages of this machine
+        where users are believed who they say they are.
+      insecure: whether they are.
+    """
+
+    def __init__(self, allowed: Iterable[str] | None, *, insecure: bool) -> None:
+        self._local_only = allowed is None and insecure
+        self._any = (allowed is None and not insecure) or (allowed is not None and "*" in allowed)
+        self._allowed = frozenset(_normal(origin) for origin in allowed or ())
+
+    def allows(self, origin: str | None) -> bool:
+        """Whether a request with this Origin header may go on."""
+        if origin is None or self._any:
+            return True
+        if self._local_only:
+            return is_loopback(urlsplit(origin).hostname or "")
+        return _normal(origin) in self._allowed
+
+
+def _normal(origin: str) -> str:
+    """An origin with its host in lower case and its default port left out."""
+    parts = urlsplit(origin)
+    try:
+        port = parts.port
+    except ValueError:
+        return origin
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if port in (None, default) else f":{port}")

@@ -1,0 +1,170 @@
+"""The listener: an accept loop of our own, each connection isolated. No input ends another connection, or the process."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import trio
+
+from ..core.limits import KeyedBuckets
+from ..errors import InvalidConfig
+from ..hub import Hub, OnMessage
+from .auth import Authenticate, Origins, believe, is_loopback
+from .connection import Connection, Policy
+from .ending import TransportClosed
+from .transport import open_transport
+
+logger = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+
+EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+PAUSE: Final = 0.1
+"""Seconds until the next try to accept where the system has no descriptors or memory left."""
+
+HANDSHAKES_PER_CONNECTION: Final = 4
+"""How many handshakes may be under way, for each connection that may be open in all."""
+
+MAX_ADDRESSES: Final = 10_000
+
+
+async def serve(
+    hub: Hub,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    path: str = "/ws",
+    authenticate: Authenticate | None = None,
+    on_message: OnMessage | None = None,
+    allowed_origins: Iterable[str] | None = None,
+    insecure: bool = False,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve WebSocket connections to the sessions of `hub`, until it drains or this is cancelled.
+
+    Meant for ``addresses = await nursery.start(trio_ws.serve, hub)``. When the hub drains, no more connections are accepted, and
+    it returns when the last has gone. Cancelled, connections are cut; their sessions are parked.
+
+    Args:
+      hub: whose events are delivered.
+      host, port: where to listen; port 0 takes a free one.
+      path: where the WebSocket is.
+      authenticate: tells whose credentials those of a client are. None believes each client who it says it is, and
+        is refused where `host` is not a loopback address.
+      on_message: takes the users' messages; without it they are rejected with ``no_handler``.
+      allowed_origins: pages that may connect, exactly as browsers word their origin; None allows all, or only pages of
+        this machine where there is no `authenticate`.
+      insecure: believe clients on any address. Know what you do.
+      listeners: where to accept from, in the place of `host` and `port`; closed at the end.
+      task_status: is told the addresses, once connections are accepted.
+
+    Raises:
+      InvalidConfig: no `authenticate`, and not a loopback address.
+      OSError: the address can't be listened on.
+    """
+    trusting = authenticate is None
+    if trusting and listeners is None and not (insecure or is_loopback(host)):
+        raise InvalidConfig(
+            f"without authentication the server may not listen on {host}: not a loopback address"
+        )
+    policy = Policy(path, authenticate or believe, on_message, Origins(allowed_origins, insecure=trusting))
+    if listeners is None:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    gate = _Gate(hub, policy)
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(gate.accept, listener, connections)
+            task_status.started([address for address in map(_address, listeners) if address is not None])
+            await hub.stopping.wait()
+            accepting.cancel_scope.cancel()
+
+
+class _Gate:
+    """Lets connections in: within the rate of their address, and within what can be shaking hands at once."""
+
+    def __init__(self, hub: Hub, policy: Policy) -> None:
+        self._hub = hub
+        self._policy = policy
+        self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
+        self._shaking = 0
+
+    async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
+        """Accept until cancelled; out of descriptors it waits for some to be free."""
+        try:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in EXHAUSTED:
+                        raise
+                    logger.error("can't accept: %s", error.strerror)  # noqa: TRY400 - the trace tells nothing
+                    await trio.sleep(PAUSE)
+                else:
+                    connections.start_soon(self._serve, stream)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await listener.aclose()
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        """One connection, isolated: whatever goes wrong ends it alone."""
+        try:
+            await self._connect(stream, _remote(stream))
+        except* TransportClosed as group:
+            logger.debug("a connection ended: %s", group.exceptions[0])
+        except* Exception:
+            logger.exception("a connection failed")
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.aclose_forcefully(stream)
+
+    async def _connect(self, stream: trio.abc.Stream, remote: str) -> None:
+        hub = self._hub
+        deadline = trio.current_time() + hub.config.hello_timeout
+        room = HANDSHAKES_PER_CONNECTION * hub.config.max_connections
+        self._shaking += 1
+        in_handshake = True
+
+        def shaken() -> None:
+            nonlocal in_handshake
+            if in_handshake:
+                in_handshake = False
+                self._shaking -= 1
+                handshake.deadline = math.inf
+
+        try:
+            with trio.CancelScope(deadline=deadline) as handshake:
+                async with open_transport(stream, config=hub.config, remote=remote) as transport:
+                    if not self._rates.take(remote, trio.current_time()):
+                        await transport.refuse(429, "Too many connections from here.", [("Retry-After", "1")])
+                    elif self._shaking > room:
+                        await transport.refuse(503, "The server is overloaded.", [("Retry-After", "1")])
+                    else:
+                        connection = Connection(hub, transport, self._policy, deadline, shaken)
+                        await connection.run()
+        finally:
+            shaken()
+
+
+def _remote(stream: trio.abc.Stream) -> str:
+    """Where a stream comes from, for logs and rates."""
+    if isinstance(stream, trio.SocketStream):
+        try:
+            name = stream.socket.getpeername()
+        except OSError:
+            return "gone"
+        return str(name[0]) if isinstance(name, tuple) and name else "unix"
+    return "memory"
+
+
+def _address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
+    """Where a listener listens; None for one that has no address."""
+    if not isinstance(listener, trio.SocketListener):
+        return None
+    name = listener.socket.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)

@@ -1,0 +1,283 @@
+"""All that `trio-ws serve` can be told, and where each value came from.
+
+`Settings` is a `Config` (the limits of a hub) and what a process adds to it: addresses, keys, the log's
+format. `load` takes each value from the strongest source that has it: a flag, the environment
+(``TRIO_WS_MAX_EVENTS``; lists as JSON), a TOML file (top-level keys), the preset, the default. An unknown key
+or variable is an error that names the nearest known one; so is a wrong value, and its message says where it
+came from.
+
+Reading and merging are typed-settings'. Its conversion is not used: the validators of the classes are
+stricter (``true`` is no number here), and its messages repeat the value, which may be a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import attrs
+from typed_settings.cls_utils import deep_options
+from typed_settings.dict_utils import merge_settings
+from typed_settings.exceptions import TsError
+from typed_settings.loaders import DictLoader, TomlFormat
+from typed_settings.types import LoadedSettings, LoaderMeta, SecretStr
+
+from .config import PRESETS, Config
+from .errors import InvalidConfig
+
+ENV_PREFIX = "TRIO_WS_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+CLIENT_VARIABLES = (ENV_PREFIX + "TOKEN",)
+"""Variables that other commands read: known, but no settings of a server."""
+
+MASK = "*" * 8
+STORES = {"memory": True, "sqlite": False, "redis": False}
+"""The kinds of store, and whether this version has them."""
+
+
+def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    # The value is left out: it may be a secret.
+    if value is None and attribute.default is None:
+        return
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidConfig(f"{attribute.name} must be a text that is not empty")
+
+
+def _whole(low: int, high: int) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise InvalidConfig(
+                f"{attribute.name} must be a whole number from {low} to {high}, not {value!r}"
+            )
+
+    return check
+
+
+def _one_of(choices: Iterable[str]) -> Any:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            raise InvalidConfig(f"{attribute.name} must be one of {', '.join(choices)}, not {value!r}")
+
+    return check
+
+
+def _origins(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    for origin in value:
+        if not isinstance(origin, str) or not re.fullmatch(r"[a-zA-Z][\w+.-]*://[^/?#@\s]+", origin):
+            raise InvalidConfig(
+                f"{attribute.name} must be origins such as https://app.example.com, not {origin!r}"
+            )
+
+
+def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    kind = value.partition(":")[0] if isinstance(value, str) else ""
+    if kind not in STORES or (kind == "memory" and value != "memory"):
+        raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {hide_password(value)!r}")
+    if not STORES[kind]:
+        raise InvalidConfig(f"store {kind} is not in this version; use memory")
+
+
+def _secret(value: Any) -> Any:
+    return SecretStr(value) if isinstance(value, str) else value
+
+
+def _masked(value: str | None) -> str:
+    return repr(value and MASK)
+
+
+@attrs.frozen(kw_only=True)
+class Settings(Config):
+    """The effective settings of one server process. A value out of its bounds raises `InvalidConfig`.
+
+    Attributes:
+      insecure: how often it was said: 1 lets clients name their user on a loopback address, 2 on any.
+      store: ``memory``; other kinds are refused in this version.
+      allowed_origins: the Origins that browsers may connect from; empty leaves that to the listener.
+    """
+
+    host: str = attrs.field(default="127.0.0.1", validator=_text)
+    port: int = attrs.field(default=8765, validator=_whole(0, 65535))
+    admin_host: str = attrs.field(default="127.0.0.1", validator=_text)
+    admin_port: int = attrs.field(default=8766, validator=_whole(0, 65535))
+    preset: str = attrs.field(default="production", validator=_one_of(PRESETS))
+    store: str = attrs.field(
+        default="memory", validator=_store, repr=lambda value: repr(hide_password(value))
+    )
+    insecure: int = attrs.field(default=0, validator=_whole(0, 2))
+    jwt_secret: SecretStr | None = attrs.field(
+        default=None, converter=_secret, validator=_text, repr=_masked, metadata={"secret": True}
+    )
+    jwt_audience: str | None = attrs.field(default=None, validator=_text)
+    api_key: SecretStr | None = attrs.field(
+        default=None, converter=_secret, validator=_text, repr=_masked, metadata={"secret": True}
+    )
+    allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_origins)
+    log_format: Literal["console", "json"] = attrs.field(
+        default="console", validator=_one_of(("console", "json"))
+    )
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.insecure == 1 and not is_loopback(self.host):
+            raise InvalidConfig(
+                f"insecure would let anyone who reaches host {self.host} read any user's events: "
+                "give --insecure twice if that is meant"
+            )
+
+    def limits(self) -> Config:
+        """The part that a hub takes."""
+        return Config(**{field.name: getattr(self, field.name) for field in attrs.fields(Config)})
+
+
+attrs.resolve_types(Settings)
+FIELDS: Mapping[str, attrs.Attribute[Any]] = attrs.fields_dict(Settings)
+_OPTIONS = deep_options(Settings)
+
+
+@attrs.frozen
+class Origin:
+    """Where a value came from: ``kind`` (flag, environment, file, preset, default) and its name there."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
+
+@attrs.frozen
+class Loaded:
+    """Settings, and the origin of each value by the field's name."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+    def shown(self, name: str) -> Any:
+        """The value of field `name` in a form that may be shown: secrets and passwords masked."""
+        value = getattr(self.settings, name)
+        if FIELDS[name].metadata.get("secret"):
+            return value and MASK
+        return hide_password(value) if name == "store" else value
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, file: str | Path | None = None) -> Loaded:
+    """The effective settings. Reads one file, if there is one to read.
+
+    Args:
+      flags: what was given on the command line, by field name: texts or ready values; absent where not given.
+      environ: the process's environment.
+      file: the TOML file; None takes the one that ``TRIO_WS_CONFIG`` names, if it names one.
+
+    Raises:
+      InvalidConfig: a source can't be read, or holds an unknown key or a wrong value; one line says which.
+    """
+    variables = {ENV_PREFIX + name.upper(): name for name in FIELDS}
+    _refuse_unknown(
+        (v for v in environ if v.startswith(ENV_PREFIX)),
+        [*variables, CONFIG_VARIABLE, *CLIENT_VARIABLES],
+        "environment variable",
+    )
+    file = file or environ.get(CONFIG_VARIABLE)
+    sources: dict[str, dict[str, Any]] = {
+        "default": {name: field.default for name, field in FIELDS.items()},
+        "preset": {},
+        "file": _read(Path(file)) if file else {},
+        "environment": {name: environ[v] for v, name in variables.items() if v in environ},
+        "flag": dict(flags),
+    }
+    preset = next((s["preset"] for s in reversed(sources.values()) if "preset" in s), None)
+    sources["preset"] = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+
+    loaders = [
+        LoadedSettings(DictLoader(values)(Settings, _OPTIONS).settings, LoaderMeta(kind))
+        for kind, values in sources.items()
+    ]
+    merged = merge_settings(_OPTIONS, loaders)
+    names: dict[str, Callable[[str], str]] = {
+        "default": lambda name: "",
+        "preset": lambda name: str(preset),
+        "file": lambda name: str(file),
+        "environment": lambda name: ENV_PREFIX + name.upper(),
+        "flag": flag,
+    }
+    origins = {n: Origin(kind := item.loader_meta.name, names[kind](n)) for n, item in merged.items()}
+    try:
+        values = {name: _parse(FIELDS[name], item.value) for name, item in merged.items()}
+        return Loaded(Settings(**values), origins)
+    except InvalidConfig as exc:
+        raise InvalidConfig(f"{exc}{_blame(str(exc), origins)}") from None
+
+
+def flag(name: str) -> str:
+    """The command-line flag of field `name`."""
+    return "--allowed-origin" if name == "allowed_origins" else "--" + name.replace("_", "-")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`. Of names, only ``localhost`` counts."""
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def hide_password(url: Any) -> Any:
+    """`url` without the password in it, if there is one."""
+    return re.sub(r"(://[^/@\s]*:)[^/@\s]+@", rf"\1{MASK}@", url) if isinstance(url, str) else url
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = TomlFormat(None)(file, Settings, _OPTIONS)
+    except (TsError, OSError, UnicodeError) as exc:
+        cause = exc.__cause__ or exc
+        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split()) or "it can't be read"
+        raise InvalidConfig(f"the configuration file {file}: {reason}") from None
+    _refuse_unknown(values, list(FIELDS), "key", f" in {file}")
+    return values
+
+
+def _refuse_unknown(given: Iterable[str], known: list[str], what: str, where: str = "") -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InvalidConfig(f"unknown {what} {name}{where}{hint}")
+
+
+def _parse(field: attrs.Attribute[Any], value: Any) -> Any:
+    """`value` as the field's type where it is a text that reads as one; the rest is the validator's."""
+    is_list = get_origin(field.type) is tuple
+    if isinstance(value, str) and is_list:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise InvalidConfig(f"{field.name} must be a JSON list, not {value!r}") from None
+    if is_list and not isinstance(value, list | tuple):
+        raise InvalidConfig(f"{field.name} must be a list, not {value!r}")
+    if field.name == "insecure" and (isinstance(value, bool) or value in ("true", "false")):
+        value = int(value is True or value == "true")
+    if field.type in (int, float, float | None):
+        if value == "none" and field.default is None:
+            return None
+        number = int if field.type is int else float
+        if isinstance(value, str) or (number is float and type(value) is int):
+            try:
+                return number(value)
+            except (ValueError, OverflowError):
+                return value
+    return value
+
+
+def _blame(message: str, origins: Mapping[str, Origin]) -> str:
+    """Where the values of the fields that `message` names came from, as an addition to it."""
+    named = [n for n in dict.fromkeys(re.findall(r"\w+", message)) if n in origins]
+    told = [n for n in named if origins[n].kind != "default"]
+    if len(named) == 1 and told:
+        return f" (from {origins[told[0]]})"
+    return f" ({', '.join(f'{n} from {origins[n]}' for n in told)})" if told else ""
