@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+started: list[subprocess.Popen[bytes]] = []
+"""All processes of the test that runs; they end with it."""
+
 WAIT = 30
 """Seconds after which a condition that did not come true fails a test."""
 
@@ -126,21 +129,22 @@ class FakeAdmin:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's, without the variables that the command reads."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")}
-    return {**clean, **variables}
+    """This process's environment and `variables`."""
+    return {**os.environ, **variables}
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Starts `trio-ws` with its output in pipes."""
     options = {"stdin": subprocess.DEVNULL, "env": environment(), **options}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "trio_ws", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **options,
     )
+    started.append(process)
+    return process
 
 
 def finish(process: subprocess.Popen[bytes], stdin: bytes | None = None) -> tuple[int, bytes, str]:

@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from fake_admin import FakeAdmin, finish, start, trio_ws
+
+from tests.cli.fake_admin import FakeAdmin, finish, start, trio_ws
 
 LIFECYCLE = ["agent_started", "tool_executing", "tool_completed", "agent_completed"]
 
@@ -149,7 +150,7 @@ def test_an_answer_that_is_lost_loses_and_doubles_nothing(admin: FakeAdmin) -> N
 
 def test_a_line_that_is_refused_for_now_is_sent_again(admin: FakeAdmin) -> None:
     def full(lines: list[dict[str, object]]) -> list[dict[str, object]]:
-        return [{"error": {"code": "overloaded", "message": "full", "retry_after": 0}} for _ in lines]
+        return [{"error": {"code": "overloaded", "message": "full", "status": 503}} for _ in lines]
 
     admin.script = [full, full]
     status, _, err = trio_ws("run", "ada", "--url", admin.url, "--", "echo", "one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -150,7 +151,9 @@ async def test_nothing_overtakes_a_lifecycle_event_that_is_refused_for_now(
 ) -> None:
     def answer(line: Line) -> Answer:
         if line["type"] == "tool_executing" and trio.current_time() < 3:
-            return Answer({"error": {"code": "overloaded", "message": "full"}}, retry_after=0.5)
+            return Answer(
+                {"error": {"code": "overloaded", "message": "full", "status": 503}}, retry_after=0.5
+            )
         return Answer({})
 
     server.answer = answer
@@ -189,7 +192,7 @@ async def test_tries_come_at_least_every_two_seconds_and_say_the_same(
             outbox.close()
     first = tries[0][1]
     assert all(events == first for _, events in tries[:20])
-    pauses = [after - before for (before, _), (after, _) in zip(tries[:19], tries[1:20], strict=True)]
+    pauses = [after - before for (before, _), (after, _) in itertools.pairwise(tries[:20])]
     assert max(pauses) <= 2.0
     assert texts(server.accepted) == ["a", "more" * 19]
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
-from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
+from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -97,11 +97,20 @@ class Peer:
             if isinstance(found, Pong):
                 self.pongs += 1
                 continue
-            assert isinstance(found, TextMessage), found
-            assert found.message_finished
-            value = json.loads(found.data)
-            self._frames.extend(value if isinstance(value, list) else [value])
+            self.queue(found)
         return self._frames.popleft()
+
+    def queue(self, found: Any) -> None:
+        """Has `receive` give the frames of a message."""
+        assert isinstance(found, TextMessage), found
+        assert found.message_finished
+        value = json.loads(found.data)
+        self._frames.extend(value if isinstance(value, list) else [value])
+
+    @property
+    def queued(self) -> int:
+        """How many frames `receive` has at once."""
+        return len(self._frames)
 
     async def until(self, kind: str) -> list[dict[str, Any]]:
         """All frames up to the next of that kind, which is the last of them."""
@@ -242,6 +251,7 @@ class Server:
     @asynccontextmanager
     async def connect(self, **options: Any) -> AsyncIterator[Client]:
         """A client of this server, with jitter in the middle. What it leaves open or running is a failure."""
+        assert isinstance(trio.lowlevel.current_clock(), MockClock), "the test must ask for `clock`"
         tasks = trio.lowlevel.current_statistics().tasks_living
         try:
             async with connect(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 import trio
-from scripted import Server, event, gap
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws.client import SavedSession
 from trio_ws.client.inbox import MAX_BYTES, MAX_ITEMS, REDO_AFTER
 from trio_ws.errors import LocalError
 from trio_ws.event import Event, Gap, Merged
 
+from .scripted import Server, event, gap
 
-async def test_events_come_in_order_with_all_they_carry(server: Server) -> None:
+
+async def test_events_come_in_order_with_all_they_carry(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(
@@ -36,7 +37,9 @@ async def test_events_come_in_order_with_all_they_carry(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_the_loop_ends_after_what_had_arrived_when_the_server_closes_normally(server: Server) -> None:
+async def test_the_loop_ends_after_what_had_arrived_when_the_server_closes_normally(
+    server: Server, clock: MockClock
+) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -48,7 +51,7 @@ async def test_the_loop_ends_after_what_had_arrived_when_the_server_closes_norma
     assert len(server.attempts) == 1
 
 
-async def test_one_task_receives(server: Server) -> None:
+async def test_one_task_receives(server: Server, clock: MockClock) -> None:
     async with server.connect() as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.receive)
         await wait_all_tasks_blocked()
@@ -57,7 +60,7 @@ async def test_one_task_receives(server: Server) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_cancelling_receive_loses_nothing(server: Server) -> None:
+async def test_cancelling_receive_loses_nothing(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -74,7 +77,7 @@ async def test_cancelling_receive_loses_nothing(server: Server) -> None:
 # --- Acks ---
 
 
-async def test_an_event_is_acked_when_the_loop_comes_back(server: Server) -> None:
+async def test_an_event_is_acked_when_the_loop_comes_back(server: Server, clock: MockClock) -> None:
     async with server.connect() as client, trio.open_nursery() as nursery:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -90,7 +93,9 @@ async def test_an_event_is_acked_when_the_loop_comes_back(server: Server) -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_acks_wait_for_company_at_most_the_delay_after_the_first(server: Server) -> None:
+async def test_acks_wait_for_company_at_most_the_delay_after_the_first(
+    server: Server, clock: MockClock
+) -> None:
     async with server.connect() as client:
         peer = await server.session(ack={"events": 32, "delay": 0.5})
         await peer.send(*(event(n) for n in range(1, 6)))
@@ -103,7 +108,7 @@ async def test_acks_wait_for_company_at_most_the_delay_after_the_first(server: S
         await peer.close(1000)
 
 
-async def test_so_many_events_are_acked_at_once(server: Server) -> None:
+async def test_so_many_events_are_acked_at_once(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session(ack={"events": 3, "delay": 10})
         await peer.send(*(event(n) for n in range(1, 6)))
@@ -115,7 +120,9 @@ async def test_so_many_events_are_acked_at_once(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_a_critical_event_with_nothing_behind_it_is_acked_at_once(server: Server) -> None:
+async def test_a_critical_event_with_nothing_behind_it_is_acked_at_once(
+    server: Server, clock: MockClock
+) -> None:
     async with server.connect() as client, trio.open_nursery() as nursery:
         peer = await server.session(ack={"events": 32, "delay": 10})
         await peer.send(event(1, critical=True), event(2, critical=True))
@@ -129,7 +136,7 @@ async def test_a_critical_event_with_nothing_behind_it_is_acked_at_once(server: 
         nursery.cancel_scope.cancel()
 
 
-async def test_who_only_looks_on_acks_nothing(server: Server) -> None:
+async def test_who_only_looks_on_acks_nothing(server: Server, clock: MockClock) -> None:
     async with server.connect(ack=False) as client:
         peer = await server.session()
         await peer.send(event(1, critical=True), event(2))
@@ -150,7 +157,7 @@ async def test_who_only_looks_on_acks_nothing(server: Server) -> None:
     assert client.statistics().acks == 0
 
 
-async def test_a_resume_acks_again_what_was_processed(server: Server) -> None:
+async def test_a_resume_acks_again_what_was_processed(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2), event(3))
@@ -164,7 +171,7 @@ async def test_a_resume_acks_again_what_was_processed(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_a_new_session_owes_no_ack_for_where_it_starts(server: Server) -> None:
+async def test_a_new_session_owes_no_ack_for_where_it_starts(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session(5)
         assert peer.greeting == [{"t": "pong"}]
@@ -181,7 +188,7 @@ async def test_a_new_session_owes_no_ack_for_where_it_starts(server: Server) -> 
 # --- Repeats ---
 
 
-async def test_repeats_are_dropped_and_counted(server: Server) -> None:
+async def test_repeats_are_dropped_and_counted(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2), event(1, retry=1), event(2, retry=1), event(3))
@@ -192,7 +199,7 @@ async def test_repeats_are_dropped_and_counted(server: Server) -> None:
     assert client.statistics().violations == 0
 
 
-async def test_what_was_received_survives_a_cut_and_is_given_once(server: Server) -> None:
+async def test_what_was_received_survives_a_cut_and_is_given_once(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2), event(3))
@@ -209,7 +216,7 @@ async def test_what_was_received_survives_a_cut_and_is_given_once(server: Server
 # --- Gaps ---
 
 
-async def test_gaps_are_told_in_their_place(server: Server) -> None:
+async def test_gaps_are_told_in_their_place(server: Server, clock: MockClock) -> None:
     told: list[object] = []
     async with server.connect(on_gap=told.append) as client:
         peer = await server.session()
@@ -226,7 +233,7 @@ async def test_gaps_are_told_in_their_place(server: Server) -> None:
     assert client.statistics().gaps == 2
 
 
-async def test_a_gap_is_acked_like_an_event(server: Server) -> None:
+async def test_a_gap_is_acked_like_an_event(server: Server, clock: MockClock) -> None:
     async with server.connect() as client, trio.open_nursery() as nursery:
         peer = await server.session()
         nursery.start_soon(client.receive)
@@ -235,7 +242,7 @@ async def test_a_gap_is_acked_like_an_event(server: Server) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_on_gap_raises_leaves_receive(server: Server) -> None:
+async def test_what_on_gap_raises_leaves_receive(server: Server, clock: MockClock) -> None:
     class Oops(Exception):
         pass
 
@@ -251,7 +258,7 @@ async def test_what_on_gap_raises_leaves_receive(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_a_reset_is_a_gap_and_begins_anew(server: Server) -> None:
+async def test_a_reset_is_a_gap_and_begins_anew(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session(0, head=0)
         await peer.send(event(1), event(2), {"t": "ping", "seq": 5, "next": 1e6})
@@ -271,7 +278,9 @@ async def test_a_reset_is_a_gap_and_begins_anew(server: Server) -> None:
     assert (figures.resets, figures.duplicates, figures.gaps) == (1, 1, 1)
 
 
-async def test_what_was_known_already_is_acked_though_it_is_not_given(server: Server) -> None:
+async def test_what_was_known_already_is_acked_though_it_is_not_given(
+    server: Server, clock: MockClock
+) -> None:
     async with server.connect() as client, trio.open_nursery() as nursery:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -290,7 +299,9 @@ async def test_what_was_known_already_is_acked_though_it_is_not_given(server: Se
 # --- Handing back ---
 
 
-async def test_a_nacked_event_comes_again_first_when_the_server_redelivers(server: Server) -> None:
+async def test_a_nacked_event_comes_again_first_when_the_server_redelivers(
+    server: Server, clock: MockClock
+) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(3, merged={"from": 2, "n": 1}), event(4))
@@ -322,7 +333,7 @@ async def test_a_nacked_event_comes_again_first_when_the_server_redelivers(serve
     assert (figures.events, figures.given, figures.nacks, figures.duplicates) == (3, 4, 1, 0)
 
 
-async def test_a_nacked_event_comes_again_without_the_server_too(server: Server) -> None:
+async def test_a_nacked_event_comes_again_without_the_server_too(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -338,7 +349,7 @@ async def test_a_nacked_event_comes_again_without_the_server_too(server: Server)
         assert (await client.receive()).seq == 2
 
 
-async def test_a_nack_is_told_again_after_a_resume(server: Server) -> None:
+async def test_a_nack_is_told_again_after_a_resume(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -353,7 +364,7 @@ async def test_a_nack_is_told_again_after_a_resume(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_a_nack_of_an_earlier_epoch_is_not_told(server: Server) -> None:
+async def test_a_nack_of_an_earlier_epoch_is_not_told(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1))
@@ -367,7 +378,7 @@ async def test_a_nack_of_an_earlier_epoch_is_not_told(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_only_the_last_event_can_be_handed_back_and_once(server: Server) -> None:
+async def test_only_the_last_event_can_be_handed_back_and_once(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         await peer.send(event(1), event(2))
@@ -384,7 +395,9 @@ async def test_only_the_last_event_can_be_handed_back_and_once(server: Server) -
 # --- The bounded inbox ---
 
 
-async def test_a_full_inbox_stops_the_reading_and_not_the_signs_of_life(server: Server) -> None:
+async def test_a_full_inbox_stops_the_reading_and_not_the_signs_of_life(
+    server: Server, clock: MockClock
+) -> None:
     async with server.connect() as client:
         peer = await server.session(heartbeat={"active": 2.0}, ack={"events": 10_000, "delay": 1000})
         for seq in range(1, MAX_ITEMS + 51):
@@ -409,7 +422,7 @@ async def test_a_full_inbox_stops_the_reading_and_not_the_signs_of_life(server: 
         await peer.close(1000)
 
 
-async def test_the_inbox_is_bounded_in_bytes_too(server: Server) -> None:
+async def test_the_inbox_is_bounded_in_bytes_too(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         for seq in range(1, 9):
@@ -422,7 +435,7 @@ async def test_the_inbox_is_bounded_in_bytes_too(server: Server) -> None:
         await peer.close(1000)
 
 
-async def test_a_cut_while_the_reading_rests_is_made_good(server: Server) -> None:
+async def test_a_cut_while_the_reading_rests_is_made_good(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
         for seq in range(1, MAX_ITEMS + 11):

@@ -114,6 +114,24 @@ def test_names_of_1_to_128_characters(name: str) -> None:
     assert frame.id == frame.type == json.loads(f'"{name}"')
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"t":"ack","seq":5}',
+        b'{"seq": 5, "t": "nack"}',
+        b'{"t":"pong"}',
+        b'{"t":"ping"}',
+        b'{"t":"bye"}',
+        b'{"t":"auth","token":"a.b.c"}',
+        message(b'{"text":"a \\"word\\""}'),
+        b'[{"t":"ack","seq":5},{"t":"pong"}]',
+    ],
+)
+def test_the_frames_of_every_day_need_no_closer_look(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(frames, "_look_closely")
+    assert decode_client(data)
+
+
 # --- Mistakes ----------------------------------------------------------------------------------------
 
 MISTAKES = [
@@ -301,6 +319,16 @@ def test_the_refusal_quotes_nothing_of_what_was_sent(data: bytes) -> None:
 def test_a_str_with_a_lone_surrogate_is_no_exception_either() -> None:
     assert decode_client('{"t":"\ud800"}') == [Mistake("unknown t", None)]
     assert kinds(decode_client('{"t":"auth","token":"\ud800"}')) == ["Mistake"]
+
+
+@pytest.mark.parametrize("depth", range(880, 1010, 2))
+def test_no_depth_slips_through_between_two_parsers(depth: int) -> None:
+    """Each parser gives up at a depth of its own, which also hangs on how deep the stack is already."""
+    deep = b"[" * depth + b"]" * depth
+    for data in (deep, b'{"t":"ping","x":' + deep + b"}", b'[{"t":"x"},' + message(deep) + b"]"):
+        assert read(data)
+        with contextlib.suppress(NotAFrame):
+            decode_server(data)
 
 
 # --- Properties --------------------------------------------------------------------------------------

@@ -326,11 +326,11 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Point(1, math.nan), r"at \['x'\]"),
     (lambda: Struct(Real("inf")), r"at \['b'\]"),
     (lambda: {math.nan}, r"at \[0\]"),
-    (lambda: "\ud800", "surrogate"),
-    (lambda: {"a": ["\udfff"]}, "surrogate"),
-    (lambda: {"\ud800": 1}, "surrogate"),
-    (lambda: Point(1, "\ud800"), "surrogate"),
-    (lambda: {Text("\ud800")}, "surrogate"),
+    (lambda: "\ud800", "half of a surrogate"),
+    (lambda: {"a": ["\udfff"]}, "half of a surrogate"),
+    (lambda: {"\ud800": 1}, "half of a surrogate"),
+    (lambda: Point(1, "\ud800"), "half of a surrogate"),
+    (lambda: {Text("\ud800")}, "half of a surrogate"),
     (cyclic_list, "holds itself"),
     (cyclic_attrs, "holds itself"),
     (lambda: nested(129), "nested more than 128 deep$"),
@@ -508,6 +508,19 @@ def test_of_an_object_only_the_longest_texts_are_cut(value: dict[str, Any], limi
     )  # to one length, but for what a character more would take
 
 
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.text("xyz", max_size=60) | st.integers()),
+    st.integers(60, 200),
+)
+def test_no_more_is_cut_than_has_to_be(value: dict[str, Any], limit: int) -> None:
+    encoded = payload.encode(value)
+    cut = payload.truncate(encoded, limit)
+    if cut is None or len(encoded) <= limit:
+        return
+    torn = [key for key, child in value.items() if parse(cut)[key] != child]
+    assert limit - len(torn) < len(cut) <= limit
+
+
 def test_escapes_and_characters_stay_whole() -> None:
     encoded = payload.encode('ab"é😀\u0001')
     assert encoded == b'"ab\\"\xc3\xa9\xf0\x9f\x98\x80\\u0001"'
@@ -591,6 +604,11 @@ def test_append_works_on_ready_json_with_space_in_it() -> None:
     a = payload.encode(b'  { "text" : "Hel" , "n" : 1 }\n')
     b = payload.encode(b'{"text": "lo\\u0021", "done": true}')
     assert parse(payload.append(a, b)) == {"text": "Hello!", "n": 1, "done": True}
+
+
+def test_quotes_at_the_ends_of_a_text_are_text() -> None:
+    parts = ['"', 'say "hi"', "\\", '"\\"']
+    assert parse(payload.append_all([payload.encode(part) for part in parts])) == "".join(parts)
 
 
 def test_one_delta_is_itself() -> None:

@@ -15,24 +15,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from trio_ws.server.lane import MAX_LANE_PAYLOAD, FrameScanner, unmask
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-KEY = b"\x37\xfa\x21\x3d"
-
-
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
-    """A client's frame."""
-    length = len(payload)
-    mask_bit = 0x80 if masked else 0
-    if length < 126:
-        size = bytes([mask_bit | length])
-    elif length < 1 << 16:
-        size = bytes([mask_bit | 126]) + length.to_bytes(2)
-    else:
-        size = bytes([mask_bit | 127]) + length.to_bytes(8)
-    first = bytes([(0x80 if fin else 0) | rsv | opcode])
-    if not masked:
-        return first + size + payload
-    return first + size + KEY + bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
+from .raw import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame
 
 
 def scanner(max_message_bytes: int = 1 << 20, max_fragments: int = 1000) -> FrameScanner:

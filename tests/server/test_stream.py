@@ -1,4 +1,4 @@
-"""The guarded stream: what is written stays whole and in order, what gets stuck is cut, and what is read goes two ways."""
+"""The guarded stream: what is written stays whole and in order, what gets stuck is cut, and reading goes two ways."""
 
 from __future__ import annotations
 
@@ -93,6 +93,19 @@ class TestSending:
             assert not nursery.child_tasks
             assert stream.send_nowait(b"after") is True
             assert await receive_exactly(theirs, 5) == b"after"
+
+    async def test_nothing_overtakes_a_backlog(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        ours, theirs = sockets
+        async with guard(ours) as (stream, _, _):
+            sent = 0
+            while stream.send_nowait(b"a" * 65536):
+                sent += 65536
+            received = os.read(theirs.socket.fileno(), 1 << 20)  # now the socket would take more
+            assert stream.send_nowait(b"b") is False
+            received += await receive_exactly(theirs, sent + 65536 + 1 - len(received))
+            assert received.index(b"b") == len(received) - 1
 
     async def test_on_drained_after_every_backlog(self) -> None:
         ours, _ = trio.testing.memory_stream_pair()
@@ -211,9 +224,10 @@ class TestPoison:
         """Its number may be another connection's by then."""
         ours, _ = sockets
         async with guard(ours) as (stream, _, _):
-            number = ours.socket.fileno()
-            await ours.aclose()
             reading, writing = os.pipe()
+            number = ours.socket.fileno()
+            assert stream.send_nowait(b"frame") is True
+            await ours.aclose()
             os.dup2(writing, number)
             try:
                 with pytest.raises(trio.BrokenResourceError):
@@ -245,6 +259,15 @@ class TestPoison:
                 await stream.flush()
                 await trio.testing.wait_all_tasks_blocked()
             assert len(await receive_exactly(theirs, 20 * 100 * 127)) == 254_000
+
+    async def test_pongs_that_are_taken_at_once_are_no_flood(
+        self, sockets: tuple[trio.SocketStream, trio.SocketStream]
+    ) -> None:
+        ours, theirs = sockets
+        async with guard(ours) as (stream, _, _):
+            for _ in range(2 * MAX_CONTROL_BACKLOG // 100):
+                stream.send_control(b"p" * 100)
+                assert os.read(theirs.socket.fileno(), 200) == b"p" * 100
 
     async def test_a_cancelled_writer(self) -> None:
         ours, _ = trio.testing.lockstep_stream_pair()
@@ -280,7 +303,6 @@ class TestReceivingTheHead:
     @pytest.mark.parametrize("size", [1, 2, 3, 1000])
     async def test_in_pieces(self, size: int) -> None:
         ours, theirs = trio.testing.memory_stream_pair()
-        theirs.send_stream.send_all_hook = None
         async with guard(ours) as (stream, _, nursery):
 
             async def send() -> None:
@@ -410,12 +432,18 @@ class TestLastWords:
     ) -> None:
         ours, theirs = sockets
         async with guard(ours) as (stream, _, nursery):
-            nursery.start_soon(theirs.send_all, b"x" * 1_000_000)
-            await stream.send_last(b"last words", timeout=60)
+            heard = []
 
+            async def talk_then_listen() -> None:
+                await theirs.send_all(b"x" * 1_000_000)
+                heard.append(await receive_exactly(theirs, 10))
+                heard.append(await theirs.receive_some())
+                await theirs.aclose()
+
+            nursery.start_soon(talk_then_listen)
+            await stream.send_last(b"last words", timeout=60)
+            assert heard == [b"last words", b""]
             assert ours.socket.fileno() == -1
-            assert await receive_exactly(theirs, 10) == b"last words"
-            assert await theirs.receive_some() == b""
 
     @pytest.mark.parametrize("reads", [False, True])
     async def test_a_mute_peer_is_not_waited_for(

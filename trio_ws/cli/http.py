@@ -22,7 +22,6 @@ TIMEOUT = 10.0
 """Seconds that one call may take, beyond what it asks the server to wait."""
 
 _TEMPORARY = {429, 500, 502, 503}
-_TEMPORARY_CODES = {"overloaded", "draining", "unavailable", "full", "buffer_full"}
 
 
 class Unreachable(Exception):
@@ -67,13 +66,8 @@ class Answer:
         error = self.error
         if error is None:
             return False
-        if self.status is not None:
-            return self.status in _TEMPORARY
-        return (
-            error.get("status") in _TEMPORARY
-            or "retry_after" in error
-            or error.get("code") in _TEMPORARY_CODES
-        )
+        status = self.status or error.get("status")
+        return status in _TEMPORARY or "retry_after" in error
 
     @property
     def reason(self) -> str:
@@ -104,7 +98,10 @@ class Admin:
     ) -> Answer:
         """One call with a JSON body; `wait` is for how long it asks the server to wait. Raises `Unreachable`."""
         response = await self._request(method, path, params=params, json=body, timeout=TIMEOUT + wait)
-        return _answer(response)
+        answer = _answer(response)
+        if not answer.body and response.is_success:
+            raise Unreachable(f"{self.url} does not answer as a trio-ws server")
+        return answer
 
     async def publish(self, events: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """A batch, in one call; the answers stand in the order of `events`. Raises `Unreachable`."""

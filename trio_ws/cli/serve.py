@@ -21,6 +21,7 @@ from .output import Failure, run_trio
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from ..server.auth import Authenticate
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ async def run_server(
       Failure: an address can't be had.
     """
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
-    from ..admin.app import serve_admin
+    from ..admin import serve_admin
     from ..hub import open_hub
     from ..server.listener import serve
 
@@ -122,11 +123,20 @@ async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[
         await function()
 
 
-def authenticator(settings: Settings) -> Any:
-    """What checks credentials as `settings` have it; None where there is nothing to check them with."""
-    if settings.jwt_secret is not None or settings.jwt_audience is not None:
-        raise Failure("jwt_secret: tokens are not in this version", 2)
-    return None
+def authenticator(settings: Settings) -> Authenticate | None:
+    """What checks credentials as `settings` have it; None believes each client who it says it is."""
+    from ..server import auth
+
+    if settings.insecure:
+        if settings.jwt_secret is not None:
+            logger.warning("insecure: clients are believed who they say they are; jwt_secret is not used")
+        return None
+    ways = []
+    if settings.jwt_secret is not None:
+        ways.append(auth.jwt_authenticator(settings.jwt_secret, audience=settings.jwt_audience))
+    else:
+        logger.warning("no one can connect: neither jwt_secret nor insecure is set")
+    return auth.first_of(*ways)
 
 
 async def _start(

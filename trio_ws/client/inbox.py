@@ -161,10 +161,8 @@ class Inbox:
             await self._changed.wait()
 
     async def wait_room(self) -> None:
-        """Returns when the queue is down to half. A checkpoint; cancelling it changes nothing."""
-        if not self.full:
-            await trio.lowlevel.checkpoint()
-            return
+        """To be called while it is `full`: returns when the queue is down to half. A checkpoint; cancelling it changes
+        nothing."""
         if self._room is None:
             self._room = trio.Event()
         await self._room.wait()

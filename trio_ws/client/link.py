@@ -137,7 +137,11 @@ class Link:
     def _end(self, ending: Ending) -> None:
         """The first ending counts."""
         if self._ending is None:
-            self._ending = ending
+            fatal = self._fatal
+            if fatal is not None and not self._closing:
+                # It tells what the close after it says, which may get lost or changed on the way.
+                ending = attrs.evolve(ending, code=fatal.code, reason=fatal.reason or ending.reason)
+            self._ending = attrs.evolve(ending, after=ending.after or self._after)
         if self._scope is not None:
             self._scope.cancel()
 
@@ -175,12 +179,8 @@ class Link:
         if self._closing:
             # The writer is at the closing handshake, of which this is a part; it ends the connection.
             await trio.sleep_forever()
-        code, reason = closed.code, closed.reason
-        if self._fatal is not None and code in (closing.BROKEN.code, self._fatal.code):
-            # The close itself may be lost on the way; the frame before it says the same.
-            code, reason = self._fatal.code, reason or self._fatal.reason
-        row = closing.TABLE.get(code)
-        self._end(Ending(code=code, reason=reason or (row.name if row else "closed"), after=self._after))
+        row = closing.TABLE.get(closed.code)
+        self._end(Ending(code=closed.code, reason=closed.reason or (row.name if row else "closed")))
 
     # --- Reading ---
 

@@ -48,7 +48,7 @@ class SavedSession:
       seq: the last seq that was processed.
     """
 
-    session: str
+    session: str = attrs.field(repr=False)
     epoch: str
     seq: int
 

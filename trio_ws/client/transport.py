@@ -24,6 +24,7 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
+from wsproto.connection import ConnectionState
 from wsproto.utilities import LocalProtocolError
 
 from ..core import closing
@@ -138,7 +139,12 @@ class Transport:
         try:
             message = await self._connection.get_message()
         except ConnectionClosed as closed:
-            raise _translate(closed) from None
+            # Without a reason the reader gave up by itself. With one while wsproto takes the connection for open,
+            # wsproto found fault with what came, and the reason is its own.
+            reason = closed.reason
+            if reason is None or self._connection._wsproto.state is ConnectionState.OPEN:
+                raise Malformed("not WebSocket traffic") from None
+            raise Closed(reason.code, reason.reason or "") from None
         if not isinstance(message, str):
             raise Malformed("binary message")
         return message
@@ -165,12 +171,6 @@ class Transport:
             await self._connection.aclose(code)
         except LocalProtocolError:  # the peer's close came between
             pass
-
-
-def _translate(closed: ConnectionClosed) -> Closed | Malformed:
-    if closed.reason is None:  # the reader gave up by itself
-        return Malformed("not WebSocket traffic")
-    return Closed(closed.reason.code, closed.reason.reason or "")
 
 
 async def upgrade(

@@ -1,4 +1,4 @@
-"""The books: what became of every accepted event, as plain integers that must balance, and what the shell has to be told.
+"""The books: what became of every accepted event, as plain integers that must balance, and what the shell must be told.
 
 ``accepted = settled + held + evicted + expired + superseded`` holds after every call into the core; `Books.balanced`
 says so. A delta that was joined into a later one is counted where that one is.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .entry import EVICTED, EXPIRED, SUPERSEDED, Entry
+from .entry import EVICTED, EXPIRED, FIRM, SUPERSEDED, Entry
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox
@@ -24,8 +24,8 @@ class Books:
       firm_events, firm_bytes: the part of it that can't make room: critical and not settled.
       history: settled entries that are still in a log.
       resolved: entries with waiters that were confirmed or went; the shell takes them out and calls the waiters.
-      dead: critical entries that expired unconfirmed (dead letters), with their mailboxes and wire forms; the shell takes
-        them out.
+      dead: critical entries that expired unconfirmed (dead letters), with their mailboxes and wire forms; the shell
+        takes them out.
     """
 
     __slots__ = (
@@ -65,6 +65,34 @@ class Books:
     def balanced(self) -> bool:
         """Whether every accepted event is accounted for exactly once."""
         return self.accepted == self.settled + self.held + self.evicted + self.expired + self.superseded
+
+    def accept(self, entry: Entry) -> None:
+        """Book that `entry` came into a log."""
+        self.accepted += 1
+        self.held += 1
+        self.events += 1
+        self.bytes += entry.size
+        if entry.retention == FIRM:
+            self.firm_events += 1
+            self.firm_bytes += entry.size
+
+    def soften(self, entry: Entry) -> None:
+        """Book that the critical `entry` ceased to be firm."""
+        self.firm_events -= 1
+        self.firm_bytes -= entry.size
+
+    def settle(self, entry: Entry) -> None:
+        """Book that `entry`, held until now, is history."""
+        self.held -= entry.weight
+        self.settled += entry.weight
+        self.history += 1
+
+    def remove(self, entry: Entry) -> None:
+        """Book that `entry`, which is history or lost, is in no log any more."""
+        self.events -= 1
+        self.bytes -= entry.size
+        if entry.settled:
+            self.history -= 1
 
     def lose(self, entry: Entry, reason: str) -> None:
         """Book that `entry`, held until now, went for `reason` without having settled."""

@@ -69,6 +69,7 @@ class Buffer:
         """
         if not self._feasible(box, entry):
             return False
+        box.supersede(entry)
         limits, books, size = self.config, self.books, entry.size
         if len(box.entries) >= limits.max_events_per_user or box.bytes + size > limits.max_bytes_per_user:
             self._make_room(box, size)
@@ -136,7 +137,10 @@ class Buffer:
 
 
 class _Fullest:
-    """Finds the fullest mailbox that can make room. What changed is ranked only when somebody asks: O(log users) a change."""
+    """Finds the fullest mailbox that can make room.
+
+    What changed is ranked only when somebody asks: O(log users) a change.
+    """
 
     def __init__(self, measure: Callable[[Mailbox], int]) -> None:
         self.changed: list[Mailbox] = []

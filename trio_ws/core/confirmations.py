@@ -1,7 +1,8 @@
 """Confirmation figures: how many tracked events were confirmed, how fast, and which timed out first.
 
 `confirm_timeout` is one constant, so the events that were first written wait in one queue that is in deadline order by
-itself: no timer, no heap entry, no task an event.
+itself: no timer, no heap entry, no task an event. What is confirmed meanwhile stays in it until it comes to the front,
+or until the queue has doubled: its length stays within about twice what waits.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from .entry import Entry
 from .histogram import Histogram
+
+_SMALL: Final = 64
 
 
 class Confirmations:
@@ -31,11 +35,15 @@ class Confirmations:
         self.confirmed = self.timed_out = self.late = 0
         self.latency = Histogram()
         self._waiting: deque[Entry] = deque()
+        self._full = _SMALL
 
     def written(self, entry: Entry, now: float) -> None:
         """Note the first writing of a tracked entry to any session."""
         entry.first_sent = now
         self._waiting.append(entry)
+        if len(self._waiting) > self._full:
+            self._waiting = deque(entry for entry in self._waiting if _waits(entry))
+            self._full = 2 * len(self._waiting) + _SMALL
 
     def settle(self, entries: Iterable[Entry], now: float) -> None:
         """Note that tracked entries were confirmed."""

@@ -179,10 +179,8 @@ def _look_closely(data: bytes | str) -> list[ClientFrame | Mistake]:
                 frame = _client_one.decode(text)
             except msgspec.ValidationError as error:
                 frame = Mistake(_explain(kind, error), kind)
-            except (msgspec.DecodeError, UnicodeError):
-                frame = Mistake(f"{kind}: half of a surrogate pair", kind)
-            except RecursionError:
-                frame = Mistake(f"{kind}: nested too deeply", kind)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                frame = Mistake(f"{kind}: half of a surrogate pair, or nested too deeply", kind)
         frames.append(frame)
         mistakes += type(frame) is Mistake
         if mistakes == MISTAKES_TO_CLOSE:

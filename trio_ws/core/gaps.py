@@ -1,9 +1,10 @@
 """What is gone from a log, remembered as runs, so that a session can be told what it will not get.
 
-Neighbouring seqs that went for the same reason form one run. A run of one type can be cut anywhere and still say
-exactly what was lost; runs of several types are made only where the number of runs would pass `MAX_RUNS`, and
-never across a cursor that may ask. Where such a run is cut all the same (a client that comes back
-with a cursor nobody remembered), the count stays exact and the type is given as ``"*"``.
+Neighbouring seqs of one type that went for the same reason, all of them critical or none, form one run: it can be cut
+anywhere and still says exactly what was lost. Other neighbours are joined only where the number of runs would pass
+`MAX_RUNS`, and not across a cursor that may ask. Where such a run is cut all the same (a client that comes back with
+a cursor nobody remembered), the count stays exact, the type is given as ``"*"``, and `critical` is the most that it
+can be.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Final
 from .entry import EVICTED, EXPIRED, SETTLED, SUPERSEDED
 
 MAX_RUNS: Final = 64
+MAX_TYPES: Final = 32
+"""How many types one run tells apart; what is lost of further ones is counted as `ANY_TYPE`."""
+
 ANY_TYPE: Final = "*"
 _GRAVITY: Final = {SETTLED: 0, SUPERSEDED: 1, EVICTED: 2, EXPIRED: 3}
 
@@ -36,7 +40,8 @@ class Run:
         self.first = min(self.first, other.first)
         self.last = max(self.last, other.last)
         for kind, count in other.lost.items():
-            self.lost[kind] = self.lost.get(kind, 0) + count
+            name = kind if kind in self.lost or len(self.lost) < MAX_TYPES else ANY_TYPE
+            self.lost[name] = self.lost.get(name, 0) + count
         self.critical += other.critical
         if _GRAVITY[other.reason] > _GRAVITY[self.reason]:
             self.reason = other.reason
@@ -68,17 +73,17 @@ class Gone:
         losses = count if critical else 0
         runs, starts = self._runs, self._starts
         at = bisect_right(starts, first)
-        if at and self._extends(runs[at - 1], first - 1, kind, reason):
-            left = runs[at - 1]
+        left = runs[at - 1] if at else None
+        right = runs[at] if at < len(runs) and runs[at].first == last + 1 else None
+        if left is not None and left.last == first - 1 and _only(left, kind, reason, critical):
             left.last = last
             left.lost[kind] += count
             left.critical += losses
-            if at < len(runs) and runs[at].first == last + 1 and self._alike(left, runs[at]):
-                left.absorb(runs.pop(at))
-                del starts[at]
+            if right is not None and _only(right, kind, reason, critical):
+                left.absorb(right)
+                del runs[at], starts[at]
             return
-        if at < len(runs) and runs[at].first == last + 1 and self._only(runs[at], kind, reason):
-            right = runs[at]
+        if right is not None and _only(right, kind, reason, critical):
             right.first = starts[at] = first
             right.lost[kind] += count
             right.critical += losses
@@ -133,14 +138,12 @@ class Gone:
         self._runs = joined
         self._starts = [run.first for run in joined]
 
-    @staticmethod
-    def _only(run: Run, kind: str, reason: str) -> bool:
-        return run.reason == reason and len(run.lost) == 1 and kind in run.lost
 
-    @classmethod
-    def _extends(cls, run: Run, last: int, kind: str, reason: str) -> bool:
-        return run.last == last and cls._only(run, kind, reason)
-
-    @classmethod
-    def _alike(cls, left: Run, right: Run) -> bool:
-        return len(left.lost) == 1 and cls._only(right, next(iter(left.lost)), left.reason)
+def _only(run: Run, kind: str, reason: str, critical: bool) -> bool:
+    """Whether all of `run` is of type `kind` and went for `reason`, and is critical or not as `critical` says."""
+    return (
+        run.reason == reason
+        and len(run.lost) == 1
+        and kind in run.lost
+        and run.critical == (run.last - run.first + 1 if critical else 0)
+    )

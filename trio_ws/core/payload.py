@@ -131,7 +131,7 @@ def _children(value: object) -> Sequence[Any]:
     if isinstance(value, Collection):
         return list(value)
     names = getattr(type(value), "__struct_fields__", None)
-    return [getattr(value, name, None) for name in names or _field_names(type(value))]
+    return [getattr(value, name) for name in names or _field_names(type(value))]
 
 
 def _is_plain(value: object) -> bool:

@@ -116,7 +116,8 @@ class Pool:
         if resumed:
             assert ask.seq is not None
             # Its acks speak for what an earlier session of this client was sent, too.
-            base, position = min(ask.seq, box.first_unconfirmed - 1), ask.seq
+            position = box.boundary(ask.seq)
+            base = min(position, box.first_unconfirmed - 1)
         else:
             start = {"now": box.head, "pending": box.first_unconfirmed - 1}.get(ask.start, box.low)
             base = position = box.head if ask.plain else start

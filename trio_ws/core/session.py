@@ -1,6 +1,6 @@
 """A session: one tab's cursor over its user's log. What to send next, what was acked, what to send again and when.
 
-    base <= acked <= cursor <= head of the mailbox, and cursor <= top
+    base <= acked <= top <= head of the mailbox, and base <= cursor <= top
 
     base     what lies at or below was never this session's
     acked    processed by the client: everything up to here (cumulative)
@@ -8,26 +8,22 @@
     top      the highest that any connection of this session was handed
 
 A connection that comes (`attach`) sets the cursor; `take` moves it on and returns frames; `ack` settles behind it;
-`detach` leaves the session parked. What lies between acked and cursor is in flight: when the connection goes, it is sent
-again by the next one, from where the client says it is.
+`detach` leaves the session parked. What lies between acked and cursor is in flight: when the connection goes, it is
+sent again by the next one, from where the client says it is. An ack of what an earlier connection was handed may
+overtake the cursor; what lies between is not sent again.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from typing import Any
 
 from . import wire
 from .books import Books
 from .confirmations import Confirmations
 from .entry import EXPIRED, SETTLED, SUPERSEDED, Entry
+from .flight import Flight
 from .gaps import Run
 from .mailbox import Mailbox
-
-
-PATIENCE = 5.0
-"""Seconds that a connection has left after the last try of the redelivery schedule."""
 
 
 class Impossible(Exception):
@@ -55,26 +51,19 @@ class Session:
     """
 
     __slots__ = (
-        "_attempts",
-        "_attempts_of",
         "_books",
         "_confirmations",
+        "_flight",
         "_intervals",
-        "_last_progress",
-        "_last_try",
-        "_merged",
-        "_nacked",
-        "_redelivered",
         "_settled_upto",
-        "_unacked",
         "acked",
         "base",
         "blocked",
         "box",
         "context",
         "created_at",
-        "cut_at",
         "cursor",
+        "cut_at",
         "id",
         "link",
         "live_at",
@@ -110,12 +99,7 @@ class Session:
         self._confirmations = confirmations
         self._intervals = retry_intervals
         self._settled_upto = 0
-        self._unacked: deque[tuple[int, float]] = deque()
-        self._merged: dict[int, int] = {}
-        self._nacked: dict[int, float] = {}
-        self._redelivered: dict[int, int] = {}
-        self._attempts = self._attempts_of = 0
-        self._last_try = self._last_progress = -math.inf
+        self._flight = Flight(box.entries, retry_intervals, now)
 
     # -- coming and going
 
@@ -134,7 +118,7 @@ class Session:
         self.live_at = None if self.plain else self.box.head
         self._settled_upto = self.box.head if skip_confirmed else 0
         self.blocked = None
-        self._forget_flight(now)
+        self._flight = Flight(self.box.entries, self._intervals, now)
 
     def detach(self, now: float) -> None:
         """The connection is gone: the session is parked, and what was in flight is unacked."""
@@ -142,16 +126,7 @@ class Session:
         self.parked_at = now
         self.blocked = None
         self.box.relief_dry = False
-        self._forget_flight(now)
-
-    def _forget_flight(self, now: float) -> None:
-        self._unacked.clear()
-        self._merged.clear()
-        self._nacked.clear()
-        self._redelivered.clear()
-        self._attempts = self._attempts_of = 0
-        self._last_try = -math.inf
-        self._last_progress = now
+        self._flight = Flight(self.box.entries, self._intervals, now)
 
     @property
     def dormant(self) -> bool:
@@ -160,7 +135,9 @@ class Session:
 
     def silent(self, now: float, after: float) -> bool:
         """Whether it owes an answer: events are in flight, and none was acked for `after` seconds; or it is blocked."""
-        return self.blocked is not None or (self.cursor > self.acked and now - self._last_progress > after)
+        return self.blocked is not None or (
+            self.cursor > self.acked and now - self._flight.progress_at > after
+        )
 
     @property
     def pending(self) -> bool:
@@ -181,41 +158,41 @@ class Session:
           max_bytes: about how much; at least one frame is taken where there is one.
         """
         box, frames, size = self.box, list[bytes](), 0
-        entries, head, seq = box.entries, box.head, self.cursor + 1
-        while seq <= head and size < max_bytes:
-            entry = entries.get(seq)
-            if (
-                entry is None
-                or entry.superseded
-                or entry.expires_at <= now
-                or seq <= self.acked
-                or seq <= self._settled_upto
-            ) and (after := self._take_gaps(seq, now, frames)) > seq:
-                seq = after
+        if self.cursor <= self.acked:
+            self._flight.progress_at = now  # nothing was in flight: what is taken now has just begun to be
+        while self.cursor < box.head and size < max_bytes:
+            entry = box.entries.get(self.cursor + 1)
+            if entry is None or self._spared(entry, now) is not None:
+                self._take_gaps(now, frames)
                 continue
-            assert entry is not None
-            self.cursor = entry.seq
-            frame = self._delta_frame(entry, head, now) if entry.merge else self._frame(entry)
-            if entry.tracked:
-                self._unacked.append((entry.seq, now))
-                if entry.first_sent is None:
-                    self._confirmations.written(entry, now)
-            entry.first_sent = entry.first_sent or now
+            frame = self._delta_frame(entry, now) if entry.merge else self._frame(entry)
+            self._wrote(entry, now)
             frames.append(frame)
             size += len(frame)
-            seq = self.cursor + 1
-            if self.cursor > self.top:
-                self.top = self.cursor
-                self._books.sent += 1
-            else:
-                self._books.redelivered += 1
-        self.cursor = seq - 1
-        self.top = max(self.top, self.cursor)
-        box.sent_high = max(box.sent_high, self.cursor)
         if self.live_at is not None and self.cursor >= self.live_at:
             self.live_at = None
             frames.append(wire.live(self.cursor))
         return frames
+
+    def _wrote(self, entry: Entry, now: float) -> None:
+        """Note that `entry` is written; where it is the first of several deltas, the cursor is beyond it already."""
+        if entry.tracked:
+            self._flight.wrote(entry, now)
+            if entry.first_sent is None:
+                self._confirmations.written(entry, now)
+        if entry.first_sent is None:
+            entry.first_sent = now
+        self.cursor = max(self.cursor, entry.seq)
+        if self.cursor > self.top:
+            self._books.sent += 1
+        else:
+            self._books.redelivered += 1
+        self._passed()
+
+    def _passed(self) -> None:
+        """The cursor has moved on."""
+        self.top = max(self.top, self.cursor)
+        self.box.sent_high = max(self.box.sent_high, self.cursor)
 
     def _frame(self, entry: Entry, retry: int = 0) -> bytes:
         if self.plain:
@@ -229,44 +206,45 @@ class Session:
             merged_from=entry.first if entry.first != entry.seq else 0,
         )
 
-    def _delta_frame(self, entry: Entry, upto: int, now: float, retry: int = 0) -> bytes:
+    def _delta_frame(self, entry: Entry, now: float) -> bytes:
         """The frame of a delta and of those right after it that wait as well, joined; the cursor moves over them."""
-        box = self.box
-        run = box.neighbours(entry, upto)
-        last = run[-1]
-        if last is entry:
-            return self._frame(entry, retry)
-        cached = box.joined_cache
-        if cached is None or cached[:2] != (entry.first, last.seq):
-            cached = box.joined_cache = (entry.first, last.seq, box.joined_tail(run)[0])
-        if not retry:
-            self._books.merged += len(run) - 1
-            self._merged[last.seq] = entry.first
-            self.cursor = last.seq
-            for delta in run:
-                delta.first_sent = delta.first_sent or now
-        if self.plain:
-            return wire.plain_event(cached[2])
-        truncated = any(delta.truncated for delta in run)
-        return wire.event_frame(
-            last.seq, cached[2], truncated=truncated, retry=retry, merged_from=entry.first
-        )
-
-    def _take_gaps(self, seq: int, now: float, frames: list[bytes]) -> int:
-        """Put what this session will not get, from `seq` on, into gap frames; returns the first seq after."""
-        gap: Run | None = None
-        while seq <= self.box.head:
-            run = self._missing(seq, now)
-            if run is None:
+        run = self.box.deltas.neighbours(entry)
+        for at, delta in enumerate(run):
+            if at and self._spared(delta, now) is not None:
+                del run[at:]
                 break
+        last = run[-1]
+        if last.seq != entry.first:
+            self._flight.firsts[last.seq] = entry.first
+        self._books.merged += len(run) - 1
+        self.cursor = last.seq
+        for delta in run[1:]:
+            if delta.first_sent is None:
+                delta.first_sent = now
+        return self._run_frame(run)
+
+    def _run_frame(self, run: list[Entry], retry: int = 0) -> bytes:
+        """The frame of neighbouring deltas as one event."""
+        if len(run) == 1:
+            return self._frame(run[0], retry)
+        tail = self.box.deltas.tail_of(run)
+        if self.plain:
+            return wire.plain_event(tail)
+        truncated = any(delta.truncated for delta in run)
+        return wire.event_frame(run[-1].seq, tail, truncated=truncated, retry=retry, merged_from=run[0].first)
+
+    def _take_gaps(self, now: float, frames: list[bytes]) -> None:
+        """Put what this session will not get, from the cursor on, into gap frames; the cursor moves over it."""
+        gap: Run | None = None
+        while self.cursor < self.box.head and (run := self._missing(self.cursor + 1, now)) is not None:
             if gap is not None and gap.reason == run.reason:
                 gap.absorb(run)
             else:
                 self._put_gap(gap, frames)
                 gap = run
-            seq = run.last + 1
+            self.cursor = run.last
         self._put_gap(gap, frames)
-        return seq
+        self._passed()
 
     def _put_gap(self, gap: Run | None, frames: list[bytes]) -> None:
         if gap is not None and not self.plain:
@@ -276,28 +254,35 @@ class Session:
         """The run of seqs from `seq` on that this session is not given, and why; None where the next is an event."""
         entry = self.box.entries.get(seq)
         if entry is None:
-            run = self.box.gone.at(seq)
-            assert run is not None, f"seq {seq} is neither held nor gone"
-            return run
-        lost = {entry.type: entry.weight}
-        if seq <= self.acked or (seq <= self._settled_upto and entry.confirmed_at is not None):
-            return Run(seq, entry.seq, SETTLED, lost, 0)
-        if entry.superseded:
+            gone = self.box.gone.at(seq)
+            assert gone is not None, f"seq {seq} is neither held nor gone"
+            return gone
+        reason = self._spared(entry, now)
+        if reason is None:
+            return None
+        critical = entry.weight if entry.critical and reason == EXPIRED else 0
+        run = Run(seq, entry.seq, reason, {entry.type: entry.weight}, critical)
+        if reason == SUPERSEDED:
             self.skipped.add(entry.first)
-            last = entry.seq
             self.box.disown(entry.first)
-            return Run(seq, last, SUPERSEDED, lost, 0)
-        if entry.expires_at <= now and not entry.settled:
-            reason = SETTLED if entry.confirmed_at is not None else EXPIRED
-            critical = entry.weight if entry.critical and reason == EXPIRED else 0
+        elif entry.expires_at <= now and not entry.settled:
             self.box.expire(entry)
-            return Run(seq, entry.seq, reason, lost, critical)
+        return run
+
+    def _spared(self, entry: Entry, now: float) -> str | None:
+        """Why this session is not given the held `entry`; None where it is."""
+        if entry.superseded:
+            return SUPERSEDED
+        if entry.seq <= self.acked or (entry.seq <= self._settled_upto and entry.confirmed_at is not None):
+            return SETTLED
+        if entry.expires_at <= now and not entry.settled:
+            return EXPIRED if entry.confirmed_at is None else SETTLED
         return None
 
     # -- what came back
 
     def ack(self, seq: int, now: float) -> bool:
-        """The client processed everything up to `seq`.
+        """The client processed everything up to `seq`; amid joined deltas, which come as one, up to the ones before.
 
         Returns: whether that was news.
 
@@ -306,21 +291,13 @@ class Session:
         """
         if seq > self.top:
             raise Impossible(f"ack {seq} is above what was sent ({self.top})")
-        low = self.acked
+        low, seq = self.acked, self.box.boundary(seq)
         if seq <= low:
             return False
         self.acked = seq
         confirmed = self.box.acked(self, low, seq, now)
         self._confirmations.settle(confirmed, now)
-        self._last_progress = now
-        unacked = self._unacked
-        while unacked and unacked[0][0] <= seq:
-            unacked.popleft()
-        if self._merged:
-            self._merged = {last: first for last, first in self._merged.items() if last > seq}
-        if self._redelivered or self._nacked:
-            self._redelivered = {n: tries for n, tries in self._redelivered.items() if n > seq}
-            self._nacked = {n: due for n, due in self._nacked.items() if n > seq}
+        self._flight.acked(seq, now)
         return True
 
     def ack_sent(self, now: float) -> None:
@@ -329,78 +306,41 @@ class Session:
             self.ack(self.cursor, now)
 
     def nack(self, seq: int, now: float) -> None:
-        """The client's handler failed on `seq`: `redeliver` sends it again, at once the first time, then after a retry interval.
+        """The client's handler failed on `seq`: send it again, at once the first time, then after a retry interval.
 
         Raises:
           Impossible: `seq` was not sent on this connection, or was acked; or it is no longer held.
         """
         if not self.acked < seq <= self.cursor:
             raise Impossible(f"nack {seq}: not in flight")
-        if self._in_flight(seq) is None:
+        if not self._in_flight(seq):
             raise Impossible(f"nack {seq}: no longer held")
-        tries = self._redelivered.get(seq, 0)
-        delay = 0.0 if tries == 0 else self._intervals[min(tries, len(self._intervals)) - 1]
-        self._nacked[seq] = now + delay
-        self._last_progress = now
+        self._flight.nacked(seq, now)
 
-    def _in_flight(self, seq: int) -> Entry | None:
-        """The held entry that was sent as `seq`, or the first of the deltas that were."""
-        entry = self.box.entries.get(self._merged.get(seq, seq))
-        if entry is not None and seq in self._merged and self.box.neighbours(entry, seq)[-1].seq != seq:
-            return None
-        return entry
+    def _in_flight(self, seq: int) -> list[Entry]:
+        """The held entries that were sent as `seq`: one, or the deltas that it stands for; none if one has gone."""
+        first = self._flight.firsts.get(seq, seq)
+        entry = self.box.entries.get(first)
+        if entry is None or first in self.skipped:
+            return []
+        run = self.box.deltas.neighbours(entry, seq) if first != seq else [entry]
+        return run if run[-1].seq == seq else []
 
     # -- sending again
 
     def deadline(self) -> float:
         """When `redeliver` or `exhausted` has something to say next; infinity where nothing is unacked."""
-        due = min(self._retry_at(), self._give_up_at())
-        return min(due, *self._nacked.values()) if self._nacked else due
+        return self._flight.deadline()
 
     def redeliver(self, now: float) -> list[bytes]:
-        """The frames that are due to be sent again: what was nacked, and the oldest unacked tracked event on its schedule."""
+        """The frames that are due to be sent again: what was nacked, and the oldest unacked tracked event."""
         frames = []
-        for seq in [seq for seq, due in self._nacked.items() if due <= now]:
-            del self._nacked[seq]
-            if (entry := self._in_flight(seq)) is not None:
-                frames.append(self._again(entry, seq, now))
-        if not self.plain and now >= self._retry_at():
-            seq, written = self._unacked[0]
-            due = sum(interval <= now - written for interval in self._intervals)
-            self._attempts = max(due, self._attempts + 1)
-            frames.append(self._again(self.box.entries[seq], seq, now))
+        for seq in [] if self.plain else self._flight.due(now):
+            if run := self._in_flight(seq):
+                frames.append(self._run_frame(run, self._flight.again(seq, now)))
+                self._books.redelivered += 1
         return frames
 
     def exhausted(self, now: float) -> bool:
-        """Whether this connection acked nothing through the whole schedule, and `PATIENCE` beyond."""
-        return self._give_up_at() <= now
-
-    def _again(self, entry: Entry, seq: int, now: float) -> bytes:
-        self._last_try = now
-        self._books.redelivered += 1
-        self._redelivered[seq] = retry = self._redelivered.get(seq, 0) + 1
-        return self._delta_frame(entry, seq, now, retry) if seq in self._merged else self._frame(entry, retry)
-
-    def _retry_at(self) -> float:
-        """When the oldest unacked tracked event is to be sent again; infinity where none is, or its tries are used up."""
-        unacked = self._unacked
-        while unacked and unacked[0][0] not in self.box.entries:
-            unacked.popleft()
-        if not unacked:
-            return math.inf
-        seq, written = unacked[0]
-        if self._attempts_of != seq:
-            # What came due while an older one was the oldest is passed over, not made up for.
-            since = max(self._last_progress, written) - written
-            self._attempts_of = seq
-            self._attempts = sum(interval <= since for interval in self._intervals)
-        if self._attempts >= len(self._intervals):
-            return math.inf
-        return written + self._intervals[self._attempts]
-
-    def _give_up_at(self) -> float:
-        """When a connection that acks nothing is to be closed; infinity while there are tries left."""
-        if self._retry_at() != math.inf or not self._unacked:
-            return math.inf
-        written = self._unacked[0][1]
-        return max(written + self._intervals[-1], self._last_try, self._last_progress) + PATIENCE
+        """Whether this connection acked nothing through the whole schedule of redelivery, and some more."""
+        return self._flight.exhausted(now)

@@ -1,8 +1,8 @@
 """One connection's hold on a session: what it is sent and when, what its frames do, and its heartbeat. No sockets.
 
-A `Link` is the way out, and all that differs between a WebSocket and a simulated wire. The attachment lives as long as its
-connection does; when a newer one takes the session over, the old one is *fenced*: it sends nothing any more, and what it
-receives has no effect.
+A `Link` is the way out, and all that differs between a WebSocket and a simulated wire. The attachment lives as long as
+its connection does; when a newer one takes the session over, the old one is *fenced*: it sends nothing any more, and
+what it receives has no effect.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ LIVELY: Final = 30.0
 
 
 class Link(Protocol):
-    """The way out to one client; what the attachment asks of a connection. Nothing here waits, and nothing raises."""
+    """The way out to one client; what the attachment asks of a connection. Nothing here waits, and nothing raises.
+
+    When it has gone, for whatever reason, it says so by `Attachment.detach`.
+    """
 
     def send(self, frames: list[bytes]) -> bool:
-        """Hand frames to the transport, in order; False if some of it has to wait: `Attachment.drained` tells the end."""
+        """Hand frames to the transport, in order; False if some of it waits: `Attachment.drained` ends that.
+
+        After `close` they are dropped. No frames: a sign of life by other means, to a plain client.
+        """
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
-        """Have the connection tell why and close, soon."""
+        """Have the connection tell why and close, soon. Only the first call counts."""
 
     def expect_by(self, deadline: float) -> None:
         """Something must be heard from the client by `deadline`, on the hub's clock, or the connection is dropped."""
@@ -54,15 +60,19 @@ class Attachment:
       written_at: when something was last handed to the link.
       heard_at: when something was last heard from the client.
       expires_at: when its credentials cease to hold, on the hub's clock.
+      cut_at: when the cut happened that this connection has yet to mend; infinity where there is none.
     """
 
     __slots__ = (
+        "_answered",
+        "_asked_at",
         "_catch_up",
-        "_cut_at",
         "_hub",
+        "_in_process",
         "_link",
         "_mistakes",
         "_promised",
+        "cut_at",
         "expires_at",
         "fenced",
         "heard_at",
@@ -72,7 +82,9 @@ class Attachment:
         "written_at",
     )
 
-    def __init__(self, hub: Hub, session: Session, link: Link, now: float) -> None:
+    def __init__(
+        self, hub: Hub, session: Session, link: Link, now: float, *, in_process: bool = False
+    ) -> None:
         self._hub = hub
         self._link = link
         self.session = session
@@ -80,9 +92,10 @@ class Attachment:
         self.written_at = -math.inf
         self.heard_at = now
         self._promised = hub.config.heartbeat_active
-        self._mistakes = 0
-        self._catch_up = 0
-        self._cut_at = self.expires_at = math.inf
+        self._asked_at = now  # since when a sign of life is waited for, unless one was heard since
+        self._in_process = in_process
+        self._mistakes = self._answered = self._catch_up = 0
+        self.cut_at = self.expires_at = math.inf
 
     # -- the way out
 
@@ -94,15 +107,17 @@ class Attachment:
         """
         if welcome is None:
             self._promised = self._hub.config.heartbeat_idle
+            self.written_at = now
         else:
             self._send([welcome], now)
         self._link.expect_by(now + self._promised + self._hub.config.heartbeat_grace)
         self._hub.flusher.mark(self, urgent=True)
         self._arm(now)
 
-    def recovers(self, cut_at: float, head: int) -> None:
+    def recovers(self, cut_at: float, head: int, now: float) -> None:
         """Note that this connection mends a cut, and is through with it once everything up to `head` is acked."""
-        self._cut_at, self._catch_up = cut_at, head
+        self.cut_at, self._catch_up = cut_at, head
+        self._note_recovery(now)
 
     def renew(self, identity: Identity) -> None:
         """Its credentials hold until `identity` expires."""
@@ -123,36 +138,46 @@ class Attachment:
                 self._send(frames, now)
             if session.plain:
                 session.ack_sent(now)
+            self._hub.deadlines.move(self._hub.confirmations.deadline)
             self._hub.react()
             if session.pending:
                 self._hub.flusher.mark(self, urgent=True)
             self._arm(now)
         except Exception:
             logger.exception("sending to a session failed")
-            self._link.close(closing.INTERNAL_ERROR, "internal error")
+            self.close(closing.INTERNAL_ERROR, "internal error")
 
-    def _send(self, frames: list[bytes], now: float) -> None:
-        """Hand frames to the link, which makes the heartbeat start over."""
+    def _send(self, frames: list[bytes], now: float, *, promised: float | None = None) -> None:
+        """Hand frames to the link; the next one comes within `promised` seconds, the active interval unless told."""
         config = self._hub.config
         self.written_at = now
-        if self._promised != config.heartbeat_active and not self.session.plain:
-            self._promised = config.heartbeat_active
-            self._link.expect_by(now + self._promised + config.heartbeat_grace)
+        if not self.session.plain:
+            before, self._promised = self._promised, promised or config.heartbeat_active
+            if self._promised < before:
+                self._asked_at = now
+                self._link.expect_by(now + self._promised + config.heartbeat_grace)
         if not self._link.send(frames) and self.session.blocked is None:
             self.session.blocked = now
             self.session.box.relief_dry = False
 
     def answer(self, frame: bytes) -> None:
-        """Send one frame that is no event."""
-        if not self.fenced:
-            self._send([frame], self._hub.clock())
-            self._arm(self.written_at)
+        """Send one frame that is no event. A client that asks on and on and takes no answers is closed with 4502."""
+        if self.fenced:
+            return
+        if self.session.blocked is not None:
+            self._answered += len(frame)
+            if self._answered > CHUNK:
+                self.close(closing.SLOW_CONSUMER, "answers are not taken")
+                return
+        self._send([frame], self._hub.clock())
+        self._arm(self.written_at)
 
     def drained(self) -> None:
         """The transport has taken all that it was handed."""
         if self.fenced:
             return
         self.session.blocked = None
+        self._answered = 0
         now = self._hub.clock()
         if self.session.pending:
             self._hub.flusher.mark(self, urgent=True)
@@ -173,7 +198,7 @@ class Attachment:
         try:
             frames = wire.decode_client(message)
         except wire.NotAFrame as error:
-            self._link.close(closing.PROTOCOL_ERROR, error.reason)
+            self.close(closing.PROTOCOL_ERROR, error.reason)
             return
         self.handle(frames)
 
@@ -190,9 +215,9 @@ class Attachment:
                     self._mistake(str(error))
         except Exception:
             logger.exception("handling a frame failed")
-            self._link.close(closing.INTERNAL_ERROR, "internal error")
+            self.close(closing.INTERNAL_ERROR, "internal error")
         finally:
-            self._hub.react(room=True)
+            self._hub.react()
 
     def heard(self, now: float) -> None:
         """The client gave a sign of life."""
@@ -218,7 +243,7 @@ class Attachment:
                 self._link.authenticate(token)
             case wire.Bye():
                 self._hub.end(session)
-                self._link.close(closing.NORMAL, "bye")
+                self.close(closing.NORMAL, "bye")
             case wire.Hello():
                 self._mistake("hello was said already")
             case wire.Mistake(reason=reason):
@@ -228,15 +253,14 @@ class Attachment:
         self._hub.mistakes += 1
         self._mistakes += 1
         if self._mistakes >= wire.MISTAKES_TO_CLOSE:
-            self._link.close(closing.PROTOCOL_ERROR, f"{reason}; too many mistakes")
-            self.fenced = True
+            self.close(closing.PROTOCOL_ERROR, f"{reason}; too many mistakes")
         else:
             self.answer(wire.error(closing.PROTOCOL_ERROR.code, reason, fatal=False))
 
     def _note_recovery(self, now: float) -> None:
-        if self._cut_at != math.inf and self.session.acked >= self._catch_up:
-            self._hub.recovery.record(now - self._cut_at)
-            self._cut_at = math.inf
+        if self.cut_at != math.inf and self.session.acked >= self._catch_up:
+            self._hub.recovery.record(now - self.cut_at)
+            self.cut_at = math.inf
 
     # -- time
 
@@ -244,42 +268,59 @@ class Attachment:
         """What is due: redelivery, a heartbeat, or the end of a connection that takes or acks nothing."""
         if self.fenced:
             return math.inf
+        try:
+            return self._next() if self._see_to(now) else math.inf
+        except Exception:
+            logger.exception("a session's timer failed")
+            self.close(closing.INTERNAL_ERROR, "internal error")
+            return math.inf
+
+    def _see_to(self, now: float) -> bool:
+        """Do what is due; returns whether the connection goes on."""
         session, config = self.session, self._hub.config
         if self.expires_at <= now:
-            self._link.close(closing.UNAUTHENTICATED, "the token has expired")
-            return math.inf
+            self.close(closing.UNAUTHENTICATED, "the token has expired")
+            return False
+        if self._in_process:
+            return True
         if session.blocked is not None:
             if session.blocked + config.stall_timeout <= now:
-                self._link.close(closing.SLOW_CONSUMER, f"nothing was taken for {config.stall_timeout:g} s")
-                return math.inf
-            return self._next()
+                self.close(closing.SLOW_CONSUMER, f"nothing was taken for {config.stall_timeout:g} s")
+                return False
+            return True
         if not session.plain:
             if session.exhausted(now):
-                self._link.close(closing.TIMEOUT, "nothing was acked through all redeliveries")
-                return math.inf
+                self.close(closing.TIMEOUT, "nothing was acked through all redeliveries")
+                return False
             if frames := session.redeliver(now):
                 self._send(frames, now)
         if self._beat_at() <= now:
             self._beat(now)
-        return self._next()
+        return True
 
     def _beat(self, now: float) -> None:
-        """A heartbeat, that says by when the next frame comes."""
+        """A heartbeat, that says by when the next frame comes, and asks for an answer."""
         config, box = self._hub.config, self.session.box
+        self._asked_at = now
         if self.session.plain:
             self._link.send([])
             self.written_at = now
             return
         lively = box.unconfirmed > 0 or now - box.last_event_at < LIVELY
         promised = config.heartbeat_active if lively else config.heartbeat_idle
-        self._send([wire.ping(box.head, promised)], now)
-        self._promised = promised
+        self._send([wire.ping(box.head, promised)], now, promised=promised)
 
     def _beat_at(self) -> float:
-        return self.written_at + self._promised
+        """When nothing will have been written, or nothing heard, for as long as was promised.
+
+        A client that is busy with an event says nothing of its own accord, so it is asked even while events flow.
+        """
+        return min(self.written_at, max(self.heard_at, self._asked_at)) + self._promised
 
     def _next(self) -> float:
         session = self.session
+        if self._in_process:
+            return self.expires_at
         if session.blocked is not None:
             return min(self.expires_at, session.blocked + self._hub.config.stall_timeout)
         due = min(self.expires_at, self._beat_at())
@@ -303,7 +344,7 @@ class Attachment:
     def displaced(self, code: CloseCode, reason: str) -> None:
         """Close it, and fence it off at once."""
         self.fence()
-        self._link.close(code, reason)
+        self.close(code, reason)
 
     def drain(self, low: float, high: float) -> None:
         """Tell the client that the server goes away, and when to come back."""
@@ -311,8 +352,12 @@ class Attachment:
             self.answer(wire.drain(low, high))
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
-        """Have the connection tell why and close; the session is parked when it has gone."""
-        self._link.close(code, reason, retry_after)
+        """Have the connection tell why and close; the session is parked when it has gone. Raises nothing."""
+        try:
+            self._link.close(code, reason, retry_after)
+        except Exception:
+            logger.exception("closing a connection failed")
+            self.detach()
 
     def fence(self) -> None:
         """From here on it sends nothing, and what it receives has no effect."""

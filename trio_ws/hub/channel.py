@@ -46,12 +46,14 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
         Raises:
           trio.ClosedResourceError: this channel was closed.
           trio.BrokenResourceError: the hub has ended.
+          InvalidEvent: a field of `value` is out of its bounds, or the payload has no JSON form.
+          HubClosed: the hub drains, or ended while this waited.
         """
         await self.publish(value)
 
     async def publish(self, value: Draft) -> Receipt:
         """As `send`, and gives the receipt."""
-        self._check()
+        self._check(value)
         return await self._hub.publish_draft(self._user, value)
 
     def send_nowait(self, value: Draft) -> Receipt:
@@ -60,14 +62,15 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
         Raises:
           trio.WouldBlock: the mailbox is full of critical events.
         """
-        self._check()
+        self._check(value)
         return self._hub.publish_draft_nowait(self._user, value)
 
-    def _check(self) -> None:
+    def _check(self, value: Draft) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         if self._hub.closed:
             raise trio.BrokenResourceError("the hub has ended")
+        self._hub.intake.check(value)
 
     def clone(self) -> PublishChannel:
         """Another channel to the same user.
@@ -107,6 +110,6 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
         return ChannelStatistics(
             current_buffer_used=used,
             max_buffer_size=self._hub.config.max_events_per_user,
-            tasks_waiting_send=self._hub.waiting.get(self._user, 0),
+            tasks_waiting_send=self._hub.room.line(self._user),
             open_send_channels=self._hub.channels.get(self._user, 0),
         )

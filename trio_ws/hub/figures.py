@@ -151,7 +151,7 @@ def describe(hub: Hub, box: Mailbox) -> dict[str, Any]:
             "by_priority": {
                 name: sum(e.retention == retention for e in held) for retention, name in _PRIORITY.items()
             },
-            "publishers_waiting": hub.waiting.get(box.user, 0),
+            "publishers_waiting": hub.room.line(box.user),
         },
         "lag": max(
             (box.head - session.acked for session in box.sessions.values()), default=box.head - box.low

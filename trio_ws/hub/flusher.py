@@ -1,8 +1,8 @@
 """The flusher: one task that writes what is pending, once a turn of the loop, for each connection that was marked.
 
-Publishing only marks a connection. So nothing wakes per delivery, and what is published in one turn goes out
-in one write. A connection that was written to within the last batch window waits for the window's end, unless a critical event is
-among what it waits for: that flushes all before it, at once. One window serves all connections: whoever waits is
+Publishing only marks a connection. So nothing wakes per delivery, and what is published in one turn goes out in one
+write. A connection that was written to within the last batch window waits for the window's end, unless a critical event
+is among what it waits for: that flushes all before it, at once. One window serves all connections: whoever waits is
 flushed when the earliest is due.
 """
 

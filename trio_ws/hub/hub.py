@@ -32,7 +32,7 @@ from ..core.mailbox import Mailbox
 from ..core.pool import Ask, Pool, Refused
 from ..core.session import Session
 from ..core.timers import Timed, Timers
-from ..errors import HubClosed
+from ..errors import HubClosed, InvalidEvent
 from ..event import Draft, Priority
 from ..identity import Identity
 from . import figures, tasks
@@ -42,6 +42,7 @@ from .flusher import Flusher
 from .inbox import Inbox, Letters, OnMessage
 from .intake import Intake, Parcel, check_name
 from .receipt import Receipt
+from .room import Room
 from .subscription import Subscription
 
 logger = logging.getLogger(__name__)
@@ -118,16 +119,16 @@ class Hub:
         self.recovery = Histogram()
         self.attachments: dict[Attachment, None] = {}
         self.channels: dict[str, int] = {}
-        self.waiting: dict[str, int] = {}
-        self.publishers_waiting = 0
+        self.room = Room(full=lambda: self.books.firm_events >= config.max_events)
         self.mistakes = 0
         self.draining = self.closed = False
         self.stopping = trio.Event()
         self.deadlines = tasks.Deadlines(self)
         self._on_dead_letter = on_dead_letter
-        self._dead: deque[DeadLetter] = deque()
+        self._dead: deque[DeadLetter] = deque(maxlen=config.max_events)
         self._burying = False
-        self._room = trio.lowlevel.ParkingLot()
+        self._draining = trio.Lock()
+        self._gone = False
         self._drained: tuple[trio.Event, Callable[[Attachment], bool], dict[Attachment, None]] | None = None
         self._new_id = new_id
         self._ids = f"{new_id()[:8]}-"
@@ -199,15 +200,16 @@ class Hub:
         check_name(user, "user")
         parcel = await self._pack(draft)
         await self._take_turn()
-        receipt = None if self.waiting.get(user) else self._accept(user, parcel)
-        return receipt or await self._wait_for_room(user, parcel)
+        self._check_open()
+        receipt = None if self._has_to_wait(user, draft) else self._accept(user, parcel)
+        return receipt or await self.room.wait(user, lambda: self._accept(user, parcel))
 
     def publish_draft_nowait(self, user: str, draft: Draft) -> Receipt:
         """As `publish_nowait`, of an event that is worded already."""
         self._check_open()
         check_name(user, "user")
         parcel = self.intake.pack(draft)
-        receipt = None if self.waiting.get(user) else self._accept(user, parcel)
+        receipt = None if self._has_to_wait(user, draft) else self._accept(user, parcel)
         if receipt is None:
             self.books.refused += 1
             raise trio.WouldBlock
@@ -226,7 +228,7 @@ class Hub:
         ttl: float | None = None,
         confirm: bool = False,
     ) -> list[Receipt]:
-        """Publish one event to several users, encoded once; waits for those whose buffer is full, after all others have it.
+        """Publish one event to several users, encoded once; waits for the room of some after all others have it.
 
         Args:
           users: whom to, each once; ``"*"`` for all who are known: connected, parked, or with events held.
@@ -234,34 +236,38 @@ class Hub:
 
         Returns: a receipt a user, in their order.
 
-        Raises: as `publish`; nothing was published then. Cancelled, some users may have it: give an `id` to be able to repeat.
+        Raises: as `publish`; nothing was published then, except where the hub ended while this waited for room.
+        Cancelled, some users may have it: give an `id` to be able to repeat.
         """
         draft = self.intake.draft(
             type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
         )
         self._check_open()
-        names = (
-            list(self.buffer.mailboxes)
-            if isinstance(users, str) and users == "*"
-            else list(dict.fromkeys(users))
-        )
+        if not isinstance(users, str):
+            names = list(dict.fromkeys(users))
+        elif users == "*":
+            names = list(self.buffer.mailboxes)
+        else:
+            raise InvalidEvent('users must be several names, or "*"', field="users")
         for user in names:
             check_name(user, "user")
         parcel = await self._pack(draft)
         await trio.lowlevel.checkpoint()
+        self._check_open()
         shared = id or self._fresh_id()
         receipts: dict[str, Receipt | None] = {}
         tail: bytes | None = None
         for count, user in enumerate(names, 1):
             receipt = None
-            if not self.waiting.get(user):
+            if not self._has_to_wait(user, draft):
                 receipt, tail = self._accept_shared(user, parcel, shared, tail)
             receipts[user] = receipt
             if count % 64 == 0:
                 await trio.lowlevel.checkpoint()
-        return [
-            receipt or await self._wait_for_room(user, parcel, shared) for user, receipt in receipts.items()
-        ]
+        full = [user for user, receipt in receipts.items() if receipt is None]
+        if full:
+            receipts.update(await self._wait_for_all(full, parcel, shared))
+        return [receipt for receipt in receipts.values() if receipt is not None]
 
     def channel(self, user: str) -> PublishChannel:
         """A channel to publish to one user through, by Trio's conventions; close it when done.
@@ -335,25 +341,29 @@ class Hub:
         timeout = self.config.confirm_timeout
         return Receipt(entry, user=box.user, epoch=box.epoch, timeout=timeout, duplicate=duplicate)
 
-    async def _wait_for_room(self, user: str, parcel: Parcel, id: str | None = None) -> Receipt:
-        """Wait until `parcel` can be accepted; those who wait for one user get their turns in order."""
-        self.waiting[user] = self.waiting.get(user, 0) + 1
-        self.publishers_waiting += 1
+    def _has_to_wait(self, user: str, draft: Draft) -> bool:
+        """Whether others wait for this user's room already; what was accepted before needs none."""
+        if not self.room.line(user):
+            return False
+        return draft.id is None or self.buffer.mailbox(user).find(draft.id) is None
+
+    async def _wait_for_all(self, users: list[str], parcel: Parcel, id: str) -> dict[str, Receipt]:
+        """Wait in the lines of several users at once, so that one who is full for long holds up nobody else."""
+        receipts: dict[str, Receipt] = {}
+
+        async def wait(user: str) -> None:
+            receipts[user] = await self.room.wait(user, lambda: self._accept(user, parcel, id))
+
+        closed = False
         try:
-            while True:
-                await self._room.park()
-                self._check_open()
-                receipt = self._accept(user, parcel, id)
-                if receipt is not None:
-                    return receipt
-        finally:
-            self.publishers_waiting -= 1
-            left = self.waiting[user] - 1
-            if left:
-                self.waiting[user] = left
-            else:
-                del self.waiting[user]
-            self._room.unpark_all()
+            async with trio.open_nursery() as nursery:
+                for user in users:
+                    nursery.start_soon(wait, user)
+        except* HubClosed:
+            closed = True
+        if closed:
+            self._check_open()
+        return receipts
 
     # -- connections
 
@@ -364,6 +374,7 @@ class Hub:
         link: Link,
         *,
         on_message: OnMessage | None = None,
+        in_process: bool = False,
     ) -> Attachment | Refused:
         """Give a connection that has said hello its session: welcome is sent, and the replay begins.
 
@@ -372,6 +383,7 @@ class Hub:
           ask: what its hello asks for.
           link: the way out.
           on_message: what takes the user's messages.
+          in_process: there is no network on the way, so no heartbeats and no redelivery: who is slow is waited for.
 
         Returns: its hold on the session; or why it can't have one.
         """
@@ -385,7 +397,7 @@ class Hub:
         session = admitted.session
         if session.link is not None:
             old: Attachment = session.link
-            cut_at = old.heard_at
+            cut_at = min(old.heard_at, old.cut_at)
             self._let_go(old)
             old.displaced(closing.SUPERSEDED, "this session connected elsewhere")
         else:
@@ -393,7 +405,7 @@ class Hub:
         for displaced in admitted.displaced:
             self._displace(displaced)
         known = session.id in box.sessions
-        attachment = Attachment(self, session, link, now)
+        attachment = Attachment(self, session, link, now, in_process=in_process)
         self.pool.attach(admitted, attachment, now)
         self.attachments[attachment] = None
         if session.context is None:
@@ -401,9 +413,10 @@ class Hub:
         else:
             session.context.identity, session.context.on_message = identity, on_message
         if known:
-            attachment.recovers(cut_at, box.head)
-        attachment.renew(identity)
+            attachment.recovers(cut_at, box.head, now)
         attachment.begin(now, None if ask.plain else self._welcome(session, identity, admitted.resumed))
+        attachment.renew(identity)
+        self.react()
         return attachment
 
     def _welcome(self, session: Session, identity: Identity, resumed: bool) -> bytes:
@@ -436,22 +449,25 @@ class Hub:
         if session.plain:
             self.pool.end(session, self.clock())
         else:
-            session.cut_at = cut_at
+            session.cut_at = min(cut_at, attachment.cut_at)
             for old in self.pool.park(session, self.clock()):
                 self.pool.end(old, self.clock())
-        self.react(room=True)
+        self.react()
 
     def end(self, session: Session) -> None:
         """The session is over for good. Its connection, if it has one, is fenced off; the caller closes it."""
+        self._end(session)
+        self.react()
+
+    def _end(self, session: Session) -> None:
         if session.link is not None:
             self._let_go(session.link)
         self.pool.end(session, self.clock())
-        self.react(room=True)
 
     def _displace(self, session: Session) -> None:
         """A session makes way for another of its user."""
         old: Attachment | None = session.link
-        self.end(session)
+        self._end(session)
         if old is not None:
             self.pool.superseded += 1
             old.displaced(closing.SUPERSEDED, "the user's limit took this connection")
@@ -462,12 +478,8 @@ class Hub:
 
     # -- what follows from a step of the core
 
-    def react(self, *, room: bool = False) -> None:
-        """Tell those who wait for what the last steps have brought.
-
-        Args:
-          room: there may be room for publishers who wait.
-        """
+    def react(self) -> None:
+        """Tell those who wait for what the last steps have brought: confirmations, dead letters, room."""
         books = self.books
         if books.resolved:
             resolved, books.resolved = books.resolved, []
@@ -479,8 +491,7 @@ class Hub:
             dead, books.dead = books.dead, []
             for box, entry, tail in dead:
                 self._bury(box, entry, tail)
-        if room and self.publishers_waiting:
-            self._room.unpark_all()
+        self.room.serve()
         if self._drained is not None:
             self._look_for_drained()
 
@@ -495,6 +506,8 @@ class Hub:
             extra={"event_type": entry.type, "seq": entry.seq, "epoch": box.epoch},
         )
         if self._on_dead_letter is not None:
+            if len(self._dead) == self._dead.maxlen:
+                logger.error("on_dead_letter is too slow: the oldest dead letter that waits for it is let go")
             self._dead.append(
                 DeadLetter(
                     user=box.user,
@@ -531,16 +544,22 @@ class Hub:
     async def drain(self, timeout: float | None = None) -> None:
         """Go away in order: accept nothing more, tell each client, flush within a deadline, close with 4503.
 
-        Events that were not confirmed stay held, sessions are parked. Draining twice is fine.
-        Cancelled, it stops waiting; the hub accepts nothing more all the same.
+        Events that were not confirmed stay held, sessions are parked. Draining twice is fine: the second call waits
+        until the first is through. Cancelled, it stops waiting; the hub accepts nothing more all the same.
+        A checkpoint.
 
         Args:
           timeout: seconds in all for clients to take what is pending; None takes `drain_timeout`.
         """
-        limit = self.config.drain_timeout if timeout is None else timeout
         self.draining = True
         self.stopping.set()
-        self._room.unpark_all()
+        self.room.end(lambda: HubClosed("the hub is draining"))
+        async with self._draining:
+            if not self._gone:
+                await self._drain(self.config.drain_timeout if timeout is None else timeout)
+                self._gone = True
+
+    async def _drain(self, limit: float) -> None:
         spread = 0.5 + min(4.5, len(self.attachments) / 50)
         for attachment in list(self.attachments):
             attachment.drain(0.5, spread)
@@ -554,14 +573,24 @@ class Hub:
             attachment.close(closing.DRAINING, "the server is going away", spread)
         await self._until(self.clock() + 2.0, lambda a: a.fenced)
 
+    def end_now(self) -> None:
+        """The hub has ended: whoever waits for it is told, and connections that are left are closed."""
+        self.draining = self.closed = True
+        self.stopping.set()
+        self.room.end(lambda: HubClosed("the hub has ended"))
+        for attachment in list(self.attachments):
+            attachment.close(closing.DRAINING, "the server is going away", self.retry_after)
+
     async def _until(self, deadline: float, done: Callable[[Attachment], bool]) -> None:
         """Wait until every connection is `done` or gone, at most until `deadline`."""
         event = trio.Event()
         self._drained = (event, done, dict(self.attachments))
         self._look_for_drained()
-        with trio.CancelScope(deadline=deadline):
-            await event.wait()
-        self._drained = None
+        try:
+            with trio.CancelScope(deadline=deadline):
+                await event.wait()
+        finally:
+            self._drained = None
 
     def _look_for_drained(self) -> None:
         if self._drained is None:
@@ -575,6 +604,11 @@ class Hub:
         event.set()
 
     # -- figures
+
+    @property
+    def publishers_waiting(self) -> int:
+        """How many publishers wait for room."""
+        return self.room.waiting
 
     def statistics(self) -> figures.HubStatistics:
         """A frozen snapshot of the main figures, in the manner of Trio's `statistics()`."""
@@ -612,18 +646,36 @@ async def open_hub(
       wall_clock: seconds since the Unix epoch; for simulations.
       new_id: makes unguessable ids of at least 8 characters; for simulations.
     """
-    async with trio.open_nursery() as nursery:
-        hub = Hub(
-            config or Config(), nursery, on_dead_letter=on_dead_letter, wall_clock=wall_clock, new_id=new_id
-        )
-        try:
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            hub = Hub(
+                config or Config(),
+                nursery,
+                on_dead_letter=on_dead_letter,
+                wall_clock=wall_clock,
+                new_id=new_id,
+            )
             nursery.start_soon(hub.flusher.run)
             nursery.start_soon(hub.deadlines.run)
             nursery.start_soon(tasks.cleanup, hub)
-            yield hub
-            if not hub.draining:
+            try:
+                yield hub
                 await hub.drain()
-        finally:
-            hub.draining = hub.closed = True
-            hub.stopping.set()
-            nursery.cancel_scope.cancel()
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                hub.end_now()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery is no business of the caller's: what its own block raised comes out as it was.
+        only = group.exceptions[0]
+        groups = isinstance(only, BaseExceptionGroup) and isinstance(failure, BaseExceptionGroup)
+        if len(group.exceptions) > 1 or not (only is failure or groups):
+            raise
+        failure = only
+    else:
+        failure = None
+    if failure is not None:
+        raise failure

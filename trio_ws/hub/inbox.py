@@ -1,4 +1,4 @@
-"""Messages from users to the application: each handled once a session, in order, and answered as often as it is asked for."""
+"""Messages from users to the application: each is handled once a session, in order, and answered each time it comes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,21 @@ REMEMBERED: Final = 128
 
 
 class Letters:
-    """One session's messages: those that wait for the handler, and the answers that were given."""
+    """One session's messages: those that wait for the handler, and the answers that were given.
 
-    __slots__ = ("answers", "busy", "count", "waiting")
+    Attributes:
+      answers: the newest of them, by message id.
+      taken: the ids of messages that have no answer yet.
+      waiting: the messages that the handler was not given yet.
+      busy: a task hands them on.
+      count: how many a plain client has sent.
+    """
+
+    __slots__ = ("answers", "busy", "count", "taken", "waiting")
 
     def __init__(self) -> None:
-        self.answers: OrderedDict[str, bytes | None] = OrderedDict()
+        self.answers: OrderedDict[str, bytes] = OrderedDict()
+        self.taken: set[str] = set()
         self.waiting: deque[wire.Message] = deque()
         self.busy = False
         self.count = 0
@@ -55,10 +64,10 @@ class Inbox:
         """Take a message of a v1 session, or answer one that was sent before as it was answered then."""
         context = self._hub.context_of(session)
         letters = context.letters
-        if message.id in letters.answers:
-            answer = letters.answers[message.id]
-            if answer is not None:
-                self._answer(session, answer)
+        if message.id in letters.taken:
+            return
+        if (answer := letters.answers.get(message.id)) is not None:
+            self._answer(session, answer)
             return
         if context.on_message is None:
             self._close(session, letters, message.id, wire.rejected(message.id, "no_handler"))
@@ -67,7 +76,7 @@ class Inbox:
             self.rejected += 1
             self._answer(session, wire.rejected(message.id, "too_many_pending"))
             return
-        letters.answers[message.id] = None
+        letters.taken.add(message.id)
         letters.waiting.append(message)
         if not letters.busy:
             letters.busy = True
@@ -93,7 +102,8 @@ class Inbox:
             letters.busy = False
 
     async def _handle(self, user: str, message: wire.Message, handler: OnMessage | None) -> bytes:
-        assert handler is not None
+        if handler is None:  # the session was taken up again where there is none
+            return wire.rejected(message.id, "no_handler")
         try:
             await handler(
                 user, Message(id=message.id, type=message.type, payload=payloads.decode(message.payload))
@@ -107,9 +117,9 @@ class Inbox:
 
     def _close(self, session: Session, letters: Letters, id: str, answer: bytes) -> None:
         """Keep the answer, and give it to whatever connection the session has now."""
+        letters.taken.discard(id)
         letters.answers[id] = answer
-        letters.answers.move_to_end(id)
-        while len(letters.answers) > REMEMBERED + len(letters.waiting):
+        if len(letters.answers) > REMEMBERED:
             letters.answers.popitem(last=False)
         if answer.startswith(b'{"t":"accepted"'):
             self.accepted += 1

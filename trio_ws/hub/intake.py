@@ -68,20 +68,7 @@ class Intake:
         Raises:
           InvalidEvent: a field is out of its bounds.
         """
-        check_name(type, "type")
-        if id is not None:
-            check_name(id, "id")
-        if key is not None:
-            check_name(key, "key")
-        if merge is not None and merge != "append":
-            raise InvalidEvent(f'merge must be "append", not {merge!r}', field="merge")
-        if ttl is not None and (
-            not isinstance(ttl, int | float) or isinstance(ttl, bool) or not 0 < ttl < math.inf
-        ):
-            raise InvalidEvent("ttl must be a number of seconds above 0", field="ttl")
-        if priority is not None and not isinstance(priority, Priority):
-            raise InvalidEvent(f"priority must be a Priority, not {priority!r}", field="priority")
-        return Draft(
+        draft = Draft(
             type=type,
             payload=payload,
             id=id,
@@ -91,6 +78,30 @@ class Intake:
             ttl=ttl,
             confirm=confirm,
         )
+        self.check(draft)
+        return draft
+
+    def check(self, draft: Draft) -> None:
+        """Refuse a draft one of whose fields is out of its bounds; the payload is seen to by `pack`.
+
+        Raises:
+          InvalidEvent: with that `field`.
+        """
+        check_name(draft.type, "type")
+        if draft.id is not None:
+            check_name(draft.id, "id")
+        if draft.key is not None:
+            check_name(draft.key, "key")
+        if draft.merge is not None and draft.merge != "append":
+            raise InvalidEvent(f'merge must be "append", not {draft.merge!r}', field="merge")
+        ttl = draft.ttl
+        if ttl is not None and (
+            not isinstance(ttl, int | float) or isinstance(ttl, bool) or not 0 < ttl < math.inf
+        ):
+            raise InvalidEvent("ttl must be a number of seconds above 0", field="ttl")
+        priority = draft.priority
+        if priority is not None and not isinstance(priority, Priority):
+            raise InvalidEvent(f"priority must be a Priority, not {priority!r}", field="priority")
 
     def pack(self, draft: Draft) -> Parcel:
         """Encode the payload here and now.

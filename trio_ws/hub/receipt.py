@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import trio
 
@@ -62,8 +60,8 @@ class Receipt:
     async def confirmed(self, timeout: float | None = None) -> Confirmation:
         """Wait until a client has processed the event.
 
-        A checkpoint. Cancelling the wait changes nothing for the event; it can be awaited again, and by several
-        tasks.
+        A checkpoint; of cancellation only, where it was processed already. Cancelling the wait changes nothing for
+        the event; it can be awaited again, and by several tasks.
 
         Args:
           timeout: seconds to wait from now; None takes `confirm_timeout` of the configuration, infinity leaves it
@@ -75,19 +73,19 @@ class Receipt:
           ConfirmationTimeout: nobody confirmed in time, or nobody ever will because the event is gone. Its
             `state` tells which.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         limit = self._timeout if timeout is None else timeout
-        with trio.move_on_after(limit) if limit != math.inf else trio.CancelScope():
-            while True:
-                entry = _last(self._entry)
-                if entry.confirmed_at is not None:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    after = max(0.0, entry.confirmed_at - self._entry.accepted_at)
-                    return Confirmation(after=after, late=entry.timed_out)
-                if entry.reason is not None:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    raise ConfirmationTimeout(entry.reason)
+        wait = trio.CancelScope(deadline=trio.current_time() + limit)
+        while True:
+            entry = _last(self._entry)
+            if entry.confirmed_at is not None:
+                after = max(0.0, entry.confirmed_at - self._entry.accepted_at)
+                return Confirmation(after=after, late=entry.timed_out)
+            if entry.reason is not None or wait.cancelled_caught:
+                raise ConfirmationTimeout(entry.state)
+            wait = trio.CancelScope(deadline=wait.deadline)
+            with wait:
                 await _resolved(entry)
-        raise ConfirmationTimeout(_last(self._entry).state)
 
 
 def _last(entry: Entry) -> Entry:

@@ -29,13 +29,14 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
     """Receives what is published to one user, gaps included, in order. Made by `Hub.subscribe`.
 
     A batch is confirmed when the next one is asked for: asking says that it was processed. It counts as one of the
-    user's sessions; what it did not confirm when it is closed stays pending for the user's next one.
+    user's sessions; what it did not confirm when it is closed stays pending for the user's next one. Who is slow is
+    waited for: critical events that nobody asks for make publishers to this user wait in the end.
     """
 
     def __init__(self, hub: Hub, user: str, start: Literal["retained", "pending", "now"]) -> None:
         self._hub = hub
         self._wire = _Wire()
-        attachment = hub.attach(Identity(user), Ask(start=start), self._wire)
+        attachment = hub.attach(Identity(user), Ask(start=start), self._wire, in_process=True)
         if isinstance(attachment, Refused):
             raise LocalError(f"no session for {user!r}: {attachment.reason}")
         self._attachment: Attachment = attachment

@@ -46,7 +46,7 @@ class Deadlines:
 
 
 async def cleanup(hub: Hub) -> None:
-    """Every `cleanup_interval` seconds: end expired sessions, let go what has passed its time, forget empty mailboxes."""
+    """Each `cleanup_interval`: end expired sessions, let go what has passed its time, forget idle mailboxes."""
     while True:
         await trio.sleep(hub.config.cleanup_interval)
         try:
@@ -65,10 +65,10 @@ async def _clean(hub: Hub) -> None:
             continue
         box.sweep(now)
         idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
-        if idle and not box.entries and not box.sessions and box.user not in hub.waiting:
+        if idle and not box.entries and not box.sessions and not hub.room.line(box.user):
             hub.buffer.close(box)
         if count % SWEEP_TURN == 0:
-            hub.react(room=True)
+            hub.react()
             await trio.lowlevel.checkpoint()
             now = hub.clock()
-    hub.react(room=True)
+    hub.react()

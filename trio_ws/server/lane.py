@@ -65,6 +65,7 @@ class FrameScanner:
         "_fragmented",
         "_fragments",
         "_header",
+        "_lane_bytes",
         "_max_fragments",
         "_max_message_bytes",
         "_message_bytes",
@@ -79,6 +80,7 @@ class FrameScanner:
     def __init__(self, *, max_message_bytes: int, max_fragments: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
+        self._lane_bytes = min(MAX_LANE_PAYLOAD, max_message_bytes)
         self.lane: Callable[[bytes], None] | None = None
         self.passed = 0
         self.handled = 0
@@ -110,7 +112,7 @@ class FrameScanner:
                 at += step
                 continue
             if data[at] == _FINAL_TEXT and self.lane is not None and self._is_free():
-                payload, after = _small_frame(data, at)
+                payload, after = _small_frame(data, at, self._lane_bytes)
                 if payload is not None:
                     if start < at:
                         passing.append(data[start:at])
@@ -175,7 +177,7 @@ class FrameScanner:
             self.violation = Violation(TOO_BIG.code, f"a message has over {self._max_fragments} fragments")
 
 
-def _small_frame(data: bytes, at: int) -> tuple[bytes | None, int]:
+def _small_frame(data: bytes, at: int, limit: int) -> tuple[bytes | None, int]:
     """The unmasked payload of the text frame at `at`, and where the next frame begins.
 
     None where it is not all there, too large for the lane, not as a client must send it, or no UTF-8.
@@ -190,8 +192,10 @@ def _small_frame(data: bytes, at: int) -> tuple[bytes | None, int]:
             return None, at
         length = data[at + 2] << 8 | data[at + 3]
         begin += 2
-        if not 125 < length <= MAX_LANE_PAYLOAD:
+        if length < 126:
             return None, at
+    if length > limit:
+        return None, at
     after = begin + length
     if length < 0 or after > end:
         return None, at

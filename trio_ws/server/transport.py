@@ -155,6 +155,9 @@ class Transport:
         try:
             message = await self._connection.get_message()
         except ConnectionClosed:
+            if self.ended is None:
+                # The reader is about to end, and knows why.
+                await self._read_to_end.wait()
             raise self._broken() from None
         self._delivered += 1
         if isinstance(message, bytes):
@@ -194,7 +197,8 @@ class Transport:
           reason: words for the client, cut to 123 bytes of UTF-8.
 
         All of it takes `CLOSE_TIMEOUT` at most; then the connection is cut. It is shielded from cancellation,
-        and idempotent: the first call counts, and later ones wait for it.
+        and idempotent: the first call counts, and later ones wait for it. What ended the WebSocket before it
+        counts too: after an exception in the lane the close frame says 4500, whatever `code` is.
         """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
             if self._closing:
@@ -223,15 +227,16 @@ class Transport:
         """The orderly part of `close`; its caller sets the deadline."""
         if self._gone.is_set() or self._connection is None:
             return
-        peer_knows = self.ended is not None and self.ended.by != "us"
         self._end(Ending(code, reason, "us"))
+        ending = self.ended
+        assert ending is not None
         try:
             self._connection.forget_messages()
-            self._connection.say_close(code, reason)
+            self._connection.say_close(ending.code, ending.reason)
             await self._guarded.flush()
             # The peer's answer, an end of the stream, or the end of a reader that had to stop.
             await self._read_to_end.wait()
-            if not peer_knows and not self._connection.peer_closed:
+            if ending.by == "us" and not self._connection.peer_closed:
                 await self._guarded.drain_input()
         except (ConnectionClosed, trio.BrokenResourceError):
             pass

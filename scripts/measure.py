@@ -1,0 +1,285 @@
+"""Measures a real server process on the loopback: recovery from cuts, latency, and how large the rooms are.
+
+    scripts/measure recovery [--cuts 200] [--users 20]   cut to last missed event processed: reset and half-open
+    scripts/measure latency [--users 5] [--rate 5] [--seconds 20]   publish to processed
+    scripts/measure rooms                                 lines of code in each folder of the package
+
+Clients are the package's own; they reach the server through a proxy of this script, which cuts them: `reset` sends
+RST in both directions, `half-open` lets the connection stand and carries nothing any more. Publishers use HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import trio
+
+import trio_ws
+
+ROOT = Path(__file__).resolve().parent.parent
+STABLE = 5.5  # seconds that a connection must last until its next cut is a first one again
+
+
+@contextmanager
+def server() -> Iterator[tuple[str, str]]:
+    """A server process of our own; gives its WebSocket and its admin address."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")}
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "trio_ws", "serve", "--insecure", "--port", "0", "--admin-port", "0"),
+            *("--store", "memory", "--max-events", "20000"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert process.stderr is not None
+        found: dict[str, str] = {}
+        while len(found) < 2:
+            line = process.stderr.readline()
+            if not line:
+                raise SystemExit(f"the server did not start; exit status {process.wait()}")
+            for kind, start in (("ws", "listening on "), ("http", "admin on ")):
+                if line.startswith(start):
+                    found[kind] = line.removeprefix(start).strip()
+        yield found["ws"], found["http"]
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+class Proxy:
+    """Carries one user's connections to the server, and cuts them."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._server = port
+        self._open: list[tuple[trio.SocketStream, trio.SocketStream]] = []
+        self._dead: set[int] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Carry connections while the block runs; gives the address to connect to."""
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(trio.serve_tcp, self._carry, 0)
+            port = next(x.socket.getsockname()[1] for x in listeners if x.socket.family == socket.AF_INET)
+            yield f"ws://127.0.0.1:{port}/ws"
+            nursery.cancel_scope.cancel()
+
+    async def _carry(self, client: trio.SocketStream) -> None:
+        upstream = await trio.open_tcp_stream("127.0.0.1", self._server)
+        pair = (client, upstream)
+        self._open.append(pair)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._copy, client, upstream, pair, nursery)
+                nursery.start_soon(self._copy, upstream, client, pair, nursery)
+        finally:
+            self._open.remove(pair)
+            for stream in pair:
+                await trio.aclose_forcefully(stream)
+
+    async def _copy(
+        self,
+        source: trio.SocketStream,
+        target: trio.SocketStream,
+        pair: tuple[trio.SocketStream, trio.SocketStream],
+        nursery: trio.Nursery,
+    ) -> None:
+        try:
+            async for data in source:
+                if id(pair) not in self._dead:
+                    await target.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        nursery.cancel_scope.cancel()
+
+    def reset(self) -> None:
+        """Cut with RST, both ways."""
+        for pair in self._open:
+            for stream in pair:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                stream.socket.close()
+
+    def half_open(self) -> None:
+        """Cut without a word: what is open now stands, and carries nothing any more."""
+        self._dead.update(id(pair) for pair in self._open)
+
+
+class Watcher:
+    """One user's client, and what it saw when."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.seen: list[tuple[float, float, int]] = []  # processed at, accepted at, seq
+        self.gaps = 0
+        self.caught_up = trio.Event()
+
+    def on_state(self, state: object) -> None:
+        if getattr(state, "name", "") == "live":
+            self.caught_up.set()
+
+    async def watch(self, url: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio_ws.connect(url, user=self.user, on_state=self.on_state) as client:
+            task_status.started()
+            async for event in client:
+                self.seen.append((time.time(), event.ts, event.seq))
+                self.gaps = client.statistics().gaps
+
+
+async def publish(http: str, users: list[str], rate: float, kind: str) -> None:
+    """Publish `rate` events a second to each user until cancelled."""
+    async with httpx.AsyncClient(base_url=http, timeout=30) as client:
+        count = 0
+        while True:
+            lines = "".join(
+                json.dumps({"user": u, "type": kind, "payload": {"n": count}}) + "\n" for u in users
+            )
+            answer = await client.post("/v1/events", content=lines)
+            answer.raise_for_status()
+            assert '"error"' not in answer.text, answer.text
+            count += 1
+            await trio.sleep(1 / rate)
+
+
+async def measure_recovery(how: str, cuts: int, users: int) -> list[float]:
+    """The times from a cut to the last missed event processed, of `cuts` cuts spread over `users` users."""
+    took: list[float] = []
+    with server() as (ws, http):
+        port = int(ws.split(":")[2].split("/")[0])
+        names = [f"user-{n}" for n in range(users)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish, http, names, 10, "tool_completed")
+
+            async def one(name: str, times: int) -> None:
+                proxy, watcher = Proxy(port), Watcher(name)
+                async with proxy.running() as url, trio.open_nursery() as inner:
+                    await inner.start(watcher.watch, url)
+                    for _ in range(times):
+                        await trio.sleep(STABLE)
+                        watcher.caught_up = trio.Event()
+                        cut_at = time.time()
+                        getattr(proxy, how)()
+                        with trio.fail_after(30):
+                            await watcher.caught_up.wait()
+                        live_at = time.time()
+                        await trio.sleep(0.5)
+                        missed = [at for at, ts, _ in watcher.seen if cut_at <= ts <= live_at]
+                        took.append(max(missed) - cut_at)
+                        print(f"\r{how}: {len(took)}/{cuts}", end="", file=sys.stderr)
+                    seqs = [seq for _, _, seq in watcher.seen]
+                    assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), "an event was lost or doubled"
+                    assert watcher.gaps == 0
+                    inner.cancel_scope.cancel()
+
+            async with trio.open_nursery() as workers:
+                for n, name in enumerate(names):
+                    workers.start_soon(one, name, cuts // users + (n < cuts % users))
+            nursery.cancel_scope.cancel()
+    print(file=sys.stderr)
+    return took
+
+
+async def measure_latency(users: int, rate: float, seconds: float) -> tuple[list[float], list[float]]:
+    """Times from acceptance to processing in the client, and of the whole publish over HTTP with `?wait=confirmed`."""
+    names = [f"user-{n}" for n in range(users)]
+    watchers = [Watcher(name) for name in names]
+    rounds: list[float] = []
+    with server() as (ws, http):
+        async with httpx.AsyncClient(base_url=http, timeout=30) as client, trio.open_nursery() as nursery:
+            for watcher in watchers:
+                await nursery.start(watcher.watch, ws)
+            for watcher in watchers:
+                await watcher.caught_up.wait()
+
+            async def post(user: str) -> None:
+                for _ in range(int(rate * seconds)):
+                    began = time.perf_counter()
+                    answer = await client.post(
+                        f"/v1/users/{user}/events?wait=confirmed",
+                        json={"type": "tool_executing", "payload": {"n": 1}},
+                    )
+                    answer.raise_for_status()
+                    rounds.append(time.perf_counter() - began)
+                    await trio.sleep(1 / rate)
+
+            async with trio.open_nursery() as posting:
+                for name in names:
+                    posting.start_soon(post, name)
+                    await trio.sleep(1 / rate / users)
+            nursery.cancel_scope.cancel()
+    return [at - ts for watcher in watchers for at, ts, _ in watcher.seen], rounds
+
+
+def show(name: str, values: list[float]) -> None:
+    """One line: how many, and percentiles in milliseconds."""
+    ordered = sorted(values)
+    at = {
+        share: ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] * 1e3
+        for share in (0.95, 0.99)
+    }
+    print(
+        f"{name}: n={len(values)} median={statistics.median(ordered) * 1e3:.1f} ms "
+        f"p95={at[0.95]:.1f} ms p99={at[0.99]:.1f} ms max={ordered[-1] * 1e3:.1f} ms"
+    )
+
+
+def rooms() -> None:
+    """Lines of Python (and of what is served to browsers) in each folder of the package."""
+    total: dict[str, tuple[int, int]] = {}
+    for path in sorted((ROOT / "trio_ws").rglob("*")):
+        if path.suffix in (".py", ".js", ".html", ".css", ".ts"):
+            room = path.parent.relative_to(ROOT).as_posix() + (
+                "/" if path.suffix == ".py" else f" *{path.suffix}"
+            )
+            files, lines = total.get(room, (0, 0))
+            total[room] = files + 1, lines + len(path.read_text().splitlines())
+    for room, (files, lines) in total.items():
+        print(f"{room:32} {files:3} files {lines:6} lines")
+    print(
+        f"{'in all':32} {sum(f for f, _ in total.values()):3} files {sum(n for _, n in total.values()):6} lines"
+    )
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    recovery = commands.add_parser("recovery")
+    recovery.add_argument("--cuts", type=int, default=200)
+    recovery.add_argument("--users", type=int, default=20)
+    latency = commands.add_parser("latency")
+    latency.add_argument("--users", type=int, default=5)
+    latency.add_argument("--rate", type=float, default=5)
+    latency.add_argument("--seconds", type=float, default=20)
+    commands.add_parser("rooms")
+    chosen = parser.parse_args()
+    if chosen.command == "recovery":
+        for how in ("reset", "half_open"):
+            show(f"recovery, {how}", trio.run(measure_recovery, how, chosen.cuts, chosen.users))
+    elif chosen.command == "latency":
+        processed, confirmed = trio.run(measure_latency, chosen.users, chosen.rate, chosen.seconds)
+        show("accepted to processed", processed)
+        show("HTTP publish to confirmed answer", confirmed)
+    else:
+        rooms()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The command as a whole: help, what is imported when, `config` and `status`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from trio_ws import __version__
+from trio_ws.cli import COMMANDS, cli
+from trio_ws.cli.options import HELP
+from trio_ws.settings import FIELDS
+
+from .fake_admin import ROOT, FakeAdmin, environment, finish, start, trio_ws
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    code = (
+        "import sys; sys.argv = ['trio-ws', '--help']\n"
+        "from trio_ws.__main__ import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'httpx', 'rich', 'structlog', 'typed_settings', 'starlette'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert out.splitlines()[-1] == "[]"
+    for name, text in COMMANDS.items():
+        assert f"  {name} " in out
+        assert text in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert f"trio-ws {name}" in result.output or f"cli {name}" in result.output
+
+
+def test_every_setting_has_a_flag_with_help() -> None:
+    assert set(HELP) == set(FIELDS)
+    output = CliRunner().invoke(cli, ["serve", "--help"], terminal_width=200).output
+    for name in HELP:
+        assert name == "allowed_origins" or "--" + name.replace("_", "-") in output
+    assert "--allowed-origin ORIGIN" in output
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == f"trio-ws {__version__}\n"
+
+
+def test_an_unknown_command_exits_2() -> None:
+    assert CliRunner().invoke(cli, ["fly"]).exit_code == 2
+
+
+def test_without_the_extra_one_line_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['click'] = None; sys.argv = ['trio-ws', 'serve']\n"
+        "from trio_ws.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "trio-ws: the command line needs click, which the server extra brings: pip install 'trio-ws[server]'\n"
+    )
+
+
+def test_a_part_of_the_extra_that_is_missing() -> None:
+    code = (
+        "import sys; sys.modules['httpx'] = None; sys.argv = ['trio-ws', 'publish', 'ada', 'token']\n"
+        "from trio_ws.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "trio-ws: publish needs httpx, which the server extra brings: pip install 'trio-ws[server]'\n"
+    )
+
+
+def test_config_shows_values_and_origins(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("max_events = 300\n")
+    runner = CliRunner(env={"TRIO_WS_API_KEY": "hunter2", "TRIO_WS_CONFIG": str(file)})
+    arguments = ["config", "--preset", "development", "--insecure", "--allowed-origin", "https://a.example"]
+    result = runner.invoke(cli, arguments)
+    assert result.exit_code == 0
+    rows = {
+        line.split()[0]: line.split(None, 1)[1].split() for line in result.output.splitlines() if line.strip()
+    }
+    assert set(rows) == {"setting", *FIELDS}
+    assert rows["max_events"] == ["300", "file", str(file)]
+    assert rows["max_connections"] == ["50", "preset", "development"]
+    assert rows["api_key"] == ["********", "environment", "TRIO_WS_API_KEY"]
+    assert rows["insecure"] == ["1", "flag", "--insecure"]
+    assert rows["allowed_origins"] == ["https://a.example", "flag", "--allowed-origin"]
+    assert rows["port"] == ["8765", "default"]
+
+    value = json.loads(runner.invoke(cli, [*arguments, "--json"]).output)
+    assert value["max_events"] == {"value": 300, "from": f"file {file}"}
+    assert value["api_key"]["value"] == "********"
+    assert set(value) == set(FIELDS)
+
+
+@pytest.mark.parametrize("command", ["config", "serve"])
+@pytest.mark.parametrize(
+    ("arguments", "env", "told"),
+    [
+        (
+            ["--port", "http"],
+            {},
+            "port must be a whole number from 0 to 65535, not 'http' (from flag --port)",
+        ),
+        ([], {"TRIO_WS_PROT": "1"}, "unknown environment variable TRIO_WS_PROT; did you mean TRIO_WS_PORT?"),
+        (["--config", "/no/such"], {}, "the configuration file /no/such: No such file or directory"),
+        (["--insecure", "--host", "0.0.0.0"], {}, None),
+        (["--store", "sqlite:x"], {}, "store sqlite is not in this version; use memory (from flag --store)"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_2(
+    command: str, arguments: list[str], env: dict[str, str], told: str | None
+) -> None:
+    result = CliRunner(env=env).invoke(cli, [command, *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("trio-ws: ")
+    assert result.stderr.count("\n") == 1
+    assert told is None or result.stderr == f"trio-ws: {told}\n"
+
+
+STATS = {
+    "connections": {"current": 2, "total": 1234567},
+    "delivery": {"confirmation_rate": 0.98765432, "confirmation_p50": None},
+    "alerts": [{"name": "recovery", "value": 4.5}, {"name": "response"}],
+    "draining": False,
+}
+
+
+def test_status_as_tables(admin: FakeAdmin) -> None:
+    admin.figures = STATS
+    result = CliRunner().invoke(cli, ["status", "--url", admin.url])
+    assert result.exit_code == 0
+    words = result.output.split()
+    for word in ("connections", "1234567", "0.9877", "-", "recovery", "4.5", "no"):
+        assert word in words
+    assert admin.requests[0][1] == "/v1/stats"
+
+
+def test_status_as_json_and_of_a_user(admin: FakeAdmin) -> None:
+    admin.figures = STATS
+    result = CliRunner().invoke(cli, ["status", "a b", "--json", "--url", admin.url, "--api-key", "k"])
+    assert json.loads(result.output) == STATS
+    assert admin.requests[0][1] == "/v1/users/a%20b"
+    assert admin.requests[0][2]["authorization"] == "Bearer k"
+
+
+def test_status_of_nobody(admin: FakeAdmin) -> None:
+    admin.status = 404
+    admin.figures = {"error": {"code": "not_found", "message": "no such user"}}
+    result = CliRunner().invoke(cli, ["status", "bob", "--url", admin.url])
+    assert (result.exit_code, result.stderr) == (1, "trio-ws: no such user (not_found)\n")
+
+
+def test_status_without_a_server(admin: FakeAdmin) -> None:
+    admin.stop()
+    result = CliRunner().invoke(cli, ["status", "--url", admin.url])
+    assert result.exit_code == 1
+    assert result.stderr == f"trio-ws: no server answers at {admin.url}: connection refused\n"
+
+
+def test_status_of_another_kind_of_server(admin: FakeAdmin) -> None:
+    admin.figures = ["not", "ours"]  # type: ignore[assignment]
+    result = CliRunner().invoke(cli, ["status", "--url", admin.url])
+    assert result.exit_code == 1
+    assert result.stderr == f"trio-ws: {admin.url} does not answer as a trio-ws server\n"
+
+
+def test_watching_until_ctrl_c(admin: FakeAdmin) -> None:
+    admin.figures = STATS
+    process = start("status", "--watch", "--json", "--url", admin.url)
+    assert process.stdout is not None
+    for _ in range(2):
+        assert json.loads(process.stdout.readline()) == STATS
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, err) == (130, "")
+
+
+def test_watching_outlives_the_server(admin: FakeAdmin) -> None:
+    admin.figures = STATS
+    process = start("status", "--watch", "--url", admin.url, env=environment(TERM="dumb"))
+    admin.wait_for(lambda: admin.requests)
+    admin.stop()
+    admin.start()
+    before = len(admin.requests)
+    admin.wait_for(lambda: len(admin.requests) > before)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    assert trio_ws("--version")[1].decode() == f"trio-ws {__version__}\n"

@@ -1,0 +1,161 @@
+"""The admin API as an ASGI app: which call is answered by what, and how everything that goes wrong is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..core import closing
+from ..hub import Attachment, Hub
+from .answers import ApiError, answer, internal_error, retry_after
+from .auth import Guard
+from .batch import publish_batch
+from .events import Events
+from .openapi import description
+from .requests import name_in_path
+
+logger = logging.getLogger(__name__)
+
+_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(
+    hub: Hub,
+    *,
+    api_key: str | None = None,
+    extra_routes: Sequence[BaseRoute] = (),
+    pages: Sequence[BaseRoute] = (),
+) -> ASGIApp:
+    """The admin API of `hub`. Raises nothing while it runs: a bug is logged, and answered with a 500.
+
+    Paths are matched as they are on the wire, percent-encoded: a user's name may hold a slash.
+
+    Args:
+      hub: what it publishes to and tells of.
+      api_key: what callers have to know; None for none.
+      extra_routes: further calls, which need the key as well.
+      pages: what loads without a key: pages, static files.
+    """
+    events = Events(hub)
+    calls = Calls(hub)
+    open_routes = [
+        Route("/healthz", calls.alive),
+        Route("/readyz", calls.ready),
+        *pages,
+    ]
+    app = Starlette(
+        routes=[
+            Route("/v1/users/{user}/events", events.publish, methods=["POST"]),
+            Route("/v1/events", partial(publish_batch, events), methods=["POST"]),
+            Route("/v1/users/{user}", calls.user),
+            Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
+            Route("/v1/stats", calls.stats),
+            Route("/openapi.json", calls.openapi),
+            *extra_routes,
+            *open_routes,
+        ],
+        exception_handlers={
+            ApiError: _tell_api_error,
+            HTTPException: _tell_http_exception,
+            ClientDisconnect: _tell_nobody,
+            Exception: _tell_failure,
+        },
+    )
+    app.router.redirect_slashes = False
+    return Shell(Guard(app, api_key=api_key, open_routes=open_routes))
+
+
+class Shell:
+    """The outermost layer: HTTP only, paths as they came, and no exception beyond it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": closing.NORMAL.code})
+            return
+        scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            # It was answered, as far as that was still possible.
+            logger.exception("a call of the admin API failed", extra={"method": scope["method"]})
+
+
+class Calls:
+    """The calls that tell of the hub and its users."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def alive(self, request: Request) -> Response:
+        """The process answers."""
+        return answer({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        """It accepts events and connections."""
+        hub = self._hub
+        if hub.draining or hub.closed:
+            raise ApiError(503, "draining", "the server is going away", retry_after=retry_after(hub))
+        return answer({"status": "ready"})
+
+    async def stats(self, request: Request) -> Response:
+        """Every figure."""
+        return answer(self._hub.stats())
+
+    async def user(self, request: Request) -> Response:
+        """Sessions, connections, buffer and lag of one user."""
+        user = name_in_path(request, "user")
+        found = self._hub.describe(user)
+        if found is None:
+            raise ApiError(404, "unknown_user", "nothing is known of this user")
+        return answer(found)
+
+    async def end_session(self, request: Request) -> Response:
+        """End a session for good; its connection is closed with 4403."""
+        hub = self._hub
+        box = hub.buffer.mailboxes.get(name_in_path(request, "user"))
+        session = None if box is None else box.sessions.get(name_in_path(request, "session"))
+        if session is None:
+            raise ApiError(404, "unknown_session", "this user has no such session")
+        attachment: Attachment | None = session.link
+        hub.end(session)
+        if attachment is not None:
+            attachment.displaced(closing.FORBIDDEN, "ended by the operator")
+        return Response(status_code=204)
+
+    async def openapi(self, request: Request) -> Response:
+        """What there is to call."""
+        return answer(description())
+
+
+async def _tell_api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _tell_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = ApiError(error.status_code, _CODES.get(error.status_code, "error"), error.detail.lower())
+    response = told.response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _tell_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)
+
+
+async def _tell_failure(_: Request, __: Exception) -> Response:
+    return internal_error().response()

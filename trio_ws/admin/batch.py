@@ -1,0 +1,153 @@
+"""A batch of JSON lines, answered line by line while it comes in: memory is bounded however long it is.
+
+Lines are published as they arrive, and answered in their order, as fast as the client reads. A client that sends
+all before it reads anything is read on, until `MAX_PENDING` bytes of answers wait here besides what the sockets
+hold; one that goes on without ever reading is cut off by the connection's write deadline.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from ..config import KIB, MIB
+from .answers import ApiError
+from .events import Events, Turn
+from .requests import declared_length, too_large
+
+MAX_BATCH: Final = 16 * MIB
+MAX_PENDING: Final = 8 * MIB
+IDLE_TIMEOUT: Final = 30.0
+"""Seconds within which something of the rest comes."""
+
+BATCH_TIMEOUT: Final = 300.0
+"""Seconds within which all of it comes."""
+
+_PIECE: Final = 64 * KIB
+_encode = msgspec.json.encode
+
+
+async def publish_batch(events: Events, request: Request) -> BatchAnswer:
+    """The call: ``POST /v1/events``.
+
+    Raises:
+      ApiError: 413, if the head declares more than `MAX_BATCH` bytes.
+    """
+    if declared_length(request) > MAX_BATCH:
+        raise too_large(MAX_BATCH)
+    return BatchAnswer(events)
+
+
+class BatchAnswer:
+    """The answer to a batch: an ASGI app that reads, publishes and answers."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._done = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._answer, send)
+            await self._publish(receive)
+            self._done = True
+            self._changed.unpark_all()
+
+    async def _publish(self, receive: Receive) -> None:
+        """Publish the lines as they come, until the last one, the client's end, or a limit."""
+        lines = Lines(self._events.max_body)
+        end = trio.current_time() + BATCH_TIMEOUT
+        size, turn = 0, Turn()
+        while True:
+            message: Any = None
+            with trio.CancelScope(deadline=min(end, trio.current_time() + IDLE_TIMEOUT)):
+                message = await receive()
+            if message is None:
+                self._put(ApiError(408, "request_timeout", "the rest of the batch did not come in time"))
+                return
+            if message["type"] == "http.disconnect":
+                return
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > MAX_BATCH:
+                self._put(too_large(MAX_BATCH))
+                return
+            for line in lines.feed(chunk, last=not more):
+                if line is None:
+                    self._put(too_large(self._events.max_body))
+                elif line.strip():
+                    self._put(await self._events.publish_line(line))
+                    await turn.spend(len(line))
+                while self._pending_bytes > MAX_PENDING:
+                    await self._changed.park()
+            if not more:
+                return
+
+    def _put(self, answer: dict[str, Any] | ApiError) -> None:
+        body = answer.body(status=answer.status) if isinstance(answer, ApiError) else answer
+        line = _encode(body) + b"\n"
+        self._pending.append(line)
+        self._pending_bytes += len(line)
+        self._changed.unpark_all()
+
+    async def _answer(self, send: Send) -> None:
+        """Send the answers that wait, until there are no more to come."""
+        while self._pending or not self._done:
+            if not self._pending:
+                await self._changed.park()
+                continue
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._changed.unpark_all()
+            for start in range(0, len(data), _PIECE):
+                piece = data[start : start + _PIECE]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Lines:
+    """Cuts a stream of bytes into lines of at most `limit` bytes; of a longer one only the fact is kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes, *, last: bool = False) -> list[bytes | None]:
+        """The lines that `data` completes, without their ends; None for one that was too long.
+
+        Args:
+          last: nothing follows; the last line needs no end.
+        """
+        found: list[bytes | None] = []
+        *ended, rest = data.split(b"\n")
+        for part in ended:
+            self._add(part, found)
+            if not self._skipping:
+                found.append(bytes(self._rest))
+            self._rest.clear()
+            self._skipping = False
+        self._add(rest, found)
+        if last and not self._skipping and self._rest:
+            found.append(bytes(self._rest))
+            self._rest.clear()
+        return found
+
+    def _add(self, part: bytes, found: list[bytes | None]) -> None:
+        if self._skipping:
+            return
+        if len(self._rest) + len(part) > self._limit:
+            self._rest.clear()
+            self._skipping = True
+            found.append(None)
+        else:
+            self._rest += part

@@ -1,0 +1,184 @@
+"""Publishing over HTTP: one event a call, or a batch of JSON lines that is answered while it still comes in.
+
+A call never waits for room in the buffer: it is told to come back (503, ``retry_after``). What waits is the
+client, which has the event and its id, not a connection here. Repeating a call with the same `id` publishes once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import trio
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..config import KIB
+from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed, InvalidEvent
+from ..event import Priority
+from ..hub import Hub, Receipt
+from .answers import ApiError, answer, internal_error, quoted, retry_after
+from .requests import decode, name_in_path, read_body, wait_for_confirmation
+
+logger = logging.getLogger(__name__)
+
+SLACK: Final = 16 * KIB
+"""Bytes that a body may have beyond four times `max_event_bytes`; JSON may write a byte of text as several."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=128, description="No control characters.")]
+_PRIORITIES: Final = {p.name.lower(): p for p in Priority}
+
+
+class EventBody(msgspec.Struct, forbid_unknown_fields=True):
+    """An event, as `trio_ws.Draft` has it; the payload stays the JSON that it is."""
+
+    type: Name
+    payload: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    id: Name | None = None
+    priority: Literal["low", "normal", "high", "critical"] | None = None
+    key: Name | None = None
+    merge: Literal["append"] | None = None
+    ttl: Annotated[float, Meta(gt=0, description="Seconds.")] | None = None
+    confirm: bool = False
+
+
+class EventLine(EventBody, forbid_unknown_fields=True):
+    """A line of a batch: an event and whom it is for, as `user` or as `users`."""
+
+    user: Name | None = None
+    users: list[Name] | Literal["*"] | None = None
+
+
+_body_decoder = msgspec.json.Decoder(EventBody)
+_line_decoder = msgspec.json.Decoder(EventLine)
+
+
+class Events:
+    """Publishes to `hub` what calls and lines ask for."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.max_body = 4 * hub.config.max_event_bytes + SLACK
+
+    async def publish(self, request: Request) -> Response:
+        """One event to one user: 202, or with ``?wait=confirmed`` 200 when a client has processed it, else 504."""
+        user = name_in_path(request, "user")
+        timeout = wait_for_confirmation(request)
+        body = decode(_body_decoder, await read_body(request, self.max_body))
+        receipt = self._publish(user, body)
+        if timeout is None:
+            return answer(accepted(receipt), 202)
+        try:
+            confirmation = await receipt.confirmed(timeout)
+        except ConfirmationTimeout as error:
+            raise ApiError(
+                504,
+                "confirmation_timeout",
+                str(error),
+                state=error.state,
+                id=receipt.id,
+                seq=receipt.seq,
+                epoch=receipt.epoch,
+            ) from None
+        return answer({**accepted(receipt), "confirmed_after": confirmation.after})
+
+    async def publish_line(self, line: bytes) -> dict[str, Any]:
+        """The answer to one line of a batch; the exception is an answer, too. A checkpoint where it is for many.
+
+        Cancelled, some of its users may have the event.
+        """
+        try:
+            body = decode(_line_decoder, line)
+            if (body.user is None) == (body.users is None):
+                raise ApiError(422, "invalid", "either user or users must be given", field="user")
+            if body.user is not None:
+                return accepted(self._publish(body.user, body))
+            return await self._publish_to_many(body)
+        except ApiError as error:
+            return error.body(status=error.status)
+        except Exception:
+            logger.exception("a line of a batch failed")
+            return internal_error().body(status=500)
+
+    async def _publish_to_many(self, body: EventLine) -> dict[str, Any]:
+        everyone = body.users == "*"
+        users = list(self._hub.buffer.mailboxes) if everyone else list(dict.fromkeys(body.users or ()))
+        if not users and not everyone:
+            raise ApiError(422, "invalid", "users must name at least one", field="users")
+        # One id for all: a line that is sent again reaches those who were left out, and nobody twice.
+        body.id = body.id or secrets.token_urlsafe(18)
+        turn = Turn()
+        results: list[dict[str, Any]] = []
+        refused = 0
+        for user in users:
+            try:
+                result = accepted(self._publish(user, body))
+            except ApiError as error:
+                if error.retry_after is None and error.field != "user":
+                    raise  # it is wrong for each of them
+                refused += 1
+                result = error.body(status=error.status)
+            if not everyone:
+                results.append({"user": user, **result})
+            await turn.spend(len(body.payload))
+        if not everyone:
+            return {"id": body.id, "results": results}
+        return {"id": body.id, "users": len(users), "accepted": len(users) - refused, "refused": refused}
+
+    def _publish(self, user: str, body: EventBody) -> Receipt:
+        hub = self._hub
+        try:
+            return hub.publish_nowait(
+                user,
+                body.type,
+                bytes(body.payload),
+                id=body.id,
+                priority=None if body.priority is None else _PRIORITIES[body.priority],
+                key=body.key,
+                merge=body.merge,
+                ttl=body.ttl,
+                confirm=body.confirm,
+            )
+        except EventTooLarge as error:
+            raise ApiError(413, "event_too_large", str(error), field=error.field) from None
+        except InvalidEvent as error:
+            raise ApiError(422, "invalid", quoted(str(error)), field=error.field) from None
+        except trio.WouldBlock:
+            raise ApiError(
+                503,
+                "buffer_full",
+                "the buffer is full of events that must not be dropped",
+                retry_after=retry_after(hub),
+            ) from None
+        except HubClosed:
+            raise ApiError(
+                503, "draining", "the server is going away", retry_after=retry_after(hub)
+            ) from None
+
+
+class Turn:
+    """Lets other tasks run after so much publishing."""
+
+    def __init__(self) -> None:
+        self._left = 32
+
+    async def spend(self, size: int) -> None:
+        """Account for one event of `size` bytes; a checkpoint every 32 small ones, or quarter of a megabyte."""
+        self._left -= 1 + size // (8 * KIB)
+        if self._left <= 0:
+            self._left = 32
+            await trio.lowlevel.checkpoint()
+
+
+def accepted(receipt: Receipt) -> dict[str, Any]:
+    """What a publisher is told of an event that was accepted."""
+    return {
+        "id": receipt.id,
+        "seq": receipt.seq,
+        "epoch": receipt.epoch,
+        "state": receipt.state,
+        "duplicate": receipt.duplicate,
+    }

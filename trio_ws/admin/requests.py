@@ -1,0 +1,119 @@
+"""What callers send, read within bounds: names in paths, bodies, the query."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import trio
+from starlette.requests import ClientDisconnect, Request
+
+from ..errors import InvalidEvent
+from ..hub.intake import check_name
+from .answers import ApiError, quoted
+
+T = TypeVar("T")
+
+BODY_TIMEOUT: Final = 10.0
+"""Seconds within which the body of a single call is there."""
+
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+_AT_FIELD = re.compile(r" - at `\$\.(\w+)")
+_NAMED_FIELD = re.compile(r"field `(.*)`", re.DOTALL)
+
+
+def name_in_path(request: Request, field: str) -> str:
+    """A name that the path holds percent-encoded.
+
+    Raises:
+      ApiError: 422, for what is no name.
+    """
+    try:
+        name = unquote_to_bytes(request.path_params[field]).decode()
+        check_name(name, field)
+    except UnicodeDecodeError:
+        raise ApiError(422, "invalid", f"{field} must be UTF-8, percent-encoded", field=field) from None
+    except InvalidEvent as error:
+        raise ApiError(422, "invalid", str(error), field=field) from None
+    return name
+
+
+async def read_body(request: Request, limit: int) -> bytearray:
+    """The whole body, at most `limit` bytes, within `BODY_TIMEOUT`. A checkpoint; cancelled, what came is lost.
+
+    Raises:
+      ApiError: 413 if it is larger, 408 if it takes longer.
+      ClientDisconnect: the client went away first.
+    """
+    if declared_length(request) > limit:
+        raise too_large(limit)
+    body = bytearray()
+    with trio.move_on_after(BODY_TIMEOUT):
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise too_large(limit)
+            if not message.get("more_body", False):
+                return body
+    raise ApiError(408, "request_timeout", f"the body did not come within {BODY_TIMEOUT:g} s")
+
+
+def declared_length(request: Request) -> int:
+    """What the head says of the body's size; 0 where it says nothing."""
+    return int(request.headers.get("content-length", 0))
+
+
+def too_large(limit: int) -> ApiError:
+    """The refusal of a body, or a line of one, over `limit` bytes."""
+    return ApiError(413, "too_large", f"larger than {limit} bytes")
+
+
+def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
+    """The JSON `data` as what `decoder` is for, strictly: unknown keys and wrong types are mistakes.
+
+    Raises:
+      ApiError: 400 for what is not JSON, 422 for what is other JSON.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        field = _field_of(str(error))
+        raise ApiError(422, "invalid", quoted(str(error)), field=field and quoted(field)) from None
+    except RecursionError:
+        raise ApiError(400, "not_json", "nested too deeply") from None
+    except ValueError as error:  # msgspec's DecodeError is one, and what is not UTF-8
+        raise ApiError(400, "not_json", f"not JSON: {quoted(str(error))}") from None
+
+
+def _field_of(message: str) -> str | None:
+    """The top-level field that a message of msgspec's is about."""
+    found = _AT_FIELD.search(message) or _NAMED_FIELD.search(message)
+    return found[1] if found else None
+
+
+def wait_for_confirmation(request: Request) -> float | None:
+    """For how many seconds ``?wait=confirmed&timeout=…`` asks to wait, with 5 as the default; None if it does not.
+
+    Raises:
+      ApiError: 422 for another `wait`, a `timeout` that is not above 0 and at most 60, and parameters that there
+        are not: one that was mistyped should not pass for one that was left out.
+    """
+    query = request.query_params
+    for name in query:
+        if name not in ("wait", "timeout"):
+            raise ApiError(422, "invalid", "there is no such query parameter", field=quoted(name))
+    if query.get("wait", "confirmed") != "confirmed":
+        raise ApiError(422, "invalid", "wait can only be confirmed", field="wait")
+    given = query.get("timeout", "5")
+    timeout = float(given) if _PLAIN_NUMBER.fullmatch(given) else math.nan
+    if not 0 < timeout <= 60:
+        raise ApiError(
+            422, "invalid", "timeout must be a number of seconds above 0, at most 60", field="timeout"
+        )
+    return timeout if "wait" in query else None

@@ -1,0 +1,71 @@
+"""`serve_admin`: the admin API on a TCP port, each connection on its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+from starlette.routing import BaseRoute
+
+from ..hub import Hub
+from .app import create_app
+from .connection import Address, Connection, hypercorn_config
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 512
+"""How many connections are open at a time; one more is closed as it comes."""
+
+
+async def serve_admin(
+    hub: Hub,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8766,
+    api_key: str | None = None,
+    extra_routes: Sequence[BaseRoute] = (),
+    pages: Sequence[BaseRoute] = (),
+    task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the admin API until cancelled; for `nursery.start`.
+
+    It goes on while the hub drains: ``/readyz`` says so with a 503, and publishing is refused. Cancelled, it
+    closes all connections at once; a call whose answer is cut off so may have been done.
+
+    Args:
+      hub: what it publishes to and tells of.
+      host: an address or a name; a name may stand for several addresses.
+      port: 0 takes a free one.
+      api_key: what callers have to know; None leaves it open to who can reach it.
+      extra_routes, pages: see `create_app`.
+      task_status: told the addresses, as (host, port), once they are listened on.
+
+    Raises:
+      OSError: an address can't be had; before it has started.
+    """
+    app = create_app(hub, api_key=api_key, extra_routes=extra_routes, pages=pages)
+    config = hypercorn_config()
+    open_count = 0
+
+    async def handle(stream: trio.SocketStream) -> None:
+        nonlocal open_count
+        open_count += 1
+        try:
+            if open_count <= MAX_CONNECTIONS:
+                server, client = stream.socket.getsockname()[:2], stream.socket.getpeername()[:2]
+                await Connection(stream, app, config, server=server, client=client).run()
+        except* OSError:
+            pass  # it was gone before it was looked at
+        except* Exception:
+            logger.warning("an admin connection was dropped", exc_info=True)
+        finally:
+            open_count -= 1
+            stream.socket.close()
+
+    listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
+    addresses = [listener.socket.getsockname()[:2] for listener in listeners]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, handle, listeners)
+        task_status.started(addresses)
