@@ -83,11 +83,8 @@ def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _secret(value: Any) -> Any:
+    """A text whose repr is masked."""
     return SecretStr(value) if isinstance(value, str) else value
-
-
-def _masked(value: str | None) -> str:
-    return repr(value and MASK)
 
 
 @attrs.frozen(kw_only=True)
@@ -110,11 +107,11 @@ class Settings(Config):
     )
     insecure: int = attrs.field(default=0, validator=_whole(0, 2))
     jwt_secret: SecretStr | None = attrs.field(
-        default=None, converter=_secret, validator=_text, repr=_masked, metadata={"secret": True}
+        default=None, converter=_secret, validator=_text, metadata={"secret": True}
     )
     jwt_audience: str | None = attrs.field(default=None, validator=_text)
     api_key: SecretStr | None = attrs.field(
-        default=None, converter=_secret, validator=_text, repr=_masked, metadata={"secret": True}
+        default=None, converter=_secret, validator=_text, metadata={"secret": True}
     )
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_origins)
     log_format: Literal["console", "json"] = attrs.field(

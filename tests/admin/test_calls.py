@@ -10,6 +10,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from trio.testing import MockClock
 
 from trio_ws.admin import create_app
 from trio_ws.core.closing import CloseCode
@@ -58,6 +59,7 @@ async def test_health_tells_of_a_drain(open_api) -> None:
     async with open_api() as (hub, client):
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+        assert ready.headers["cache-control"] == "no-store"
         await hub.drain()
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "draining")
@@ -92,7 +94,7 @@ async def test_a_parked_session_is_ended_too(open_api) -> None:
         assert hub.pool.parked == 0
 
 
-async def test_a_session_of_another_user_is_not_ended(open_api) -> None:
+async def test_a_session_of_another_user_is_not_ended(open_api, autojump_clock: MockClock) -> None:
     async with open_api() as (hub, client):
         attachment = hub.attach(Identity("ada"), Ask(), Link())
         hub.publish_nowait("eve", "note")

@@ -135,6 +135,37 @@ async def test_an_idle_connection_is_closed(autojump_clock: MockClock) -> None:
         assert trio.current_time() == pytest.approx(2 * HEAD_TIMEOUT - 1)
 
 
+async def test_a_body_may_take_as_long_as_its_call_allows(autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        await stream.send_all(POST[:-2])
+        await trio.sleep(3 * HEAD_TIMEOUT)
+        await stream.send_all(POST[-2:])
+        await read(stream, b"/readhello")
+        await stream.send_eof()
+
+
+async def test_a_short_answer_is_one_write(autojump_clock: MockClock) -> None:
+    writes = 0
+
+    def pair():
+        ours, theirs = memory_stream_pair()
+        pump = theirs.send_stream.send_all_hook
+
+        async def count() -> None:
+            nonlocal writes
+            writes += 1
+            await pump()
+
+        theirs.send_stream.send_all_hook = count
+        return ours, theirs
+
+    async with connected(pair) as stream:
+        await stream.send_all(GET)
+        await read(stream, b"\r\n\r\n/")
+        await stream.send_eof()
+    assert writes == 1
+
+
 async def test_a_body_that_is_cut_off_is_told(autojump_clock: MockClock) -> None:
     async with connected() as stream:
         await stream.send_all(POST[:-2])
@@ -177,15 +208,13 @@ async def test_a_client_that_does_not_read_is_cut(autojump_clock: MockClock) -> 
 
 async def test_a_client_that_is_gone_ends_its_call(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(Connection(theirs, app, hypercorn_config()).run)
-        # What is sent ahead keeps the connection from being read, so that only a write can tell.
-        await ours.send_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
-        await read(ours, b"endless\r\n")
-        await ours.aclose()
-        with trio.fail_after(5):
-            while nursery.child_tasks:
-                await trio.sleep(0.1)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Connection(theirs, app, hypercorn_config()).run)
+            # What is sent ahead keeps the connection from being read, so that only a write can tell.
+            await ours.send_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+            await read(ours, b"endless\r\n")
+            await ours.aclose()
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def test_a_second_signal_ends_it_at_once(server: Server) -> None:
     read(tail)
     server.process.send_signal(signal.SIGTERM)
     server.wait_for_line("draining")
-    status, err = stop(server, signal.SIGINT)
-    assert status == 128 + signal.SIGINT
+    status, err = stop(server, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
     assert "Traceback" not in err
     end(tail)
 
@@ -121,6 +121,15 @@ def test_readiness_goes_first(server: Server) -> None:
     assert httpx.get(f"{server.admin}/readyz", trust_env=False).status_code == 503
     assert finish(server.process)[0] == 0
     end(tail)
+
+
+def test_clients_are_told_before_it_ends(server: Server) -> None:
+    tail = server.tail("ada", "--state")
+    assert tail.stderr is not None
+    assert any(line == b"trio-ws: live\n" for line in iter(tail.stderr.readline, b""))
+    server.process.send_signal(signal.SIGTERM)
+    assert tail.stderr.readline().startswith(b"trio-ws: offline: the server is going away; next try in ")
+    assert finish(server.process)[0] == 0
 
 
 @pytest.mark.parametrize("flag", ["port", "admin-port"])

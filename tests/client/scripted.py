@@ -54,9 +54,8 @@ def gap(first: int, last: int, reason: str = "evicted", **more: Any) -> dict[str
 class Peer:
     """The server's end of one connection."""
 
-    def __init__(self, stream: Pipe, at: float) -> None:
-        self.stream = stream
-        self.at = at
+    def __init__(self, stream: Pipe) -> None:
+        self.stream: Any = stream
         self.ws = WSConnection(ConnectionType.SERVER)
         self.request: Request | None = None
         self.pongs = 0
@@ -161,7 +160,8 @@ class Peer:
     async def close(self, code: int, reason: str = "") -> None:
         """The closing handshake, begun or answered, and EOF."""
         await self.stream.send_all(self.ws.send(CloseConnection(code=code, reason=reason)))
-        self.stream.send_stream.close()
+        if isinstance(self.stream, trio.StapledStream):
+            self.stream.send_stream.close()
 
     async def fail(self, code: int, **more: Any) -> None:
         """As a server ends a connection: the error frame, then the close."""
@@ -245,7 +245,7 @@ class Server:
             raise ConnectionRefusedError("nobody there")
         ours, theirs = memory_stream_pair()
         self.ends.append(ClientEnd(ours))
-        self._give.send_nowait(Peer(theirs, trio.current_time()))
+        self._give.send_nowait(Peer(theirs))
         return self.ends[-1]
 
     @asynccontextmanager

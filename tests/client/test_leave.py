@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_ws.client import Client, SavedSession
+from trio_ws.client import Client, ClientState, SavedSession
 from trio_ws.errors import SessionEnded
 
 from .scripted import Peer, Server, event
@@ -182,6 +182,19 @@ async def test_a_group_of_the_blocks_own_is_left_as_it_is(server: Server, clock:
             raise group
     assert caught.value.message == "mine"
     assert caught.value.exceptions == group.exceptions
+
+
+async def test_a_callback_that_raises_while_the_block_is_cancelled(server: Server, clock: MockClock) -> None:
+    def on_state(state: ClientState) -> None:
+        if state.name == "ended":
+            raise ValueError
+
+    with trio.CancelScope() as scope, pytest.raises(ValueError):
+        async with server.connect(on_state=on_state):
+            await server.session()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert not scope.cancelled_caught
 
 
 async def test_aclose_ends_the_loop_and_gives_back_what_waits(server: Server, clock: MockClock) -> None:

@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws.client import SavedSession
 from trio_ws.client.inbox import MAX_BYTES, MAX_ITEMS, REDO_AFTER
-from trio_ws.errors import LocalError
+from trio_ws.errors import LocalError, SessionEnded
 from trio_ws.event import Event, Gap, Merged
 
 from .scripted import Server, event, gap
@@ -378,6 +378,38 @@ async def test_a_nack_of_an_earlier_epoch_is_not_told(server: Server, clock: Moc
         await peer.close(1000)
 
 
+async def test_an_event_of_an_earlier_epoch_can_be_handed_back_but_that_is_not_told(
+    server: Server, clock: MockClock
+) -> None:
+    async with server.connect() as client:
+        peer = await server.session()
+        await peer.send(event(1))
+        in_hand = await client.receive()
+        peer.cut()
+        peer, _ = await server.hello()
+        await peer.welcome(3, resumed=False, epoch="e2", heartbeat={"active": 100})
+        await wait_all_tasks_blocked()
+        await client.nack(in_hand)
+        assert (await client.receive()).id == "id1"
+        await peer.ping()
+        await peer.expect("pong")
+        await peer.close(1000)
+
+
+async def test_what_was_handed_back_is_given_again_though_the_session_has_ended(
+    server: Server, clock: MockClock
+) -> None:
+    async with server.connect() as client:
+        peer = await server.session()
+        await peer.send(event(1), event(2))
+        await client.nack(await client.receive())
+        await peer.fail(4403)
+        assert (await client.receive()).seq == 1
+        assert (await client.receive()).seq == 2
+        with pytest.raises(SessionEnded):
+            await client.receive()
+
+
 async def test_only_the_last_event_can_be_handed_back_and_once(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()
@@ -420,6 +452,22 @@ async def test_a_full_inbox_stops_the_reading_and_not_the_signs_of_life(
         assert client.statistics().queued == 0
         assert client.statistics().reconnects == 0
         await peer.close(1000)
+
+
+async def test_after_a_rest_silence_counts_again(server: Server, clock: MockClock) -> None:
+    async with server.connect() as client:
+        peer = await server.session(heartbeat={"active": 2.0}, ack={"events": 10_000, "delay": 1000})
+        for seq in range(1, MAX_ITEMS + 1):
+            await peer.send(event(seq))
+        await wait_all_tasks_blocked()
+        await trio.sleep(9.5)
+        for _ in range(MAX_ITEMS):
+            await client.receive()
+        began = trio.current_time()
+        assert [frame["t"] for frame in await peer.until("ping")][-1] == "ping"
+        while await peer.receive() is not None:
+            pass
+        assert trio.current_time() - began == pytest.approx(4)
 
 
 async def test_the_inbox_is_bounded_in_bytes_too(server: Server, clock: MockClock) -> None:

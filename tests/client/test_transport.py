@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import pathlib
 import ssl
 
 import pytest
 import trio
 import trio_websocket
-from trio.testing import MockClock
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import TextMessage
 
 from trio_ws.client import connect
@@ -15,7 +20,7 @@ from trio_ws.client import transport as transport_module
 from trio_ws.client.transport import Address, parse_url
 from trio_ws.errors import InvalidConfig, SessionEnded
 
-from .scripted import Server
+from .scripted import Server, event
 
 
 @pytest.mark.parametrize(
@@ -116,3 +121,70 @@ async def test_a_ping_while_the_client_closes_is_no_harm(server: Server, clock: 
 
             began = trio.current_time()
         assert trio.current_time() - began <= 1
+
+
+# --- TLS ---
+
+
+def make_certificate(name: str) -> tuple[str, str]:
+    """A self-signed certificate for `name`, and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_tls(
+    server: Server,
+    clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    trusted: bool,
+) -> None:
+    async def open_tcp_stream(host: str, port: int) -> trio.abc.Stream:
+        assert (host, port) == ("test", 443)
+        return await server.open_stream()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    certificate, key = make_certificate("test")
+    (tmp_path / "certificate").write_text(certificate)
+    (tmp_path / "key").write_text(key)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    ours = ssl.create_default_context(cadata=certificate if trusted else None)
+    if not trusted:
+        ours = None  # Python's default, which trusts no such thing
+    async with trio.open_nursery() as nursery:
+        async with connect("wss://test/ws", ssl_context=ours) as client:
+            peer = await server.accept()
+            tls = trio.SSLStream(peer.stream, theirs, server_side=True, https_compatible=True)
+            if trusted:
+                peer.stream = tls
+                await peer.handshake()
+                await peer.expect("hello")
+                await peer.welcome()
+                await peer.send(event(1))
+                assert (await client.receive()).seq == 1
+                nursery.start_soon(peer.bye)
+            else:
+                with pytest.raises(trio.BrokenResourceError):
+                    await tls.do_handshake()
+                await wait_all_tasks_blocked()
+                assert "verify failed" in client.state.reason
+        assert all(end.closed for end in server.ends)

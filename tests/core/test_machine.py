@@ -27,7 +27,7 @@ from trio_ws.core.session import Impossible, Session
 
 from .model import GRAVITY, Held, Model, Piece, Reader, make_entry
 
-USERS = ("ada", "bob", "cyd")
+USERS = ("ada", "ada", "bob")
 PLENTY = 1 << 30
 LONG = bool(os.environ.get("TRIO_WS_LONG"))
 
@@ -109,12 +109,12 @@ class CoreMachine(RuleBasedStateMachine):
         entry = make_entry(f"e{self.published}", payload=payload, now=self.now, **fields)
         box = self.buffer.mailbox(user)
         self.model.log(user)
-        before = {id(e) for box in self.buffer.mailboxes.values() for e in box.entries.values()}
+        before = {e for box in self.buffer.mailboxes.values() for e in box.entries.values()}
         accepted = self.buffer.accept(box, entry)
 
         def went(held: Held) -> bool:
             there = self.buffer.mailbox(held.log.user).entries.get(held.first)
-            return there is None or id(there) not in before
+            return there is None or there not in before
 
         assert self.model.publish(user, entry, payload, went) == accepted
         if accepted:
@@ -232,7 +232,7 @@ class CoreMachine(RuleBasedStateMachine):
         user=st.sampled_from(USERS),
         start=st.sampled_from(["retained", "retained", "pending", "now"]),
         plain=st.sampled_from([False, False, False, True]),
-        eager=st.booleans(),
+        eager=st.sampled_from([True, True, False]),
     )
     def connect(self, user: str, start: str, plain: bool, eager: bool) -> None:
         self.log_asked = self.model.log(user)
@@ -395,12 +395,23 @@ class CoreMachine(RuleBasedStateMachine):
         assert sum(f["critical"] for f in told) >= sum(p.critical for p in missing)
 
     @precondition(lambda self: self.linked())
+    @rule(who=st.integers(0, 9), lag=st.sampled_from([0, 0, 1, 3]))
+    def process(self, who: int, lag: int) -> None:
+        """As a client does it: what is there is taken, and most of it acked."""
+        tab = self.pick(who)
+        self.do_take(tab, PLENTY)
+        self.do_ack(tab, max(0, tab.reader.cursor - lag))
+
+    @precondition(lambda self: self.linked())
     @rule(who=st.integers(0, 9), of=st.sampled_from(["cursor", "cursor", "top", "acked", "half"]), off=st.integers(-1, 1))
     def ack(self, who: int, of: str, off: int) -> None:
         tab = self.pick(who)
         reader = tab.reader
         half = (reader.acked + reader.cursor) // 2
-        seq = max(0, (half if of == "half" else getattr(reader, of)) + off)
+        self.do_ack(tab, max(0, (half if of == "half" else getattr(reader, of)) + off))
+
+    def do_ack(self, tab: Tab, seq: int) -> None:
+        reader = tab.reader
         if seq > reader.top:
             with pytest.raises(Impossible):
                 tab.session.ack(seq, self.now)
@@ -445,11 +456,12 @@ class CoreMachine(RuleBasedStateMachine):
 
     # -- time
 
-    @rule(by=st.sampled_from([0.0, 0.1, 0.5, 1.0, 4.0, 11.0, 40.0]))
-    def advance(self, by: float) -> None:
+    @rule(by=st.sampled_from([0.0, 0.1, 0.5, 1.0, 4.0, 11.0, 40.0]), sweep=st.booleans())
+    def advance(self, by: float, sweep: bool) -> None:
         self.now += by
+        if sweep:
+            self.sweep()
 
-    @rule()
     def sweep(self) -> None:
         for box in self.buffer.mailboxes.values():
             box.sweep(self.now)
@@ -589,8 +601,8 @@ class CoreMachine(RuleBasedStateMachine):
 
 
 CoreMachine.TestCase.settings = settings(
-    max_examples=3000 if LONG else 100,
-    stateful_step_count=150 if LONG else 50,
+    max_examples=3000 if LONG else 250,
+    stateful_step_count=150 if LONG else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -101,6 +101,7 @@ class Peer:
         """A new connection of the same client, which asks to go on from `seq`."""
         welcome = self.welcome
         other = Peer(self.hub, self.user, acks=self.acks, lives=self.lives)
+        other.faults = self.faults
         position = self.cursor if seq is None else seq
         return other.connect(session=welcome["session"], epoch=welcome["epoch"], seq=position, **options)
 

@@ -67,7 +67,7 @@ class Connection:
     """Serves the calls of one connection, one after the other.
 
     Args:
-      stream: the connection; closed by whoever opened it.
+      stream: the connection; closed by force by whoever opened it, when this has ended.
       app: what answers.
       config: see `hypercorn_config`.
       server, client: the addresses of both ends, for the app.

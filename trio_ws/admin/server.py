@@ -61,8 +61,7 @@ async def serve_admin(
         except* Exception:
             logger.warning("an admin connection was dropped", exc_info=True)
         finally:
-            open_count -= 1
-            stream.socket.close()
+            open_count -= 1  # Trio closes the stream, by force
 
     listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]

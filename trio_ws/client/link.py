@@ -336,7 +336,7 @@ class Link:
             while True:
                 await self._outbox.wait()
                 messages = self._outbox.collect()
-                if self._closing and self._bye:
+                if self._bye:
                     messages.append(wire.BYE)
                 for message in messages:
                     with trio.move_on_after(WRITE_TIMEOUT) as patience:

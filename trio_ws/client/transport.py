@@ -103,8 +103,7 @@ async def open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> t
     """A TCP connection to `address`, with TLS on it where the address says so.
 
     Raises:
-      OSError: no connection, or no trust in the certificate.
-      trio.BrokenResourceError: it broke in the TLS handshake.
+      OSError: no connection, or the TLS handshake failed: no trust in the certificate, for one.
 
     A checkpoint. Cancelling it leaves no socket behind.
     """
@@ -115,8 +114,10 @@ async def open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> t
     stream = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
     try:
         await stream.do_handshake()
-    except BaseException:
+    except BaseException as error:
         await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.BrokenResourceError):
+            raise OSError(f"TLS: {error.__cause__ or 'the connection broke'}") from error
         raise
     return stream
 

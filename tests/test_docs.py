@@ -1,0 +1,69 @@
+"""What the documentation says is so: its programs run, and it names every limit."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+from trio_ws import Config
+from trio_ws.core import closing
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def programs() -> list[tuple[str, str]]:
+    """The Python blocks of the documentation that are whole programs."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            if "trio.run(" in block:
+                found.append((page.name, block))
+    return found
+
+
+def test_every_limit_is_documented_with_its_name() -> None:
+    text = (ROOT / "docs" / "limits.md").read_text()
+    missing = [field.name for field in attrs.fields(Config) if f"`{field.name}`" not in text]
+    assert not missing
+
+
+def test_every_close_code_is_documented() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    assert not [code for code in closing.TABLE if str(code) not in text]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("page", "program"), programs(), ids=lambda x: x if x.endswith(".md") else "")
+def test_programs_of_the_documentation_run(page: str, program: str) -> None:
+    # A program of the README waits for a client; it gets one that says who it is, and port 0 instead of a fixed one.
+    if "trio_ws.connect" not in program:
+        program = program.replace(
+            "        receipt = ", "        nursery.start_soon(watch, addresses[0])\n        receipt = ", 1
+        ).replace(
+            "trio_ws.serve, hub)", "lambda task_status: trio_ws.serve(hub, port=0, task_status=task_status))"
+        )
+        program = program.replace(
+            "trio.run(main)",
+            "async def watch(address):\n"
+            "    async with trio_ws.connect('ws://%s:%d/ws' % address, user='ada') as client:\n"
+            "        async for event in client:\n"
+            "            pass\n\n\n"
+            "trio.run(main)",
+        )
+        program = program.replace('.after, "s")', '.after, "s")\n        nursery.cancel_scope.cancel()')
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "processed after" in done.stdout

@@ -1,0 +1,73 @@
+"""The pages and static files of the admin listener: the browser client with its types, and the demo."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+FILES: Final = {
+    "/client.js": ("client.js", "text/javascript"),
+    "/client.d.ts": ("client.d.ts", "application/typescript"),
+    "/demo": ("demo.html", "text/html"),
+    "/demo.css": ("demo.css", "text/css"),
+    "/demo.js": ("demo.js", "text/javascript"),
+}
+"""Path to file and media type. All of it is public: no key is asked for."""
+
+FOR_OTHER_ORIGINS: Final = frozenset(("/client.js", "/client.d.ts"))
+"""What pages of other origins import."""
+
+# A page may run its own scripts only, and connect to any WebSocket: where that is, is configuration.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def pages() -> list[BaseRoute]:
+    """The routes, for `create_app(pages=…)`. Files are read here, once.
+
+    Raises:
+      OSError: a file of the package is missing.
+    """
+    routes: list[BaseRoute] = [Route("/", _to_demo)]
+    static = files(__package__) / "static"
+    for path, (name, media_type) in FILES.items():
+        file = _Static(path, static.joinpath(name).read_bytes(), media_type)
+        routes.append(Route(path, file.answer))
+    return routes
+
+
+async def _to_demo(request: Request) -> Response:
+    """Until there is a dashboard, the front page is the demo."""
+    return RedirectResponse("/demo", 307, {"cache-control": "no-store"})
+
+
+class _Static:
+    """One file; an unchanged one is not sent again."""
+
+    def __init__(self, path: str, content: bytes, media_type: str) -> None:
+        self._content = content
+        self._tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+        self._headers = {
+            "content-type": f"{media_type}; charset=utf-8",
+            "cache-control": "no-cache",
+            "etag": self._tag,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+        }
+        if media_type == "text/html":
+            self._headers["content-security-policy"] = POLICY
+        if path in FOR_OTHER_ORIGINS:
+            self._headers["access-control-allow-origin"] = "*"
+
+    async def answer(self, request: Request) -> Response:
+        """The file, or 304 where the browser has it."""
+        if self._tag in request.headers.get("if-none-match", ""):
+            return Response(None, 304, self._headers)
+        return Response(self._content, 200, self._headers)
