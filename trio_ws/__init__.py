@@ -10,7 +10,7 @@
             ...
 """
 
-from .client import Client, connect
+from .client import Client, ClientState, ClientStatistics, SavedSession, connect
 from .config import Config
 from .errors import (
     ConfirmationTimeout,
@@ -35,6 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "LIFECYCLE_TYPES",
     "Client",
+    "ClientState",
+    "ClientStatistics",
     "Config",
     "Confirmation",
     "ConfirmationTimeout",
@@ -58,6 +60,7 @@ __all__ = [
     "PublishChannel",
     "Receipt",
     "RemoteError",
+    "SavedSession",
     "SessionEnded",
     "Subscription",
     "TrioWSError",

@@ -19,7 +19,7 @@ MIB = 1024 * KIB
 
 
 def _number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    """A validator: a finite number (bool is none) from `low` to `high`, both inclusive; None where the default is None."""
+    """A validator: a finite number (bool is none) from `low` to `high`; None too where that is the default."""
 
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is None and attribute.default is None:
@@ -48,15 +48,26 @@ def _seconds(default: float | None, low: float = 0.001, high: float = math.inf) 
     )
 
 
+def _tuple(value: Any) -> Any:
+    """A list as a tuple; what is none is left for the validator to refuse."""
+    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
+
+
+def _as_written(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _types(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not all(isinstance(t, str) and t for t in value):
+    if not isinstance(value, tuple) or not all(isinstance(t, str) and t for t in value):
         raise InvalidConfig(f"{attribute.name} must be a list of event types, not {value!r}")
 
 
 def _intervals(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    ok = all(isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < math.inf for x in value)
-    if not value or not ok or list(value) != sorted(set(value)):
-        raise InvalidConfig(f"{attribute.name} must be a list of rising times in seconds, not {list(value)!r}")
+    ok = isinstance(value, tuple) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < math.inf for x in value
+    )
+    if not ok or not value or list(value) != sorted(set(value)):
+        raise InvalidConfig(f"{attribute.name} must be a list of rising times in seconds, not {_as_written(value)!r}")
 
 
 def _choice(*choices: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -91,12 +102,12 @@ class Config:
     max_event_bytes: int = _count(256 * KIB, low=128)
     event_ttl: float = _seconds(180)
     critical_ttl: float | None = _seconds(None)
-    critical_types: tuple[str, ...] = attrs.field(default=LIFECYCLE_TYPES, converter=tuple, validator=_types)
+    critical_types: tuple[str, ...] = attrs.field(default=LIFECYCLE_TYPES, converter=_tuple, validator=_types)
     cleanup_interval: float = _seconds(30)
 
     # Delivery
     retry_intervals: tuple[float, ...] = attrs.field(
-        default=(0.5, 1.0, 2.0, 5.0), converter=tuple, validator=_intervals
+        default=(0.5, 1.0, 2.0, 5.0), converter=_tuple, validator=_intervals
     )
     confirm_timeout: float = _seconds(5)
     batch_interval: float = _seconds(0.05, low=0)

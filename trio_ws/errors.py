@@ -1,4 +1,4 @@
-"""What can go wrong, under two roots: `LocalError` (a call was wrong) and `RemoteError` (the other side, or the way to it)."""
+"""What can go wrong, under two roots: `LocalError` (a call was wrong) and `RemoteError` (the other side failed)."""
 
 from __future__ import annotations
 

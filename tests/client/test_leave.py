@@ -31,7 +31,8 @@ async def test_leaving_acks_what_was_processed_and_says_bye(server: Server, cloc
             said.extend(await peer.bye())
 
         async with server.connect() as client:
-            nursery.start_soon(listen, await two_events(server, client))
+            peer = await two_events(server, client)
+            nursery.start_soon(listen, peer)
             began = trio.current_time()
         assert trio.current_time() == began, "the answer was not waited for longer than it took"
     assert said == [{"t": "ack", "seq": 2}, {"t": "bye"}]
@@ -59,7 +60,8 @@ async def test_without_bye_the_session_is_left_to_resume(server: Server, clock: 
             said.extend(await peer.bye())
 
         async with server.connect(bye=False) as client:
-            nursery.start_soon(listen, await two_events(server, client))
+            peer = await two_events(server, client)
+            nursery.start_soon(listen, peer)
             assert client.saved() == SavedSession(session="s1", epoch="e1", seq=1)
         assert client.saved() == SavedSession(session="s1", epoch="e1", seq=2)
     assert said == [{"t": "ack", "seq": 2}]
@@ -77,7 +79,8 @@ async def test_an_exception_leaves_what_is_in_hand_unacked(server: Server, clock
 
         with pytest.raises(Oops) as caught:
             async with server.connect() as client:
-                nursery.start_soon(listen, await two_events(server, client))
+                peer = await two_events(server, client)
+                nursery.start_soon(listen, peer)
                 raise Oops
         assert caught.value.__context__ is None
     assert said == [{"t": "ack", "seq": 1}, {"t": "bye"}]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from trio_ws.config import Config
 from trio_ws.core import gaps, mailbox
 from trio_ws.core.buffer import Buffer
@@ -25,7 +26,7 @@ from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, FIRM
 from trio_ws.core.pool import Admitted, Ask, Pool, Refused
 from trio_ws.core.session import Impossible, Session
 
-from .model import GRAVITY, Held, Model, Piece, Reader, make_entry
+from .model import GRAVITY, Held, Log, Model, Piece, Reader, make_entry
 
 USERS = ("ada", "ada", "bob")
 PLENTY = 1 << 30
@@ -98,6 +99,8 @@ class CoreMachine(RuleBasedStateMachine):
             config, books=self.buffer.books, confirmations=self.confirmations, new_id=Counter("s")
         )
         self.model = Model(config)
+        self.connect("ada", "retained", False, True)
+        self.connect("ada", "now", False, False)
 
     def teardown(self) -> None:
         gaps.MAX_RUNS = mailbox.MAX_RUNS = self.max_runs  # type: ignore[misc, attr-defined]
@@ -180,6 +183,19 @@ class CoreMachine(RuleBasedStateMachine):
                 ttl=ttl or self.config.event_ttl,
             )
 
+    @rule(
+        user=st.sampled_from(USERS), times=st.integers(2, 6), then=st.sampled_from(["", "take", "ack", "ack"])
+    )
+    def run_an_agent(self, user: str, times: int, then: str) -> None:
+        """Critical events in a row, that one client of the user is given, and has processed perhaps."""
+        for _ in range(times):
+            self.publish(user, "", type="agent_thinking", retention=FIRM)
+        mine = [tab for tab in self.linked() if tab.reader.log.user == user]
+        if then and mine:
+            self.do_take(mine[0], PLENTY)
+            if then == "ack":
+                self.do_ack(mine[0], mine[0].reader.cursor)
+
     # -- clients come and go
 
     def hello(self, user: str, ask: Ask) -> None:
@@ -199,29 +215,26 @@ class CoreMachine(RuleBasedStateMachine):
             position = known.acked if ask.seq is None else ask.seq
             tab = next(tab for tab in self.tabs if tab.reader is reader)
         else:
-            base = position = self.start_of(ask, log.head, known_epoch=fits and ask.epoch is not None)
+            base = position = self.start_of(log, ask, fits and ask.epoch is not None)
             assert admitted.resumed == (fits and ask.epoch is not None and ask.seq is not None)
             if admitted.resumed:
                 base = min(position, self.model.first_unconfirmed(log) - 1)
-            reader = Reader(
-                admitted.session.id, log, base, ask.plain, acked=base, cursor=base, top=base
-            )
+            reader = Reader(admitted.session.id, log, base, ask.plain, acked=base, cursor=base, top=base)
             tab = Tab(admitted.session, reader)
             for displaced in admitted.displaced:
                 self.end(next(tab for tab in self.tabs if tab.session is displaced))
             self.tabs.append(tab)
         self.attach(tab, admitted, position, ask)
 
-    def start_of(self, ask: Ask, head: int, *, known_epoch: bool) -> int:
+    def start_of(self, log: Log, ask: Ask, known_epoch: bool) -> int:
         """Where a new session of `ask` starts."""
-        log = next(log for log in self.model.logs.values() if log.head == head and log is self.log_asked)
         if known_epoch and ask.seq is not None:
             return log.boundary(ask.seq)
         if ask.plain or ask.start == "now":
-            return head
+            return log.head
         if ask.start == "pending":
             return self.model.first_unconfirmed(log) - 1
-        return log.held[0].first - 1 if log.held else head
+        return log.held[0].first - 1 if log.held else log.head
 
     def attach(self, tab: Tab, admitted: Admitted, position: int, ask: Ask) -> None:
         self.pool.attach(admitted, object(), self.now)
@@ -235,7 +248,6 @@ class CoreMachine(RuleBasedStateMachine):
         eager=st.sampled_from([True, True, False]),
     )
     def connect(self, user: str, start: str, plain: bool, eager: bool) -> None:
-        self.log_asked = self.model.log(user)
         self.hello(user, Ask(start=start, plain=plain))
         if eager:
             for tab in self.tabs[-1:]:
@@ -250,9 +262,7 @@ class CoreMachine(RuleBasedStateMachine):
         start=st.sampled_from(["retained", "pending", "now"]),
         stranger=st.booleans(),
     )
-    def resume(
-        self, user: str, who: int, off: int, of: str, epoch: str, start: str, stranger: bool
-    ) -> None:
+    def resume(self, user: str, who: int, off: int, of: str, epoch: str, start: str, stranger: bool) -> None:
         log, box = self.model.log(user), self.buffer.mailbox(user)
         mine = [tab for tab in self.tabs if tab.reader.log is log]
         seq: int | None
@@ -271,7 +281,6 @@ class CoreMachine(RuleBasedStateMachine):
             session = mine[who % len(mine)].session.id
         elif self.over:
             session = self.over[who % len(self.over)]
-        self.log_asked = log
         self.hello(
             user,
             Ask(
@@ -295,8 +304,18 @@ class CoreMachine(RuleBasedStateMachine):
         tabs = self.linked()
         return tabs[who % len(tabs)]
 
+    @precondition(lambda self: len(self.tabs) > len(self.linked()))
+    @rule(who=st.integers(0, 9), behind=st.sampled_from([0, 0, 0, 1, 4]))
+    def come_back(self, who: int, behind: int) -> None:
+        """As a client does it: from what it was given last, of which the last may have been lost on the way."""
+        parked = [tab for tab in self.tabs if not tab.reader.linked]
+        tab = parked[who % len(parked)]
+        seq = max(tab.reader.acked, tab.reader.cursor - behind)
+        box = tab.session.box
+        self.hello(box.user, Ask(session=tab.session.id, epoch=box.epoch, seq=seq))
+
     @precondition(lambda self: self.linked())
-    @rule(who=st.integers(0, 9), bye=st.booleans())
+    @rule(who=st.integers(0, 9), bye=st.sampled_from([False, False, False, True]))
     def disconnect(self, who: int, bye: bool) -> None:
         tab = self.pick(who)
         if bye or tab.reader.plain:
@@ -403,7 +422,11 @@ class CoreMachine(RuleBasedStateMachine):
         self.do_ack(tab, max(0, tab.reader.cursor - lag))
 
     @precondition(lambda self: self.linked())
-    @rule(who=st.integers(0, 9), of=st.sampled_from(["cursor", "cursor", "top", "acked", "half"]), off=st.integers(-1, 1))
+    @rule(
+        who=st.integers(0, 9),
+        of=st.sampled_from(["cursor", "cursor", "top", "acked", "half"]),
+        off=st.integers(-1, 1),
+    )
     def ack(self, who: int, of: str, off: int) -> None:
         tab = self.pick(who)
         reader = tab.reader
@@ -422,11 +445,12 @@ class CoreMachine(RuleBasedStateMachine):
         reader.retries = {n: tries for n, tries in reader.retries.items() if n > reader.acked}
 
     @precondition(lambda self: self.linked())
-    @rule(who=st.integers(0, 9), of=st.sampled_from(["cursor", "acked"]), off=st.integers(-2, 2))
-    def nack(self, who: int, of: str, off: int) -> None:
+    @rule(who=st.integers(0, 9), nth=st.integers(0, 12), again=st.booleans())
+    def nack(self, who: int, nth: int, again: bool) -> None:
         tab = self.pick(who)
         reader = tab.reader
-        seq = max(0, getattr(reader, of) + off)
+        known = [seq for seq in tab.sent if seq > reader.acked]
+        seq = known[nth % len(known)] if known and nth < 10 else max(0, reader.cursor + nth - 10)
         first = seq
         if (frame := tab.sent.get(seq)) is not None and "merged" in frame:
             first = frame["merged"]["from"]
@@ -437,11 +461,15 @@ class CoreMachine(RuleBasedStateMachine):
                 tab.session.nack(seq, self.now)
         elif frame is not None:
             tab.session.nack(seq, self.now)
+            if again:
+                self.do_redeliver(tab)
 
     @precondition(lambda self: self.linked())
     @rule(who=st.integers(0, 9))
     def redeliver(self, who: int) -> None:
-        tab = self.pick(who)
+        self.do_redeliver(self.pick(who))
+
+    def do_redeliver(self, tab: Tab) -> None:
         session, reader = tab.session, tab.reader
         for raw in session.redeliver(self.now):
             frame = json.loads(raw)
@@ -495,9 +523,7 @@ class CoreMachine(RuleBasedStateMachine):
             assert [
                 (e.first, e.seq, e.id, e.settled, e.superseded, e.confirmed_at is not None, e.size)
                 for e in box.entries.values()
-            ] == [
-                (h.first, h.seq, h.id, h.settled, h.superseded, h.confirmed, h.size) for h in log.held
-            ]
+            ] == [(h.first, h.seq, h.id, h.settled, h.superseded, h.confirmed, h.size) for h in log.held]
             for entry, held in zip(box.entries.values(), log.held, strict=True):
                 assert entry.first_sent == held.first_sent
                 assert entry.timed_out == held.timed_out
@@ -559,7 +585,7 @@ class CoreMachine(RuleBasedStateMachine):
         for user, log in self.model.logs.items():
             box = self.buffer.mailboxes[user]
             held = [seq for e in box.entries.values() for seq in range(e.first, e.seq + 1)]
-            gone = []
+            gone: list[int] = []
             for run in box.gone._runs:
                 seqs = range(run.first, run.last + 1)
                 gone += seqs

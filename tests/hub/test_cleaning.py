@@ -91,7 +91,7 @@ async def test_many_mailboxes_are_swept_with_turns_for_others() -> None:
 
         nursery.start_soon(look)
         await tasks._clean(world.hub)
-        assert tasks.SWEEP_TURN in seen
+        assert {tasks.SWEEP_TURN, 2 * tasks.SWEEP_TURN} & set(seen)
         assert world.hub.books.expired == 3 * tasks.SWEEP_TURN
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import trio
@@ -21,7 +22,7 @@ def _event_writes(peer: Peer) -> list[tuple[float, list[int]]]:
     return [(at, seqs) for at, seqs in found if seqs]
 
 
-async def _connected(world: World, **options: bool) -> Peer:
+async def _connected(world: World, **options: Any) -> Peer:
     """A peer whose welcome was written a while ago."""
     peer = world.peer(**options).connect()
     await trio.sleep(1)

@@ -113,7 +113,7 @@ async def test_the_books_balance_whatever_happens() -> None:
                 {"type": "token", "priority": Priority.LOW, "ttl": 1.0},
             ):
                 try:
-                    hub.publish_nowait(user, **publish)  # type: ignore[arg-type]
+                    hub.publish_nowait(user, **publish)
                 except trio.WouldBlock:
                     pass
                 world.check()

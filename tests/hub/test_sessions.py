@@ -197,6 +197,18 @@ async def test_a_session_that_makes_way_makes_room_for_a_publisher_too() -> None
         assert newcomer.seqs == [2]
 
 
+async def test_only_so_many_sessions_are_parked_the_oldest_go() -> None:
+    async with running(max_connections_per_user=1, max_connections=1) as world:
+        sessions = []
+        for n in range(6):
+            peer = world.peer(f"user {n}").connect()
+            sessions.append(peer.welcome["session"])
+            peer.die()
+        left = [id for box in world.hub.buffer.mailboxes.values() for id in box.sessions]
+        assert left == sessions[2:]
+        assert world.hub.stats()["sessions"] == {"active": 0, "parked": 4}
+
+
 @pytest.mark.parametrize(("start", "seqs"), [("retained", [1, 2, 3]), ("pending", [2, 3]), ("now", [])])
 async def test_where_a_new_session_starts(start: str, seqs: list[int]) -> None:
     async with running() as world:

@@ -74,6 +74,8 @@ class EchoServer:
         try:
             with trio.move_on_after(self.handshake_timeout) as handshake:
                 async with open_transport(stream, config=self.config, remote="test") as transport:
+                    # Before the answer: a client that has seen it finds its transport here.
+                    self.transports.append(transport)
                     await transport.accept(None)
                     handshake.deadline = float("inf")
                     await self.echo(transport)
@@ -84,20 +86,15 @@ class EchoServer:
             self.failures.append(exc)
 
     async def echo(self, transport: Transport) -> None:
-        self.transports.append(transport)
-
         def take(payload: bytes) -> None:
             if payload == b"close":
                 self.nursery.start_soon(transport.close, 4000, "as you said")
             else:
                 transport.send_nowait(text_frame(payload))
 
-        try:
-            transport.open_lane(take)
-            while True:
-                take((await transport.receive()).encode())
-        finally:
-            self.transports.remove(transport)
+        transport.open_lane(take)
+        while True:
+            take((await transport.receive()).encode())
 
     async def connect(self, *, receive_buffer: int | None = None) -> trio.SocketStream:
         connecting = trio.socket.socket()

@@ -78,9 +78,9 @@ async def test_an_unknown_session_goes_on_from_its_seq(
     async with serving() as server:
         for n in range(3):
             await server.hub.publish("ada", "agent_started", n)
-        first, welcome = await server.client()
+        _, welcome = await server.client()
         epoch = welcome["epoch"]
-        client, second = await server.client(session="no-such-session", epoch=epoch, seq=seq)
+        _, second = await server.client(session="no-such-session", epoch=epoch, seq=seq)
         assert second["resumed"] is resumed
         assert second["seq"] == position
         assert second["session"] not in ("no-such-session", welcome["session"])
@@ -339,15 +339,14 @@ async def test_redelivery_keeps_its_times_and_ends_in_4501(clock: Any) -> None:
         written = trio.current_time()
         assert "retry" not in first
         came = []
-        try:
+        with pytest.raises(Closed) as closed:
             while True:
                 frame = await client.frame()
                 if frame["t"] == "event":
                     came.append((frame["retry"], round(trio.current_time() - written, 2)))
                 elif frame["t"] == "ping":
                     await client.send({"t": "pong"})
-        except Closed as closed:
-            assert closed.code == 4501
+        assert closed.value.code == 4501
         assert came == [(1, 0.5), (2, 1.0), (3, 2.0), (4, 5.0)]
         assert trio.current_time() - written == pytest.approx(10, abs=0.1)
         stats = server.hub.stats()["delivery"]

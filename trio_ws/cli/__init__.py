@@ -17,6 +17,7 @@ from .output import Failure
 # name.
 COMMANDS = {
     "serve": "Run the server until SIGTERM or SIGINT.",
+    "demo": "Run the server with simulated agents, and a page to look at.",
     "publish": "Publish one event, or JSON lines from standard input.",
     "run": "Run a command as an agent run.",
     "tail": "Print a user's events as they come.",

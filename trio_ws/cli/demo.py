@@ -25,11 +25,23 @@ MAX_TABS = 24
 
 @click.command("demo")
 @server_options
-@click.option("--faults-port", metavar="N", type=click.IntRange(0, 65535), default=0, show_default=True,
-              help="Port of the network that the page breaks; 0 takes a free one.")
+@click.option(
+    "--faults-port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port of the network that the page breaks; 0 takes a free one.",
+)
 @click.option("--seed", metavar="N", type=int, help="What the agents do; without it, chance decides.")
-@click.option("--pace", metavar="X", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
-              help="How much faster than life the agents work.")
+@click.option(
+    "--pace",
+    metavar="X",
+    type=click.FloatRange(0.1, 100),
+    default=1.0,
+    show_default=True,
+    help="How much faster than life the agents work.",
+)
 def command(faults_port: int, seed: int | None, pace: float, **given: Any) -> None:
     """Run the server with simulated agents and a page to look at.
 
@@ -43,7 +55,9 @@ def command(faults_port: int, seed: int | None, pace: float, **given: Any) -> No
     sys.exit(run_trio(partial(run_demo, faults_port=faults_port, seed=seed, pace=pace), settings))
 
 
-async def run_demo(settings: Settings, *, faults_port: int = 0, seed: int | None = None, pace: float = 1.0) -> int:
+async def run_demo(
+    settings: Settings, *, faults_port: int = 0, seed: int | None = None, pace: float = 1.0
+) -> int:
     """Serves until a signal; returns the exit status.
 
     Args:
@@ -73,7 +87,7 @@ async def run_demo(settings: Settings, *, faults_port: int = 0, seed: int | None
             [ws, *_] = await _start(nursery, listener, settings.host, settings.port)
             network = FaultyNetwork(*ws)
             faulty = partial(network.serve, settings.host, faults_port)
-            [_, faulty_port] = await _start(nursery, faulty, settings.host, faults_port)
+            [(_, faulty_port), *_] = await _start(nursery, faulty, settings.host, faults_port)
             demo = Demo(hub, network, port=ws[1], faulty_port=faulty_port)
             admin = partial(
                 serve_admin,

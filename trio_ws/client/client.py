@@ -82,7 +82,7 @@ def connect(
       max_message_bytes: the longest message that the server takes, in bytes, at least 256.
       ssl_context: for ``wss:``; None takes Python's default.
       open_stream: makes the stream of each attempt, in place of TCP and TLS to the URL's address: for tests and
-      simulation.
+        simulation.
       rng: where jitter and message ids come from.
       wall_clock: the time in seconds since the Unix epoch, to know when a token runs out.
 

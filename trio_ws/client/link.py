@@ -2,10 +2,9 @@
 
 How it ended is a value, `Ending`; what follows from that is the client's business.
 
-The reader never waits for the application, but for one case. While the inbox is full it stops reading, so that TCP
-holds
-the server up: memory stays bounded by the inbox and one message. Pings lie unread behind the held data then, so the
-writer sends a ping of its own each `heartbeat.active` seconds: any frame counts as life. The server may still close
+The reader waits for the application in one case only. While the inbox is full it stops reading, so that TCP holds the
+server up: memory stays bounded by the inbox and one message. The server's pings lie unread behind the held data then,
+so the writer sends one of its own each `heartbeat.active` seconds: any frame counts as life. The server may still close
 the connection for a consumer that slow; what was held is then asked for again by the resume. The liveness deadline
 rests meanwhile: who does not listen can't tell silence.
 """

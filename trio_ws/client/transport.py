@@ -1,12 +1,11 @@
 """The client's WebSocket: trio-websocket over a stream that belongs to us, with its exceptions translated at this
 border.
 
-Four things of trio-websocket 0.12.2 are kept from the rest of the client. An exception in its reader task would leave
-through the nursery: `_Reader` stands in for that nursery and catches it. A handshake that ends by EOF would
-never return: the reader's end ends it. A write that fails makes it drop what has come and not been read, the close code
-among it: `_Tap` lets such a write pass, and the reading side finds out by itself. And closing waits for a mute peer
-without
-a limit: callers bound `close`, and whoever opened the stream closes it by force in the end.
+Four habits of trio-websocket 0.12.2 are kept from the rest of the client. An exception in its reader task would leave
+through the nursery: `_Reader` stands in for that nursery and catches it. A handshake that ends by EOF would never
+return: the reader's end ends it. A write that fails makes it drop what has come and was not read, the close code among
+it: `_Tap` lets such a write pass, and the reading side finds out by itself. And closing waits for a mute peer without a
+limit: callers bound `close`, and whoever opened the stream closes it by force in the end.
 """
 
 from __future__ import annotations
@@ -114,10 +113,11 @@ async def open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> t
     stream = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
     try:
         await stream.do_handshake()
-    except BaseException as error:
+    except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        if isinstance(error, trio.BrokenResourceError):
-            raise OSError(f"TLS: {error.__cause__ or 'the connection broke'}") from error
+        raise OSError(f"TLS: {error.__cause__ or 'the connection broke'}") from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
         raise
     return stream
 

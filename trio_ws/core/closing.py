@@ -17,7 +17,7 @@ class Reaction(enum.Enum):
 
     STOP = "stop"
     RETRY = "retry"
-    FRESH_TOKEN = "fresh_token"  # noqa: S105 - not a password: reconnect with a fresh token, or stop without one
+    FRESH_TOKEN = "fresh_token"
 
 
 @attrs.frozen

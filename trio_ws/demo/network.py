@@ -57,18 +57,18 @@ class FaultyNetwork:
         host: str,
         port: int = 0,
         *,
-        task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+        task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Forward what connects to `host` and `port` until cancelled; tells the address.
+        """Forward what connects to `host` and `port` until cancelled; tells the addresses.
 
         Raises:
           OSError: the address can't be had.
         """
         listeners = await trio.open_tcp_listeners(port, host=host)
-        address = listeners[0].socket.getsockname()[:2]
+        addresses = [listener.socket.getsockname()[:2] for listener in listeners]
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self._forward, listeners)
-            task_status.started(address)
+            task_status.started(addresses)
 
     def cut(self, link: str, seconds: float = 0.0) -> int:
         """Reset all connections of `link`, and those to come for `seconds`; returns how many there were."""
@@ -159,7 +159,7 @@ async def _pump(
 
 async def _quiet(link: _Link) -> None:
     """Wait out a silence; another one may have begun meanwhile."""
-    while link.silent_until > trio.current_time():
+    while link.silent_until > trio.current_time():  # noqa: ASYNC110 - a deadline that moves, not a poll
         await trio.sleep_until(link.silent_until)
 
 

@@ -1,4 +1,7 @@
-"""The listener: an accept loop of our own, each connection isolated. No input ends another connection, or the process."""
+"""The listener: an accept loop of our own, each connection isolated.
+
+No input ends another connection, or the process.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ async def serve(
 ) -> None:
     """Serve WebSocket connections to the sessions of `hub`, until it drains or this is cancelled.
 
-    Meant for ``addresses = await nursery.start(trio_ws.serve, hub)``. When the hub drains, no more connections are accepted, and
-    it returns when the last has gone. Cancelled, connections are cut; their sessions are parked.
+    Meant for ``addresses = await nursery.start(trio_ws.serve, hub)``. When the hub drains, no more connections are
+    accepted, and it returns when the last has gone. Cancelled, connections are cut; their sessions are parked.
 
     Args:
       hub: whose events are delivered.
@@ -76,13 +79,13 @@ async def serve(
     if listeners is None:
         listeners = await trio.open_tcp_listeners(port, host=host)
     gate = _Gate(hub, policy)
-    async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            for listener in listeners:
-                accepting.start_soon(gate.accept, listener, connections)
-            task_status.started([address for address in map(_address, listeners) if address is not None])
-            await hub.stopping.wait()
-            accepting.cancel_scope.cancel()
+    # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
+    async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+        for listener in listeners:
+            accepting.start_soon(gate.accept, listener, connections)
+        task_status.started([address for address in map(_address, listeners) if address is not None])
+        await hub.stopping.wait()
+        accepting.cancel_scope.cancel()
 
 
 class _Gate:

@@ -314,10 +314,10 @@ export function connect(address, options) {
       if (welcome) heard();
     } catch (error) {
       figures.violations++;
-      return lost(1006, `protocol violation: ${error.message}`);
+      lost(1006, `protocol violation: ${error.message}`);
     }
-    if (status.state === "catching_up") catchUp();
-    if (queue.length >= MAX_QUEUED) {
+    if (status.done < ledger.received - start) catchUp();
+    if (welcome && queue.length >= MAX_QUEUED) {
       resting = true; // a browser can't stop reading
       lost(1006, "the handlers are behind");
     }

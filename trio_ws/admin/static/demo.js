@@ -115,7 +115,7 @@ class View {
     say(view.agent, run.agent || "Somebody");
     say(view.number, `run ${run.run}`);
     say(view.pill, { working: "working", done: `done in ${run.duration} s`, lost: "stuck for ever" }[run.state]);
-    say(view.task, run.task || "what it was asked was missed");
+    say(view.task, run.task || "its beginning is not here");
     say(view.answer, run.answer);
     run.steps.forEach((step, n) => {
       view.drawn[n] ??= view.steps.appendChild(step.thought === undefined ? callElement() : make("li", "thought"));
@@ -297,13 +297,14 @@ function redraw() {
   requestAnimationFrame(() => {
     drawing = false;
     badge();
-    const { events, handled, gaps, duplicates, connections, violations } = c.figures;
+    const { events, handled, gaps, duplicates, failures, connections, violations } = c.figures;
     figures($("figures"), [
       ["events", events],
       ["confirmed", handled, "good"],
       ["gaps", gaps],
       ["duplicates", duplicates],
       ["reconnects", Math.max(0, connections - 1)],
+      ["handler failures", failures],
       ["last recovery", tally.recovery === undefined ? "–" : `${tally.recovery} ms`],
       ["lost in silence", violations, violations ? "bad" : "good"], // the accounting rule proves it
     ]);
@@ -313,15 +314,18 @@ function redraw() {
       ["critical lost", bare.missed, bare.missed && "bad"],
       ["characters lost", Math.max(0, bare.characters), bare.characters > 0 && "bad"],
     ]);
-    if (ours.flood) flooded(ours.flood);
+    flooded();
     views[0].draw(ours.items);
     views[1].draw(bare.story.items);
   });
 }
 
-function flooded({ of, got, gone }) {
-  const rest = gone ? `, ${gone} evicted and accounted for` : "";
-  tell(`Flood of ${of}: ${got} arrived${rest}.`);
+let toldOfFlood = "";
+function flooded() {
+  if (!ours.flood) return;
+  const { of, got, gone } = ours.flood;
+  const text = `Flood of ${of}: ${got} arrived${gone ? `, ${gone} evicted and accounted for` : ""}.`;
+  if (text !== toldOfFlood) tell((toldOfFlood = text));
 }
 
 let state;

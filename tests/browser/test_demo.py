@@ -1,0 +1,83 @@
+"""The demo page: it shows what it says, by mouse, by keyboard, and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import Server, Tab
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def demo(browser: Any, server: Server) -> Iterator[Tab]:
+    """The page for bob; it must not report an error of its own."""
+    context = browser.new_context()
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if "policy" in message.text.lower() else 0)
+    page.goto(f"{server.admin}/?user=bob")  # the front page leads to the demo
+    page.goto(f"{server.admin}/demo?user=bob")
+    tab = Tab(page)
+    tab.wait("window.client?.status.state === 'live'")
+    yield tab
+    context.close()
+    assert problems == []
+
+
+def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
+    demo.wait("document.querySelector('.ours .run.done .answer')?.textContent.length > 50", timeout=30)
+    assert demo.page.locator("#badge").inner_text().strip() == "live"
+    assert demo.page.locator("nav [aria-current]").inner_text() == "bob"
+    assert demo.page.locator(".ours .run .tool").count() > 0
+
+
+def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab) -> None:
+    demo.wait("bare.since !== undefined")
+    demo.page.click("#away")
+    demo.wait("client.status.state === 'offline'")
+    demo.wait("document.querySelector('#badge').textContent.includes('next attempt in')")
+    demo.wait("client.status.state === 'live'")
+    demo.wait("bare.missed > 0")
+    assert demo.js("client.figures.violations") == 0
+    demo.wait("document.querySelector('#figures').textContent.includes('ms')")
+
+
+def test_a_flood_is_accounted_for(demo: Tab) -> None:
+    demo.page.click("#flood")
+    demo.wait("ours.flood && ours.flood.got + ours.flood.gone === ours.flood.of")
+    demo.wait("document.querySelector('#notice').textContent.startsWith('Flood of 1000')")
+
+
+def test_the_handler_can_be_slowed_and_failed_by_keyboard(demo: Tab) -> None:
+    demo.page.locator("#slow").focus()
+    demo.page.keyboard.press("Enter")
+    assert demo.page.locator("#slow").get_attribute("aria-pressed") == "true"
+    demo.page.keyboard.press("Tab")
+    demo.page.keyboard.press("Space")
+    demo.wait("client.figures.failures === 1")
+    demo.page.locator("#slow").press("Enter")
+    demo.wait("client.figures.queued === 0 && client.status.state === 'live'")
+
+
+def test_a_reload_keeps_what_was_shown(demo: Tab) -> None:
+    demo.wait("ours.items.length >= 2")
+    oldest = demo.js("ours.items.at(-1).run")
+    demo.page.reload()
+    demo.wait("window.client?.status.state === 'live'")
+    assert oldest in demo.js("ours.items.map((item) => item.run)")
+    demo.wait("client.figures.events > 0")
+    assert demo.js("client.figures.violations") == 0
+
+
+def test_it_fits_a_phone(browser: Any, server: Server) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    page.goto(f"{server.admin}/demo?user=cyd")
+    page.wait_for_selector(".run .task")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()

@@ -1,0 +1,31 @@
+"""The browser client's logic, without a browser: `node --test` with scripted sockets and a clock turned by hand."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CLIENT = HERE.parents[1] / "trio_ws" / "admin" / "static" / "client.js"
+
+
+def test_under_node() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node here: the unit tests of client.js were NOT run; install Node 20 or later")
+    done = subprocess.run(
+        [node, "--test", "--test-reporter=tap", str(HERE / "client.test.mjs")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_is_small() -> None:
+    assert len(gzip.compress(CLIENT.read_bytes())) < 6000
