@@ -73,7 +73,7 @@ def test_reload_amid_a_run_goes_on_where_it_was(server: Server, open_tab: Open) 
 def test_leaving_and_going_back_goes_on(server: Server, open_tab: Open) -> None:
     tab = open_tab().connect(server.url, user="leave")
     server.publish("leave", 0, wait="confirmed")
-    tab.page.goto(server.admin + "/client.d.ts")
+    tab.page.goto(server.admin + "/client.js")
     server.publish("leave", 1)
     tab.page.go_back()
     if tab.js("window.c === undefined"):  # not kept in the back-forward cache
@@ -89,6 +89,8 @@ def test_cuts_lose_nothing(server: Server, open_tab: Open) -> None:
         if n % 10 == 5:
             tab.wait("c.status.state === 'live'")
             server.fault("cuts", "cut")
+            tab.wait("c.status.state !== 'live'")
+            tab.js("dispatchEvent(new Event('online'))")  # else the delays grow, as they should
         server.publish("cuts", n, type="tool_executing" if n % 3 else "note")
     tab.wait("got.length >= 100")
     assert tab.numbers == list(range(100))

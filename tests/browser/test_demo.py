@@ -19,7 +19,9 @@ def demo(browser: Any, server: Server) -> Iterator[Tab]:
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if "policy" in message.text.lower() else 0)
+    page.on(
+        "console", lambda message: problems.append(message.text) if "policy" in message.text.lower() else 0
+    )
     page.goto(f"{server.admin}/?user=bob")  # the front page leads to the demo
     page.goto(f"{server.admin}/demo?user=bob")
     tab = Tab(page)

@@ -1,7 +1,7 @@
 """A naive model of the core: plain lists, everything found anew by looking at all of it. Slow, and plainly right.
 
-The model follows the words of the design, not the code: what is accepted, who goes when room is needed, what a session is
-given, what settles. `tests/core/test_machine.py` does everything twice, here and in the core, and compares.
+The model follows the words of the design, not the code: what is accepted, who goes when room is needed, what a
+session is given, what settles. `tests/core/test_machine.py` does everything twice, here and in the core, and compares.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_ws.config import Config
-from trio_ws.core import gaps, mailbox
+from trio_ws.core import gaps
 from trio_ws.core.buffer import Buffer
 from trio_ws.core.confirmations import Confirmations
 from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, FIRM
@@ -92,7 +92,7 @@ class CoreMachine(RuleBasedStateMachine):
             session_ttl=20.0,
         )
         self.exact = max_runs == self.max_runs
-        gaps.MAX_RUNS = mailbox.MAX_RUNS = max_runs  # type: ignore[misc, attr-defined]
+        gaps.MAX_RUNS = max_runs  # type: ignore[misc]
         self.buffer = Buffer(config, Counter("epoch"))
         self.confirmations = Confirmations(config.confirm_timeout)
         self.pool = Pool(
@@ -103,7 +103,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.connect("ada", "now", False, False)
 
     def teardown(self) -> None:
-        gaps.MAX_RUNS = mailbox.MAX_RUNS = self.max_runs  # type: ignore[misc, attr-defined]
+        gaps.MAX_RUNS = self.max_runs  # type: ignore[misc]
 
     # -- publishers
 

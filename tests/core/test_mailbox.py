@@ -151,6 +151,20 @@ def test_skipping_what_is_superseded_confirms_nothing() -> None:
     assert world.ada.unconfirmed == 0
 
 
+def test_what_one_confirmed_settles_when_the_other_is_told_that_it_is_superseded() -> None:
+    world = World()
+    fast, slow = world.connect(), world.connect()
+    old = world.publish(1, type="status", key="k")
+    world.take(fast)
+    world.publish(2, type="status", key="k")
+    fast.ack(1, world.now)
+    assert old.state == "confirmed"
+    assert world.seqs(slow) == [(1, 1, SUPERSEDED), 2]
+    assert old.state == SETTLED
+    assert world.seqs(world.connect()) == [(1, 1, SUPERSEDED), 2]
+    assert world.books.superseded == 0
+
+
 def test_superseded_though_it_was_sent_it_goes_when_nobody_is_left_to_confirm_it() -> None:
     world = World()
     tab = world.connect()
@@ -204,7 +218,7 @@ def test_joined_deltas_are_joined_again() -> None:
     for text in texts:
         world.delta(text)
     entries = list(world.ada.entries.values())
-    whole = "".join(str(entry.payload, "utf-8").strip('"') for entry in entries)
+    whole = "".join((entry.payload or b"").decode().strip('"') for entry in entries)
     assert whole == "".join(texts)
     assert world.books.evicted == 0
     assert sum(entry.weight for entry in entries) == 50
@@ -291,7 +305,7 @@ def test_who_waits_for_a_delta_waits_for_what_it_went_into() -> None:
     joined = world.ada.entries[1]
     assert (first.into, last.into) == (joined, joined)
     assert first.state == "merged"
-    assert first.waiters is None
+    assert [delta.waiters for delta in (first, last)] == [None, None]
     assert joined.waiters is not None
     world.process(world.connect())
     assert world.books.resolved == [joined]
@@ -423,6 +437,17 @@ def test_history_stays_for_its_time_from_acceptance() -> None:
     assert held(world.ada) == []
     assert gone(world) == [(1, 1, SETTLED)]
     assert world.books.history == 0
+
+
+def test_a_sweep_for_one_leaves_the_history_of_others() -> None:
+    world = World(event_ttl=30.0)
+    tab = world.connect()
+    world.publish()
+    world.process(tab)
+    world.publish(ttl=10.0)
+    world.ada.sweep(world.now + 10.0)
+    assert held(world.ada) == [1]
+    assert world.ada.next_expiry == world.now + 30.0
 
 
 def test_a_sweep_before_anything_is_due_looks_at_nothing() -> None:

@@ -1,4 +1,4 @@
-"""A small world to test the core in: a buffer, a pool, a clock that stands still, and clients that parse what they get."""
+"""A small world to test the core in: a buffer, a pool, a clock that stands still, and clients that parse."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class World:
         self.buffer = Buffer(self.config, self.new_id)
         self.books = self.buffer.books
         self.confirmations = Confirmations(self.config.confirm_timeout)
-        self.pool = Pool(
-            self.config, books=self.books, confirmations=self.confirmations, new_id=self.new_id
-        )
+        self.pool = Pool(self.config, books=self.books, confirmations=self.confirmations, new_id=self.new_id)
 
     def new_id(self) -> str:
         self._ids += 1
@@ -41,7 +39,9 @@ class World:
     def ada(self) -> Mailbox:
         return self.buffer.mailbox("ada")
 
-    def offer(self, payload: Any = None, *, user: str = "ada", ttl: float = math.inf, **fields: Any) -> Entry | None:
+    def offer(
+        self, payload: Any = None, *, user: str = "ada", ttl: float = math.inf, **fields: Any
+    ) -> Entry | None:
         """Publish; None where it is refused."""
         fields.setdefault("id", f"e{self.buffer.mailbox(user).head + 1}")
         entry = make_entry(payload=payload, now=self.now, ttl=ttl, **fields)

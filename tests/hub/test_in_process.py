@@ -70,17 +70,23 @@ async def test_it_may_be_iterated_over() -> None:
         assert got == [1, 2, 3]
 
 
-async def test_gaps_are_told() -> None:
-    async with running(max_events_per_user=2) as world:
-        world.peer().connect()
-        await settled()
-        for _ in range(4):
-            world.hub.publish_nowait("ada", "token", priority=Priority.LOW)
-        with world.hub.subscribe("ada", start="pending") as events:
+async def test_gaps_are_told_in_their_place_and_confirmed_as_events_are() -> None:
+    async with running(max_events_per_user=3) as world, trio.open_nursery() as nursery:
+        await world.hub.publish("ada", "agent_started")
+        await world.hub.publish("ada", "token", priority=Priority.LOW)
+        for _ in range(2):
+            await world.hub.publish("ada", "agent_thinking")
+        with world.hub.subscribe("ada") as events:
             await settled()
-            await world.hub.publish("ada", "token")
-            batch = await events.receive()
-            assert _seqs(batch)[-1] >= 4
+            first, gap, *rest = await events.receive()
+            assert isinstance(first, Event)
+            assert gap == Gap(first=2, last=2, reason="evicted", lost={"token": 1})
+            assert _seqs([first, *rest]) == [1, 3, 4]
+            nursery.start_soon(events.receive)
+            await settled()
+            assert world.hub.books.settled == 3
+            await world.hub.publish("ada", "agent_completed")
+            await settled()
 
 
 async def test_a_slow_receiver_stops_the_flow_and_is_waited_for() -> None:

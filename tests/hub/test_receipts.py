@@ -178,10 +178,23 @@ async def test_a_merged_delta_shares_the_fate_of_the_one_it_went_into() -> None:
 
         for receipt in deltas:
             nursery.start_soon(wait, receipt)
+        impatient = trio.CancelScope()
+
+        async def give_up() -> None:
+            with impatient:
+                await deltas[0].confirmed(timeout=math.inf)
+
+        nursery.start_soon(give_up)
         await settled()
         for _ in range(2):
             await world.hub.publish("ada", "agent_started")
         assert [receipt.state for receipt in deltas] == ["merged", "merged"]
+        joined = world.hub.buffer.mailbox("ada").entries[1]
+        assert joined.waiters is not None
+        assert len(joined.waiters) == 3
+        impatient.cancel()
+        await settled()
+        assert len(joined.waiters) == 2
         peer = world.peer(acks=True).connect()
         await settled()
         assert len(confirmations) == 2

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_ws.core import wire
-from trio_ws.errors import HubClosed
+from trio_ws.errors import ConfirmationTimeout, HubClosed
 from trio_ws.event import Priority
 from trio_ws.hub import Hub, open_hub
 
@@ -315,3 +315,27 @@ async def test_what_goes_wrong_in_a_turn_is_raised_to_whose_turn_it_is(
         await settled()
         assert len(caught) == 1
         assert publishers.done == [("b", 2)]
+
+
+async def test_a_turn_that_has_something_to_tell_others_is_one_turn() -> None:
+    limits = {"max_bytes_per_user": 2048, "max_event_bytes": 1500}
+    async with running(**limits) as world, trio.open_nursery() as nursery:
+        peer = world.peer().connect()
+        await world.hub.publish("ada", "agent_started", "x" * 1000)
+        await settled()
+        low = await world.hub.publish("ada", "token", "x" * 900, priority=Priority.LOW)
+        publishers = Publishers(world.hub, nursery)
+        await publishers.start("large", payload="x" * 1400)
+        assert publishers.done == []
+
+        async def wait() -> None:
+            with pytest.raises(ConfirmationTimeout):
+                await low.confirmed()
+
+        nursery.start_soon(wait)
+        await settled()
+        peer.ack(1)  # the room is made by evicting what `wait` waits for
+        await settled()
+        assert low.state == "evicted"
+        assert publishers.done == [("large", 3)]
+        assert world.hub.books.accepted == 3

@@ -11,8 +11,9 @@ import pytest
 import trio
 import trio.testing
 import trio_websocket
-from trio_websocket import WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.connection import ConnectionState
+from wsproto.events import Ping
 
 from trio_ws.config import Config
 from trio_ws.server.ending import BinaryMessage, Ending, Refused, TransportClosed
@@ -284,8 +285,10 @@ class TestPings:
             assert (closed.code, closed.reason, closed.by) == (1006, "control_flood", "network")
             assert trio.current_time() == start
 
-    async def test_while_closing(self) -> None:
+    async def test_while_closing(self, autojump_clock: trio.testing.MockClock) -> None:
+        """It is ignored: the library would raise, and the peer's answer to our close frame be missed."""
         async with connected() as (transport, peer):
+            start = trio.current_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.close, 1000, "bye")
                 assert await peer.closed() == (1000, "bye")
@@ -293,6 +296,15 @@ class TestPings:
                 await trio.testing.wait_all_tasks_blocked()
                 await peer.send(close_frame(1000))
             assert await peer.rest() == b""
+            assert trio.current_time() == start
+
+    async def test_what_the_library_can_not_send_is_a_closed_connection_to_it(self) -> None:
+        async with connected() as (transport, peer):
+            await peer.send(close_frame(1000))
+            await ends(transport)
+            assert transport._connection is not None
+            with pytest.raises(ConnectionClosed):
+                await transport._connection._send(Ping())
 
 
 class TestThePeerCloses:
@@ -445,6 +457,7 @@ class TestTheLaneFails:
             assert await peer.closed() == (4409, "superseded")
             await peer.send(frame(TEXT, b"2"), frame(TEXT, LARGE.encode()), close_frame(4409))
             assert (await ends(transport)).code == 4409
+            await trio.testing.wait_all_tasks_blocked()
             assert heard == [b"1"]
 
 
@@ -528,11 +541,24 @@ class TestClosing:
             assert await peer.closed() == (4503, "first")
             assert await peer.rest() == b""
 
+    async def test_no_lane_opens_any_more(self) -> None:
+        async with connected() as (transport, peer), trio.open_nursery() as nursery:
+            heard: list[bytes] = []
+            nursery.start_soon(transport.close, 1000, "")
+            await peer.closed()
+            transport.open_lane(heard.append)
+            await peer.send(frame(TEXT, b"late"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert heard == []
+            await peer.send(close_frame(1000))
+
     async def test_it_is_shielded(self, autojump_clock: trio.testing.MockClock) -> None:
         async with connected() as (transport, peer):
+            start = trio.current_time()
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await transport.close(4501, "no hello")
+            assert trio.current_time() - start == pytest.approx(CLOSE_TIMEOUT)  # the peer had its time
             assert await peer.closed() == (4501, "no hello")
 
     async def test_a_stuck_backlog_is_cut(self, autojump_clock: trio.testing.MockClock) -> None:
@@ -594,11 +620,28 @@ class TestTheBlock:
         with pytest.raises(TransportClosed):
             await transport.receive()
 
+    @pytest.mark.parametrize("aborted", [False, True])
+    async def test_its_exception_survives_a_cancellation(
+        self, aborted: bool, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        with pytest.raises(KeyError), trio.CancelScope() as scope:
+            theirs, ours = trio.testing.memory_stream_pair()
+            await theirs.send_all(REQUEST)
+            async with open_transport(ours, config=CONFIG, remote="test") as transport:
+                await transport.accept(None)
+                if aborted:
+                    transport.abort()
+                else:
+                    scope.cancel()
+                raise KeyError("what")
+        assert transport._gone.is_set()
+
     async def test_abort(self, autojump_clock: trio.testing.MockClock) -> None:
         start = trio.current_time()
         async with connected() as (transport, peer):
             transport.abort()
             transport.abort()
+            assert transport.failure == "aborted"
             await trio.sleep_forever()
         assert transport.ended == Ending(1006, "aborted", "us")
         assert trio.current_time() == start

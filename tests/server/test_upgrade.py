@@ -156,6 +156,7 @@ class TestRefused:
             "short",
             "dGhlIHNhbXBsZSBub25jZQ",
             "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25jZQ===",
             "dGhlIHNhbXBsZSBub25jZSE=",
             "dGhlIHNhbXBsZSBub25j!Q==",
             "dGhlIHNhbXBsZSB ub25jZQ=",

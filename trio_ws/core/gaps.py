@@ -58,11 +58,12 @@ class Run:
 class Gone:
     """All that is gone from one log, as runs in the order of their seqs."""
 
-    __slots__ = ("_runs", "_starts")
+    __slots__ = ("_limit", "_runs", "_starts")
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
         self._starts: list[int] = []
+        self._limit = MAX_RUNS
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -103,20 +104,25 @@ class Gone:
         at = bisect_right(self._starts, seq) - 1
         return max(seq, self._runs[at].last) if at >= 0 else seq
 
+    @property
+    def crowded(self) -> bool:
+        """Whether it is time to `compact`: there are more than `MAX_RUNS`, and twice as many as could not be joined."""
+        return len(self._runs) > self._limit
+
     def compact(self, cursors: Collection[int]) -> None:
-        """Bring the number of runs back under `MAX_RUNS`, if it is over, without joining across a cursor.
+        """Bring the number of runs back under `MAX_RUNS`, without joining across a cursor. Runs that events which are
+        held keep apart stay apart: there is no more than one for each of those, and one.
 
         Args:
           cursors: positions that a session may go on from; a run is never joined over one of them,
             unless there are more of them than runs may be.
         """
-        if len(self._runs) <= MAX_RUNS:
-            return
         keep = frozenset(cursors)
         for same_reason, kept in ((True, keep), (False, keep), (False, frozenset[int]())):
             self._join(same_reason, kept)
             if len(self._runs) <= MAX_RUNS // 2:
-                return
+                break
+        self._limit = max(MAX_RUNS, 2 * len(self._runs))
 
     def _join(self, same_reason: bool, cursors: frozenset[int]) -> None:
         """Join neighbours, the oldest first, until half of `MAX_RUNS` are left."""

@@ -29,7 +29,7 @@ from .entry import (
     SUPERSEDED,
     Entry,
 )
-from .gaps import MAX_RUNS, Gone
+from .gaps import Gone
 from .remembered import Remembered
 from .retention import Retention
 
@@ -183,14 +183,12 @@ class Mailbox:
         return confirmed
 
     def _within(self, low: int, high: int) -> Iterator[Entry]:
-        """The entries that lie wholly in the seqs above `low`, up to `high`."""
+        """The entries in the seqs above `low`, up to `high`; neither is amid joined deltas."""
         entries, seq = self.entries, low + 1
         while seq <= high:
             entry = entries.get(seq)
             if entry is None:
                 seq = self.gone.end_of(seq) + 1
-            elif entry.seq > high:
-                return
             else:
                 seq = entry.seq + 1
                 yield entry
@@ -339,7 +337,7 @@ class Mailbox:
             del self._keys[entry.type, entry.key]
         lost = entry.critical and reason != SETTLED
         self.gone.add(entry.first, entry.seq, entry.type, reason, lost)
-        if len(self.gone) > MAX_RUNS:
+        if self.gone.crowded:
             cursors = {position for s in self.sessions.values() for position in (s.acked, s.cursor)}
             self.gone.compact(cursors | {self.calm})
 

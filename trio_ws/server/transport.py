@@ -200,14 +200,16 @@ class Transport:
         and idempotent: the first call counts, and later ones wait for it. What ended the WebSocket before it
         counts too: after an exception in the lane the close frame says 4500, whatever `code` is.
         """
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-            if self._closing:
-                await self._gone.wait()
-                return
-            self._closing = True
-            await self._close(code, reason)
-        await self._guarded.aclose()
-        self._gone.set()
+        # All of it is shielded: a cancellation that came out of here would replace what the block raised.
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                if self._closing:
+                    await self._gone.wait()
+                    return
+                self._closing = True
+                await self._close(code, reason)
+            await self._guarded.aclose()  # waits for nobody
+            self._gone.set()
 
     def abort(self) -> None:
         """Cut the connection without a word, and cancel what runs in its `open_transport` block.
@@ -274,7 +276,6 @@ class Transport:
         finally:
             self._broken()
             self._read_to_end.set()
-            connection.let_go()
 
 
 class _Connection(WebSocketConnection):
@@ -312,10 +313,6 @@ class _Connection(WebSocketConnection):
     def forget_messages(self) -> None:
         """Throw away what was received, so that the reader need not wait for anyone; not a checkpoint."""
         self._recv_channel.close()
-
-    def let_go(self) -> None:
-        """Wake whoever waits for a message: there will be no more. Not a checkpoint."""
-        self._send_channel.close()
 
     def _write(self, event: Event) -> None:
         try:

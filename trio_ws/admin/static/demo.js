@@ -17,6 +17,7 @@ class Story {
   constructor(items = []) {
     this.items = items;
     this.flood = undefined;
+    this.evicted = 0; // of a flood that is still to be heard of
   }
 
   run(number) {
@@ -35,7 +36,10 @@ class Story {
 
   apply({ type, payload, ts }) {
     if (type === "progress") {
-      if (this.flood?.number !== payload.flood) this.flood = { number: payload.flood, of: payload.of, got: 0, gone: 0 };
+      if (this.flood?.number !== payload.flood) {
+        this.flood = { number: payload.flood, of: payload.of, got: 0, gone: this.evicted };
+        this.evicted = 0;
+      }
       this.flood.got++;
       return;
     }
@@ -66,7 +70,9 @@ class Story {
 
   gap({ reason, lost, critical }) {
     const count = Object.values(lost).reduce((sum, n) => sum + n, 0);
-    if (this.flood) this.flood.gone += lost.progress ?? 0;
+    const { flood } = this;
+    if (flood && flood.got + flood.gone < flood.of) flood.gone += lost.progress ?? 0;
+    else this.evicted += lost.progress ?? 0;
     const last = this.items[0];
     if (last?.gap === reason && reason !== "reset") {
       last.count += count;
@@ -114,7 +120,12 @@ class View {
     view.element.className = `run ${run.state}`;
     say(view.agent, run.agent || "Somebody");
     say(view.number, `run ${run.run}`);
-    say(view.pill, { working: "working", done: `done in ${run.duration} s`, lost: "stuck for ever" }[run.state]);
+    say(view.pill, {
+      working: "working",
+      done: `done in ${run.duration} s`,
+      holed: `done, but ${run.missing} characters are missing`,
+      lost: "stuck for ever",
+    }[run.state]);
     say(view.task, run.task || "its beginning is not here");
     say(view.answer, run.answer);
     run.steps.forEach((step, n) => {
@@ -203,8 +214,10 @@ class Bare {
 
   finished(run) {
     const own = this.story.items.find((item) => item.run === run.run);
-    this.characters += ours.characters(run) - (own ? ours.characters(own) : 0);
-    if (own && own.state !== "done") own.state = "lost";
+    const missing = ours.characters(run) - (own ? ours.characters(own) : 0);
+    this.characters += missing;
+    if (own?.state === "done" && missing) Object.assign(own, { state: "holed", missing });
+    else if (own?.state === "working") own.state = "lost";
   }
 }
 
@@ -304,7 +317,7 @@ function redraw() {
       ["gaps", gaps],
       ["duplicates", duplicates],
       ["reconnects", Math.max(0, connections - 1)],
-      ["handler failures", failures],
+      ["failures", failures],
       ["last recovery", tally.recovery === undefined ? "–" : `${tally.recovery} ms`],
       ["lost in silence", violations, violations ? "bad" : "good"], // the accounting rule proves it
     ]);
@@ -361,7 +374,7 @@ async function post(path, body) {
 
 const network = (fault, seconds = 0) => post("/demo/network", { link, fault, seconds });
 $("cut").onclick = () => network("cut");
-$("away").onclick = () => network("cut", 6);
+$("away").onclick = () => network("cut", 3);
 $("silence").onclick = () => network("silence", 5);
 $("flood").onclick = () => post("/demo/flood", { user, count: 1000 });
 $("fail").onclick = () => (failing = true);
