@@ -80,7 +80,7 @@ async def test_a_bad_line_spoils_no_other(open_api) -> None:
             (422, "payload"),
         ]
         assert hub.statistics().events_accepted == 2
-        assert list(hub.buffer.mailboxes) == ["ada"]
+        assert list(hub.engine.buffer.mailboxes) == ["ada"]
 
 
 async def test_an_empty_batch_has_no_answers(open_api) -> None:

@@ -88,10 +88,10 @@ async def test_a_parked_session_is_ended_too(open_api) -> None:
     async with open_api() as (hub, client):
         attachment = hub.attach(Identity("ada"), Ask(), Link())
         attachment.detach()
-        assert hub.pool.parked == 1
+        assert hub.engine.pool.parked == 1
         response = await client.delete(f"/v1/users/ada/sessions/{attachment.session.id}")
         assert response.status_code == 204
-        assert hub.pool.parked == 0
+        assert hub.engine.pool.parked == 0
 
 
 async def test_a_session_of_another_user_is_not_ended(open_api, autojump_clock: MockClock) -> None:

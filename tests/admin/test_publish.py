@@ -41,7 +41,7 @@ async def test_every_field_reaches_the_event(open_api) -> None:
     }
     async with open_api() as (hub, client):
         assert (await client.post(URL, json=body)).status_code == 202
-        entry = hub.buffer.mailboxes["ada"].find("x")
+        entry = hub.engine.buffer.mailboxes["ada"].find("x")
         assert (entry.type, entry.key, entry.tracked) == ("note", "k", True)
         assert entry.expires_at - entry.accepted_at == 30
         assert hub.describe("ada")["buffer"]["by_priority"]["high"] == 1
@@ -81,7 +81,7 @@ async def test_a_user_may_be_called_anything_printable(open_api, user: str) -> N
     async with open_api() as (hub, client):
         path = f"/v1/users/{quote(user, safe='').replace('.', '%2E')}"
         assert (await client.post(f"{path}/events", json={"type": "note"})).status_code == 202
-        assert list(hub.buffer.mailboxes) == [user]
+        assert list(hub.engine.buffer.mailboxes) == [user]
         assert (await client.get(path)).json()["user"] == user
 
 
@@ -90,7 +90,7 @@ async def test_what_is_no_name_is_refused(open_api, user: str) -> None:
     async with open_api() as (hub, client):
         response = await client.post(f"/v1/users/{user}/events", json={"type": "note"})
         assert (response.status_code, response.json()["error"]["field"]) == (422, "user")
-        assert not hub.buffer.mailboxes
+        assert not hub.engine.buffer.mailboxes
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Peer:
         assert not isinstance(answer, Refused), answer
         self.attachment = answer
         if self.lives:
-            self.hub.nursery.start_soon(self._watch)
+            self.hub.engine.nursery.start_soon(self._watch)
         return self
 
     def say(self, frame: bytes) -> None:
@@ -170,7 +170,7 @@ class Peer:
         if kind == "welcome":
             self._cursor = frame["seq"]
         elif kind == "ping" and self.lives:
-            self.hub.nursery.start_soon(self._reply, wire.PONG)
+            self.hub.engine.nursery.start_soon(self._reply, wire.PONG)
         elif kind in ("event", "gap") and not frame.get("retry"):
             first = frame["from"] if kind == "gap" else frame.get("merged", {}).get("from", frame["seq"])
             last = frame["to"] if kind == "gap" else frame["seq"]
@@ -178,7 +178,7 @@ class Peer:
                 self.faults.append(f"{first} after {self.cursor}")
             self._cursor = last
             if self.acks:
-                self.hub.nursery.start_soon(self._reply, wire.ack(last))
+                self.hub.engine.nursery.start_soon(self._reply, wire.ack(last))
 
     async def _reply(self, frame: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -191,7 +191,7 @@ class Peer:
         if self.told is None:
             self.told = (code.code, reason, retry_after)
             if not self.stubborn:
-                self.hub.nursery.start_soon(self._go)
+                self.hub.engine.nursery.start_soon(self._go)
 
     async def _go(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -230,22 +230,22 @@ class World:
     def check(self) -> None:
         """What holds at every moment."""
         hub = self.hub
-        assert hub.books.balanced
+        assert hub.engine.books.balanced
         assert hub.statistics().balanced
-        assert hub.pool.connected == len(hub.attachments)
-        assert hub.room.waiting == sum(map(hub.room.line, hub.buffer.mailboxes))
+        assert hub.engine.pool.connected == len(hub.engine.attachments)
+        assert hub.engine.room.waiting == sum(map(hub.engine.room.line, hub.engine.buffer.mailboxes))
         for peer in self.peers:
             assert not peer.faults, peer.faults
 
     def check_empty(self) -> None:
         """Nothing is left over of connections that have gone."""
         hub = self.hub
-        assert not hub.attachments
-        assert hub.pool.connected == 0
-        assert not hub.timers or list(hub.timers._armed) == [hub.flusher]
-        assert not hub.flusher._marked
-        assert not hub.flusher._waiting
-        assert hub.room.waiting == 0
+        assert not hub.engine.attachments
+        assert hub.engine.pool.connected == 0
+        assert not hub.engine.timers or list(hub.engine.timers._armed) == [hub.engine.flusher]
+        assert not hub.engine.flusher._marked
+        assert not hub.engine.flusher._waiting
+        assert hub.engine.room.waiting == 0
         assert not hub.channels
 
 
@@ -262,7 +262,7 @@ async def running(*, on_dead_letter: Any = None, **limits: Any) -> AsyncIterator
         world = World(hub)
         yield world
         world.check()
-        for attachment in list(hub.attachments):
+        for attachment in list(hub.engine.attachments):
             attachment.detach()
         await trio.sleep(hub.config.batch_interval)
         await settled()

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_ws.config import Config
-from trio_ws.hub import DeadLetter, tasks
+from trio_ws.hub import DeadLetter, cleanup
 
 from .peers import running, settled
 
@@ -25,13 +25,13 @@ async def test_cleanup_forgets_idle_users_and_nobody_else() -> None:
         visitor = world.peer("visitor").connect()
         visitor.say(b'{"t":"bye"}')
         await trio.sleep(11)
-        assert sorted(hub.buffer.mailboxes) == ["connected", "critical", "history"]
+        assert sorted(hub.engine.buffer.mailboxes) == ["connected", "critical", "history"]
         world.peers[2].die()
         await trio.sleep(120)
-        assert sorted(hub.buffer.mailboxes) == ["connected", "critical", "history"]
-        assert hub.books.history == 0
+        assert sorted(hub.engine.buffer.mailboxes) == ["connected", "critical", "history"]
+        assert hub.engine.books.history == 0
         await trio.sleep(40)
-        assert sorted(hub.buffer.mailboxes) == ["connected", "critical"]
+        assert sorted(hub.engine.buffer.mailboxes) == ["connected", "critical"]
         assert hub.describe("critical")["buffer"]["critical_unconfirmed"] == 1  # type: ignore[index]
         assert connected.dropped_at is None
 
@@ -43,7 +43,7 @@ async def test_a_user_who_was_forgotten_begins_a_new_epoch() -> None:
         await settled()
         peer.die()
         await trio.sleep(60)
-        assert not world.hub.buffer.mailboxes
+        assert not world.hub.engine.buffer.mailboxes
         again = peer.again()
         assert again.welcome["resumed"] is False
         assert again.welcome["epoch"] != peer.welcome["epoch"]
@@ -56,13 +56,13 @@ async def test_a_user_for_whom_somebody_waits_is_not_forgotten() -> None:
         await world.hub.publish("ada", "agent_started")
         nursery.start_soon(world.hub.publish, "bob", "agent_started")
         await settled()
-        epoch = world.hub.buffer.mailbox("bob").epoch
+        epoch = world.hub.engine.buffer.mailbox("bob").epoch
         await trio.sleep(50)
-        assert world.hub.buffer.mailbox("bob").epoch == epoch
+        assert world.hub.engine.buffer.mailbox("bob").epoch == epoch
         peer = world.peer(acks=True).connect()
         await settled()
         assert peer.seqs == [1]
-        assert world.hub.buffer.mailbox("bob").head == 1
+        assert world.hub.engine.buffer.mailbox("bob").head == 1
 
 
 async def test_a_resume_in_time_is_safe_from_the_cleanup() -> None:
@@ -79,33 +79,33 @@ async def test_a_resume_in_time_is_safe_from_the_cleanup() -> None:
 
 async def test_many_mailboxes_are_swept_with_turns_for_others() -> None:
     async with running(cleanup_interval=1000) as world, trio.open_nursery() as nursery:
-        for n in range(3 * tasks.SWEEP_TURN):
+        for n in range(3 * cleanup.SWEEP_TURN):
             await world.hub.publish(f"user {n}", "token", ttl=1)
         await trio.sleep(5)
         seen: list[int] = []
 
         async def look() -> None:
             for _ in range(10):
-                seen.append(world.hub.books.expired)
+                seen.append(world.hub.engine.books.expired)
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(look)
-        await tasks._clean(world.hub)
-        assert {tasks.SWEEP_TURN, 2 * tasks.SWEEP_TURN} & set(seen)
-        assert world.hub.books.expired == 3 * tasks.SWEEP_TURN
+        await cleanup._clean(world.hub.engine, world.hub.reception)
+        assert {cleanup.SWEEP_TURN, 2 * cleanup.SWEEP_TURN} & set(seen)
+        assert world.hub.engine.books.expired == 3 * cleanup.SWEEP_TURN
 
 
 async def test_a_cleanup_that_fails_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(cleanup_interval=10) as world:
-        monkeypatch.setattr(world.hub.pool, "expired", lambda now: 1 // 0)
+        monkeypatch.setattr(world.hub.engine.pool, "expired", lambda now: 1 // 0)
         await trio.sleep(11)
         assert "cleaning up failed" in caplog.text
         monkeypatch.undo()
         world.peer("visitor").connect().say(b'{"t":"bye"}')
         await trio.sleep(10)
-        assert not world.hub.buffer.mailboxes
+        assert not world.hub.engine.buffer.mailboxes
 
 
 async def test_a_deadline_that_fails_stops_no_other(
@@ -113,7 +113,7 @@ async def test_a_deadline_that_fails_stops_no_other(
 ) -> None:
     async with running() as world:
         peer = world.peer().connect()
-        expire = world.hub.confirmations.expire
+        expire = world.hub.engine.confirmations.expire
         faults = [ZeroDivisionError()]
 
         def fail(now: float) -> Any:
@@ -121,7 +121,7 @@ async def test_a_deadline_that_fails_stops_no_other(
                 raise faults.pop()
             return expire(now)
 
-        monkeypatch.setattr(world.hub.confirmations, "expire", fail)
+        monkeypatch.setattr(world.hub.engine.confirmations, "expire", fail)
         await trio.sleep(30)
         assert "a deadline failed" in caplog.text
         assert len(peer.kinds("ping")) == 2
@@ -164,9 +164,9 @@ async def test_in_memory_a_critical_event_lives_for_a_day() -> None:
         assert world.hub.config.critical_ttl == 86400.0
         await world.hub.publish("ada", "agent_started")
         await trio.sleep(86_300)
-        assert world.hub.books.held == 1
+        assert world.hub.engine.books.held == 1
         await trio.sleep(200)
-        assert world.hub.books.dead_letters == 1
+        assert world.hub.engine.books.dead_letters == 1
 
 
 async def test_a_dead_letter_is_logged_without_its_payload(caplog: pytest.LogCaptureFixture) -> None:
@@ -239,5 +239,5 @@ async def test_dead_letters_that_wait_for_a_slow_handler_are_bounded(
         gate.set()
         await settled()
         assert seen == [1, 10, 11, 12]
-        assert world.hub.books.dead_letters == 12
+        assert world.hub.engine.books.dead_letters == 12
         assert "on_dead_letter is too slow" in caplog.text

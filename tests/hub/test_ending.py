@@ -133,7 +133,7 @@ async def test_leaving_the_block_waits_for_a_drain_that_is_under_way() -> None:
             nursery.start_soon(hub.drain)
             await settled()
         assert trio.current_time() == pytest.approx(hub.config.drain_timeout)
-        assert hub.closed
+        assert hub.engine.closed
 
 
 async def test_a_cancelled_drain_is_taken_up_by_the_next() -> None:
@@ -172,9 +172,9 @@ async def test_leaving_the_block_drains() -> None:
     async with open_hub() as hub:
         peer = await _use(hub)
     assert peer.code == 4503
-    assert hub.closed
+    assert hub.engine.closed
     assert hub.stopping.is_set()
-    assert not hub.nursery.child_tasks
+    assert not hub.engine.nursery.child_tasks
 
 
 async def test_an_error_ends_it_at_once_and_comes_out_as_it_was() -> None:
@@ -186,8 +186,8 @@ async def test_an_error_ends_it_at_once_and_comes_out_as_it_was() -> None:
     assert caught.value is error
     assert trio.current_time() == 0.0
     assert peer.code == 4503
-    assert hub.closed
-    assert not hub.nursery.child_tasks
+    assert hub.engine.closed
+    assert not hub.engine.nursery.child_tasks
 
 
 async def test_a_group_of_errors_comes_out_as_one_group() -> None:
@@ -204,8 +204,8 @@ async def test_a_cancelled_block_ends_at_once() -> None:
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert trio.current_time() == 1.0
-    assert hub.closed
-    assert not hub.nursery.child_tasks
+    assert hub.engine.closed
+    assert not hub.engine.nursery.child_tasks
 
 
 async def test_a_cancelled_drain_at_the_end_of_the_block_ends_it() -> None:
@@ -213,7 +213,7 @@ async def test_a_cancelled_drain_at_the_end_of_the_block_ends_it() -> None:
         async with open_hub() as hub:
             await _use(hub)  # it acks nothing: the drain would take a second
     assert scope.cancelled_caught
-    assert hub.closed
+    assert hub.engine.closed
 
 
 async def test_two_hubs_in_one_process_know_nothing_of_each_other() -> None:

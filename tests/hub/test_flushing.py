@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trio
 
-from trio_ws.core.timers import Timers
 from trio_ws.event import Priority
 from trio_ws.hub import attachment
 from trio_ws.hub.flusher import TURN, Flusher
@@ -93,7 +92,7 @@ async def test_one_window_serves_all_that_wait() -> None:
             assert peer.seqs == [1]
         await trio.sleep(0.051)
         assert [peer.seqs for peer in peers] == [[1, 2]] * 5
-        assert not world.hub.flusher._waiting
+        assert not world.hub.engine.flusher._waiting
 
 
 class _Connection:
@@ -110,7 +109,7 @@ class _Connection:
 
 async def test_others_run_between_so_many_connections() -> None:
     log: list[object] = []
-    flusher = Flusher(0.05, Timers(), trio.current_time)
+    flusher = Flusher(0.05, trio.current_time, lambda at: None)
     for _ in range(3 * TURN):
         flusher.mark(_Connection(log), urgent=True)
 
@@ -132,11 +131,10 @@ async def test_others_run_between_so_many_connections() -> None:
 
 async def test_marking_twice_flushes_once() -> None:
     log: list[object] = []
-    flusher = Flusher(0.05, Timers(), lambda: 0.0)
+    armed: list[float] = []
+    flusher = Flusher(0.05, lambda: 0.0, armed.append)
     connection = _Connection(log)
     connection.written_at = 0.0
-    armed: list[float] = []
-    flusher.arm = armed.append
     for urgent in (False, False, True, True, False):
         flusher.mark(connection, urgent=urgent)
     assert armed == [0.05]
@@ -221,7 +219,7 @@ async def test_a_link_that_takes_nothing_for_the_stall_timeout_is_closed() -> No
         assert peer.code is None
         await trio.sleep(0.2)
         assert peer.told == (4502, "nothing was taken for 30 s", None)
-        assert world.hub.pool.parked == 1
+        assert world.hub.engine.pool.parked == 1
         assert len(peer.frames) == 3
 
 
@@ -297,7 +295,7 @@ async def test_a_link_that_raises_in_a_timer_ends_alone(caplog: pytest.LogCaptur
         await trio.sleep(60)
         assert "a session's timer failed" in caplog.text
         assert len(fine.kinds("ping")) == 3
-        assert world.hub.pool.connected == 1
+        assert world.hub.engine.pool.connected == 1
 
 
 async def test_a_slow_session_is_sent_deltas_as_one() -> None:

@@ -128,14 +128,17 @@ async def test_the_books_balance_whatever_happens() -> None:
             world.check()
             figures = hub.statistics()
             assert figures.buffer_events <= 14
-        books = hub.books
+        books = hub.engine.books
         assert books.accepted > 400
         assert min(books.settled, books.evicted, books.superseded, books.refused, books.merged) > 0
         assert sum(
-            entry.weight for box in hub.buffer.mailboxes.values() for entry in box.entries.values()
+            entry.weight for box in hub.engine.buffer.mailboxes.values() for entry in box.entries.values()
         ) == (
             books.held
             + sum(
-                e.weight for box in hub.buffer.mailboxes.values() for e in box.entries.values() if e.settled
+                e.weight
+                for box in hub.engine.buffer.mailboxes.values()
+                for e in box.entries.values()
+                if e.settled
             )
         )

@@ -84,7 +84,7 @@ async def test_gaps_are_told_in_their_place_and_confirmed_as_events_are() -> Non
             assert _seqs([first, *rest]) == [1, 3, 4]
             nursery.start_soon(events.receive)
             await settled()
-            assert world.hub.books.settled == 3
+            assert world.hub.engine.books.settled == 3
             await world.hub.publish("ada", "agent_completed")
             await settled()
 
@@ -111,7 +111,7 @@ async def test_a_receiver_that_takes_long_over_a_critical_event_is_waited_for() 
             assert _seqs(await events.receive()) == [1]
             await trio.sleep(300)
             assert receipt.state == "sent"
-            assert world.hub.books.redelivered == 0
+            assert world.hub.engine.books.redelivered == 0
             assert world.hub.stats()["delivery"]["messages_timeout"] == 1
             await world.hub.publish("ada", "agent_completed")
             assert _seqs(await events.receive()) == [2]

@@ -89,7 +89,7 @@ async def test_a_half_open_connection_is_noticed_after_interval_and_grace(busy: 
         interval = 25.0 if not busy else 2.0
         assert peer.dropped_at == heard + interval + 2.0
         assert since <= peer.dropped_at
-        assert world.hub.pool.parked == 1
+        assert world.hub.engine.pool.parked == 1
 
 
 async def test_an_event_on_an_idle_connection_that_is_half_open_is_noticed_within_seconds() -> None:
@@ -166,7 +166,7 @@ async def test_an_unacked_critical_event_is_sent_again_on_schedule_and_then_give
         delivery = world.hub.stats()["delivery"]
         assert delivery["redelivered"] == 4
         assert delivery["messages_timeout"] == 1
-        assert world.hub.pool.parked == 1
+        assert world.hub.engine.pool.parked == 1
         assert world.hub.describe("ada")["buffer"]["critical_unconfirmed"] == 1  # type: ignore[index]
 
 
@@ -272,15 +272,15 @@ async def test_a_mistake_is_answered_and_the_tenth_closes() -> None:
             assert len(errors) == count
             assert (errors[-1]["code"], errors[-1]["fatal"]) == (4400, False)
         assert "hello was said already" in errors[2]["reason"]
-        assert world.hub.books.settled == 0
+        assert world.hub.engine.books.settled == 0
         peer.ack(1)
-        assert world.hub.books.settled == 1
+        assert world.hub.engine.books.settled == 1
         peer.say(wire.ack(2))
         assert peer.code == 4400
         assert world.hub.stats()["connections"]["mistakes"] == 10
         await settled()
-        assert world.hub.pool.connected == 0
-        assert world.hub.pool.parked == 1
+        assert world.hub.engine.pool.connected == 0
+        assert world.hub.engine.pool.parked == 1
 
 
 @pytest.mark.parametrize("message", [b"no json", b"7", b"[]", b'["x"]', b"\xff"])
@@ -290,7 +290,7 @@ async def test_what_is_no_frame_closes_at_once(message: bytes) -> None:
         peer.say(message)
         assert peer.code == 4400
         await settled()
-        assert world.hub.pool.connected == 0
+        assert world.hub.engine.pool.connected == 0
 
 
 async def test_a_batch_is_handled_in_order_and_what_follows_a_bye_is_not() -> None:
@@ -301,9 +301,9 @@ async def test_a_batch_is_handled_in_order_and_what_follows_a_bye_is_not() -> No
         await settled()
         peer.say(wire.batch([wire.ack(1), wire.BYE, wire.ack(2), wire.PING]))
         assert peer.code == 1000
-        assert world.hub.books.settled == 1
+        assert world.hub.engine.books.settled == 1
         assert peer.kinds("pong") == []
-        assert world.hub.pool.parked == 0
+        assert world.hub.engine.pool.parked == 0
 
 
 async def test_a_frame_whose_handling_fails_ends_its_connection_alone(
@@ -315,7 +315,7 @@ async def test_a_frame_whose_handling_fails_ends_its_connection_alone(
         def fail(*args: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(world.hub.inbox, "put", fail)
+        monkeypatch.setattr(world.hub.reception.inbox, "put", fail)
         peer.say(wire.message("m", "hi", b"null"))
         assert peer.code == 4500
         assert "handling a frame failed" in caplog.text
@@ -332,7 +332,7 @@ async def test_the_end_of_a_token_closes() -> None:
         assert peer.code is None
         await trio.sleep(0.2)
         assert peer.told == (4401, "the token has expired", None)
-        assert world.hub.pool.parked == 1
+        assert world.hub.engine.pool.parked == 1
 
 
 async def test_a_fresh_token_in_time_prevents_it() -> None:

@@ -11,6 +11,7 @@ from trio_ws.core import wire
 from trio_ws.errors import MessageRejected
 from trio_ws.event import Message
 from trio_ws.hub import inbox
+from trio_ws.hub.inbox import context_of
 
 from .peers import Peer, running, settled
 
@@ -211,7 +212,7 @@ async def test_answers_are_remembered_up_to_a_bound_and_what_waits_is_never_forg
         peer = world.peer().connect(on_message=app)
         ids = [f"m{n}" for n in range(count)]
         _send(peer, *ids)
-        context = world.hub.context_of(next(iter(world.hub.buffer.mailbox("ada").sessions.values())))
+        context = context_of(next(iter(world.hub.engine.buffer.mailbox("ada").sessions.values())))
 
         async def slow(user: str, message: Message) -> None:
             app.handled.append((user, message.id, None))
@@ -231,10 +232,10 @@ async def test_a_plain_clients_messages_are_handled_and_not_answered() -> None:
         peer = world.peer(plain=True).connect(on_message=app)
         assert peer.attachment is not None
         session = peer.attachment.session
-        world.hub.inbox.put_plain(session, None, "ask", {"q": 1})
-        world.hub.inbox.put_plain(session, 7, "ask", {"q": 2})
-        world.hub.inbox.put_plain(session, "own", "ask", {"q": 3})
-        world.hub.inbox.put_plain(session, "own", "ask", {"q": 3})
+        world.hub.reception.inbox.put_plain(session, None, "ask", {"q": 1})
+        world.hub.reception.inbox.put_plain(session, 7, "ask", {"q": 2})
+        world.hub.reception.inbox.put_plain(session, "own", "ask", {"q": 3})
+        world.hub.reception.inbox.put_plain(session, "own", "ask", {"q": 3})
         await settled()
         assert [payload["q"] for _, _, payload in app.handled] == [1, 2, 3]
         assert peer.frames == []

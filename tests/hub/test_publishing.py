@@ -10,8 +10,7 @@ import trio
 
 from trio_ws.errors import EventTooLarge, HubClosed, InvalidEvent
 from trio_ws.event import Draft, Priority
-from trio_ws.hub import hub as hub_module
-from trio_ws.hub import open_hub
+from trio_ws.hub import open_hub, publisher
 
 from .peers import running, settled
 
@@ -23,7 +22,7 @@ async def test_an_event_reaches_every_session_of_its_user_and_nobody_else() -> N
         receipt = await world.hub.publish("ada", "agent_started", {"run": 7})
         await settled()
         assert (receipt.user, receipt.seq, receipt.duplicate) == ("ada", 1, False)
-        assert receipt.epoch == tab.welcome["epoch"] == world.hub.buffer.mailbox("ada").epoch
+        assert receipt.epoch == tab.welcome["epoch"] == world.hub.engine.buffer.mailbox("ada").epoch
         for peer in (tab, phone):
             (event,) = peer.kinds("event")
             assert event == {
@@ -50,7 +49,7 @@ async def test_a_publishers_id_makes_one_event() -> None:
         again = await world.hub.publish("ada", "agent_started", id="run-7")
         assert (again.seq, again.duplicate, again.id) == (first.seq, True, "run-7")
         assert not world.hub.publish_nowait("bob", "agent_started", id="run-7").duplicate
-        assert world.hub.books.accepted == 2
+        assert world.hub.engine.books.accepted == 2
         assert world.hub.stats()["delivery"]["events_duplicate"] == 1
 
 
@@ -83,8 +82,8 @@ async def test_what_is_out_of_bounds_is_refused_by_its_field(field: str, draft: 
             await channel.send(draft)
         with world.hub.channel("ada") as channel, pytest.raises(InvalidEvent):
             channel.send_nowait(draft)
-        assert world.hub.books.accepted == 0
-        assert not world.hub.buffer.mailboxes
+        assert world.hub.engine.books.accepted == 0
+        assert not world.hub.engine.buffer.mailboxes
 
 
 @pytest.mark.parametrize("user", ["", "a\x00", "x" * 129, 7])
@@ -165,7 +164,7 @@ async def test_an_event_that_was_encoded_too_late_is_refused(monkeypatch: pytest
         await settled(0.1)
         await world.hub.drain()
         await trio.sleep(1)
-        assert world.hub.books.accepted == 0
+        assert world.hub.engine.books.accepted == 0
 
 
 async def test_a_cancelled_publish_accepts_nothing() -> None:
@@ -174,7 +173,7 @@ async def test_a_cancelled_publish_accepts_nothing() -> None:
             scope.cancel()
             await world.hub.publish("ada", "token")
         assert scope.cancelled_caught
-        assert world.hub.books.accepted == 0
+        assert world.hub.engine.books.accepted == 0
 
 
 async def test_a_publisher_in_a_loop_lets_others_run() -> None:
@@ -184,13 +183,13 @@ async def test_a_publisher_in_a_loop_lets_others_run() -> None:
         async def other() -> None:
             for _ in range(3):
                 await trio.lowlevel.checkpoint()
-            ran.append(world.hub.books.accepted)
+            ran.append(world.hub.engine.books.accepted)
 
         nursery.start_soon(other)
-        for _ in range(10 * hub_module.YIELD_EVERY):
+        for _ in range(10 * publisher.YIELD_EVERY):
             await world.hub.publish("ada", "token", priority=Priority.LOW)
         assert ran
-        assert ran[0] <= 6 * hub_module.YIELD_EVERY
+        assert ran[0] <= 6 * publisher.YIELD_EVERY
 
 
 async def test_a_broadcast_reaches_each_user_once_under_one_id() -> None:
@@ -201,7 +200,7 @@ async def test_a_broadcast_reaches_each_user_once_under_one_id() -> None:
         assert [receipt.user for receipt in receipts] == ["bob", "ada"]
         assert len({receipt.id for receipt in receipts}) == 1
         assert ada.kinds("event") == bob.kinds("event") != []
-        boxes = world.hub.buffer.mailboxes
+        boxes = world.hub.engine.buffer.mailboxes
         assert boxes["ada"].entries[1].tail is boxes["bob"].entries[1].tail
 
 
@@ -219,7 +218,7 @@ async def test_a_broadcast_to_one_name_is_a_mistake() -> None:
         with pytest.raises(InvalidEvent, match="several names") as caught:
             await world.hub.broadcast("ada", "token")
         assert caught.value.field == "users"
-        assert not world.hub.buffer.mailboxes
+        assert not world.hub.engine.buffer.mailboxes
 
 
 async def test_a_repeated_broadcast_gives_the_same_receipts() -> None:
@@ -236,7 +235,7 @@ async def test_a_broadcast_to_many_lets_others_run() -> None:
         async def look() -> None:
             for _ in range(3):
                 await trio.lowlevel.checkpoint()
-            seen.append(world.hub.books.accepted)
+            seen.append(world.hub.engine.books.accepted)
 
         nursery.start_soon(look)
         await world.hub.broadcast([f"user {n}" for n in range(500)], "token")
@@ -257,11 +256,11 @@ async def test_a_user_who_is_full_for_long_holds_up_no_other_of_a_broadcast() ->
         nursery.start_soon(broadcast)
         await settled()
         assert world.hub.describe("eve")["buffer"]["held"] == 1  # type: ignore[index]
-        assert world.hub.publishers_waiting == 2
+        assert world.hub.engine.room.waiting == 2
         bob.ack(1)
         await settled()
         assert bob.seqs == [1, 2]
-        assert world.hub.publishers_waiting == 1
+        assert world.hub.engine.room.waiting == 1
         assert not done
         ada = world.peer("ada").connect()
         await settled()

@@ -66,7 +66,7 @@ async def test_several_tasks_may_wait_and_one_that_is_cancelled_takes_none_with_
             await settled()
             scopes[1].cancel()
             await settled()
-            entry = world.hub.buffer.mailbox("ada").entries[1]
+            entry = world.hub.engine.buffer.mailbox("ada").entries[1]
             assert entry.waiters is not None
             assert len(entry.waiters) == 2
             peer.ack(1)
@@ -148,7 +148,7 @@ async def test_who_waits_for_an_evicted_event_is_told() -> None:
         for _ in range(2):
             await world.hub.publish("ada", "token")
         await settled()
-        assert world.hub.books.evicted == 1
+        assert world.hub.engine.books.evicted == 1
         await _fails(receipt, "evicted")
 
 
@@ -189,7 +189,7 @@ async def test_a_merged_delta_shares_the_fate_of_the_one_it_went_into() -> None:
         for _ in range(2):
             await world.hub.publish("ada", "agent_started")
         assert [receipt.state for receipt in deltas] == ["merged", "merged"]
-        joined = world.hub.buffer.mailbox("ada").entries[1]
+        joined = world.hub.engine.buffer.mailbox("ada").entries[1]
         assert joined.waiters is not None
         assert len(joined.waiters) == 3
         impatient.cancel()

@@ -112,7 +112,7 @@ async def test_the_first_in_line_is_cancelled_and_the_next_one_takes_its_place()
         publishers.scopes["large"].cancel()
         await settled()
         assert publishers.done == [("small", 2)]
-        assert world.hub.books.accepted == 2
+        assert world.hub.engine.books.accepted == 2
 
 
 async def test_who_is_cancelled_together_with_the_room_was_accepted_or_was_not() -> None:
@@ -127,11 +127,11 @@ async def test_who_is_cancelled_together_with_the_room_was_accepted_or_was_not()
         publishers.scopes["first"].cancel()  # too late: its event is in the log
         await settled()
         assert publishers.done == [("first", 2)]
-        assert world.hub.room.line("ada") == 1
+        assert world.hub.engine.room.line("ada") == 1
         publishers.scopes["second"].cancel()
         peer.ack(2)
         await settled()
-        assert world.hub.books.accepted == 2
+        assert world.hub.engine.books.accepted == 2
 
 
 async def test_the_end_of_a_session_makes_room() -> None:
@@ -237,7 +237,7 @@ async def test_an_id_that_waits_twice_makes_one_event() -> None:
         await settled()
         assert sorted(publishers.done) == [("a", 2), ("again", 2), ("b", 3)]
         assert peer.seqs == [1, 2, 3]
-        assert world.hub.books.duplicates == 1
+        assert world.hub.engine.books.duplicates == 1
 
 
 async def test_what_was_accepted_already_need_not_wait() -> None:
@@ -268,7 +268,7 @@ async def test_a_drain_ends_the_wait() -> None:
         await world.hub.drain()
         await settled()
         assert sorted(publishers.refused) == ["a", "b"]
-        assert world.hub.publishers_waiting == 0
+        assert world.hub.engine.room.waiting == 0
 
 
 async def test_the_end_of_the_hub_ends_the_wait_of_tasks_outside() -> None:
@@ -302,7 +302,7 @@ async def test_what_goes_wrong_in_a_turn_is_raised_to_whose_turn_it_is(
         await settled()
         publishers = Publishers(world.hub, nursery)
         await publishers.start("b")
-        accept = world.hub.buffer.accept
+        accept = world.hub.engine.buffer.accept
         faults = [ZeroDivisionError()]
 
         def fail(*args: Any) -> bool:
@@ -310,7 +310,7 @@ async def test_what_goes_wrong_in_a_turn_is_raised_to_whose_turn_it_is(
                 raise faults.pop()
             return accept(*args)
 
-        monkeypatch.setattr(world.hub.buffer, "accept", fail)
+        monkeypatch.setattr(world.hub.engine.buffer, "accept", fail)
         world.peer(acks=True).connect()
         await settled()
         assert len(caught) == 1
@@ -338,4 +338,4 @@ async def test_a_turn_that_has_something_to_tell_others_is_one_turn() -> None:
         await settled()
         assert low.state == "evicted"
         assert publishers.done == [("large", 3)]
-        assert world.hub.books.accepted == 3
+        assert world.hub.engine.books.accepted == 3

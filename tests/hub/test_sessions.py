@@ -53,7 +53,7 @@ async def test_what_was_in_flight_is_sent_again_and_what_was_acked_is_not() -> N
         assert again.welcome["seq"] == 2
         assert again.seqs == [3, 4]
         again.ack(4)
-        assert world.hub.books.settled == 4
+        assert world.hub.engine.books.settled == 4
 
 
 @pytest.mark.parametrize(("behind", "seqs"), [(0, []), (1, [8]), (2, [7, 8]), (8, [1, 2, 3, 4, 5, 6, 7, 8])])
@@ -132,13 +132,13 @@ async def test_the_newest_connection_of_a_session_wins() -> None:
         await world.hub.publish("ada", "agent_completed")
         await trio.sleep(0.1)
         assert len(old.writes) == written
-        assert world.hub.books.settled == 0
+        assert world.hub.engine.books.settled == 0
         assert world.hub.stats()["connections"]["current"] == 1
         old.attachment.detach()
         assert world.hub.stats()["sessions"] == {"active": 1, "parked": 0}
         assert new.seqs == [1, 2]
         new.ack(2)
-        assert world.hub.books.settled == 2
+        assert world.hub.engine.books.settled == 2
 
 
 async def test_the_users_limit_takes_the_stalest() -> None:
@@ -150,7 +150,7 @@ async def test_the_users_limit_takes_the_stalest() -> None:
         session_of_parked = parked.welcome["session"]
         world.peer(acks=True).connect()
         assert [peer.code for peer in (parked, silent, oldest)] == [None, None, None]
-        assert session_of_parked not in world.hub.buffer.mailbox("ada").sessions
+        assert session_of_parked not in world.hub.engine.buffer.mailbox("ada").sessions
         world.peer(acks=True).connect()
         assert silent.told == (4409, "the user's limit took this connection", None)
         world.peer(acks=True).connect()
@@ -204,7 +204,7 @@ async def test_only_so_many_sessions_are_parked_the_oldest_go() -> None:
             peer = world.peer(f"user {n}").connect()
             sessions.append(peer.welcome["session"])
             peer.die()
-        left = [id for box in world.hub.buffer.mailboxes.values() for id in box.sessions]
+        left = [id for box in world.hub.engine.buffer.mailboxes.values() for id in box.sessions]
         assert left == sessions[2:]
         assert world.hub.stats()["sessions"] == {"active": 0, "parked": 4}
 
@@ -232,9 +232,9 @@ async def test_a_parked_session_expires_and_its_client_goes_on_in_a_new_one() ->
         peer.die()
         await world.hub.publish("ada", "agent_completed")
         await trio.sleep(59)
-        assert world.hub.pool.parked == 1
+        assert world.hub.engine.pool.parked == 1
         await trio.sleep(32)
-        assert world.hub.pool.parked == 0
+        assert world.hub.engine.pool.parked == 0
         again = peer.again()
         await settled()
         assert again.welcome["resumed"] is True
@@ -259,8 +259,8 @@ async def test_a_bye_ends_the_session_for_good() -> None:
 async def test_an_ended_session_can_be_closed_by_the_operator() -> None:
     async with running() as world:
         peer = world.peer().connect()
-        (session,) = world.hub.buffer.mailbox("ada").sessions.values()
-        world.hub.end(session)
+        (session,) = world.hub.engine.buffer.mailbox("ada").sessions.values()
+        world.hub.reception.end(session)
         assert peer.attachment is not None
         assert peer.attachment.fenced
         peer.die()
@@ -293,16 +293,16 @@ async def test_a_recovery_lasts_from_the_cut_to_the_last_missed_event_processed(
         again = peer.again(0)
         await trio.sleep(0.2)
         again.ack(2)
-        assert world.hub.recovery.count == 0
+        assert world.hub.engine.recovery.count == 0
         await trio.sleep(0.3)
         again.ack(3)
         recovery = world.hub.stats()["recovery"]
         assert recovery["count"] == 1
-        assert world.hub.recovery.total == pytest.approx(1.0)
+        assert world.hub.engine.recovery.total == pytest.approx(1.0)
         await world.hub.publish("ada", "agent_completed")
         await settled()
         again.ack(4)
-        assert world.hub.recovery.count == 1
+        assert world.hub.engine.recovery.count == 1
 
 
 async def test_a_half_open_cut_is_dated_to_when_something_was_last_heard() -> None:
@@ -318,7 +318,7 @@ async def test_a_half_open_cut_is_dated_to_when_something_was_last_heard() -> No
         again = peer.again(1)
         await settled()
         again.ack(2)
-        assert world.hub.recovery.total == pytest.approx(5.0)
+        assert world.hub.engine.recovery.total == pytest.approx(5.0)
 
 
 async def test_a_recovery_that_is_cut_again_began_with_the_first_cut() -> None:
@@ -334,8 +334,8 @@ async def test_a_recovery_that_is_cut_again_began_with_the_first_cut() -> None:
         peer = peer.again(0)  # it even takes itself over
         await settled()
         peer.ack(1)
-        assert world.hub.recovery.count == 1
-        assert world.hub.recovery.total == pytest.approx(3.0)
+        assert world.hub.engine.recovery.count == 1
+        assert world.hub.engine.recovery.total == pytest.approx(3.0)
 
 
 async def test_a_recovery_with_nothing_missed_is_over_at_once() -> None:
@@ -349,8 +349,8 @@ async def test_a_recovery_with_nothing_missed_is_over_at_once() -> None:
         await trio.sleep(100)
         await world.hub.publish("ada", "agent_completed")
         await settled()
-        assert world.hub.recovery.count == 1
-        assert world.hub.recovery.total == pytest.approx(0.5)
+        assert world.hub.engine.recovery.count == 1
+        assert world.hub.engine.recovery.total == pytest.approx(0.5)
 
 
 async def test_a_new_session_is_no_recovery() -> None:
@@ -359,4 +359,4 @@ async def test_a_new_session_is_no_recovery() -> None:
         peer: Peer = world.peer(acks=True).connect()
         await settled()
         assert peer.seqs == [1]
-        assert world.hub.recovery.count == 0
+        assert world.hub.engine.recovery.count == 0

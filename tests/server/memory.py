@@ -165,6 +165,6 @@ async def serving(config: trio_ws.Config | None = None, **options: Any) -> Async
             lambda task_status: trio_ws.serve(hub, listeners=[listener], task_status=task_status, **options)
         )
         yield Server(hub, listener)
-        assert hub.books.balanced
+        assert hub.engine.books.balanced
         nursery.cancel_scope.cancel()
-    assert not hub.attachments
+    assert not hub.engine.attachments

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..core import closing
-from ..hub import Attachment, Hub
+from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import Guard
 from .batch import publish_batch
@@ -106,7 +106,7 @@ class Calls:
     async def ready(self, request: Request) -> Response:
         """It accepts events and connections."""
         hub = self._hub
-        if hub.draining or hub.closed:
+        if hub.draining:
             raise ApiError(503, "draining", "the server is going away", retry_after=retry_after(hub))
         return answer({"status": "ready"})
 
@@ -124,15 +124,8 @@ class Calls:
 
     async def end_session(self, request: Request) -> Response:
         """End a session for good; its connection is closed with 4403."""
-        hub = self._hub
-        box = hub.buffer.mailboxes.get(name_in_path(request, "user"))
-        session = None if box is None else box.sessions.get(name_in_path(request, "session"))
-        if session is None:
+        if not self._hub.end_session(name_in_path(request, "user"), name_in_path(request, "session")):
             raise ApiError(404, "unknown_session", "this user has no such session")
-        attachment: Attachment | None = session.link
-        hub.end(session)
-        if attachment is not None:
-            attachment.displaced(closing.FORBIDDEN, "ended by the operator")
         return Response(status_code=204)
 
     async def openapi(self, request: Request) -> Response:

@@ -105,7 +105,7 @@ class Events:
 
     async def _publish_to_many(self, body: EventLine) -> dict[str, Any]:
         everyone = body.users == "*"
-        users = list(self._hub.buffer.mailboxes) if everyone else list(dict.fromkeys(body.users or ()))
+        users = self._hub.users() if everyone else list(dict.fromkeys(body.users or ()))
         if not users and not everyone:
             raise ApiError(422, "invalid", "users must name at least one", field="users")
         # One id for all: a line that is sent again reaches those who were left out, and nobody twice.

@@ -3,7 +3,8 @@
 from ..identity import Identity
 from .attachment import Attachment, Link
 from .channel import PublishChannel
-from .hub import DeadLetter, Hub, open_hub
+from .dead_letters import DeadLetter
+from .hub import Hub, open_hub
 from .inbox import OnMessage
 from .receipt import Confirmation, Receipt
 from .subscription import Subscription

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from ..config import KIB
 from ..core import closing, wire
 from ..core.closing import CloseCode
 from ..core.session import Impossible, Session
 from ..identity import Identity
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from .engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +49,19 @@ class Link(Protocol):
         """Check a fresh token, soon."""
 
 
+class Owner(Protocol):
+    """Whoever gave the session out, and takes it back."""
+
+    def park(self, attachment: Attachment, cut_at: float) -> None:
+        """The connection is gone: its session is parked, or over if it is a plain one."""
+
+    def end(self, session: Session) -> None:
+        """The session is over for good."""
+
+    def take_message(self, session: Session, message: wire.Message) -> None:
+        """A message of a user to the application."""
+
+
 class Attachment:
     """A connection's hold on a session of protocol v1, or of a plain client.
 
@@ -67,10 +78,11 @@ class Attachment:
         "_answered",
         "_asked_at",
         "_catch_up",
-        "_hub",
+        "_engine",
         "_in_process",
         "_link",
         "_mistakes",
+        "_owner",
         "_promised",
         "cut_at",
         "expires_at",
@@ -83,15 +95,23 @@ class Attachment:
     )
 
     def __init__(
-        self, hub: Hub, session: Session, link: Link, now: float, *, in_process: bool = False
+        self,
+        engine: Engine,
+        owner: Owner,
+        session: Session,
+        link: Link,
+        now: float,
+        *,
+        in_process: bool = False,
     ) -> None:
-        self._hub = hub
+        self._engine = engine
+        self._owner = owner
         self._link = link
         self.session = session
         self.fenced = self.marked = self.waiting = False
         self.written_at = -math.inf
         self.heard_at = now
-        self._promised = hub.config.heartbeat_active
+        self._promised = engine.config.heartbeat_active
         self._asked_at = now  # since when a sign of life is waited for, unless one was heard since
         self._in_process = in_process
         self._mistakes = self._answered = self._catch_up = 0
@@ -106,12 +126,12 @@ class Attachment:
           welcome: the frame, for clients of protocol v1.
         """
         if welcome is None:
-            self._promised = self._hub.config.heartbeat_idle
+            self._promised = self._engine.config.heartbeat_idle
             self.written_at = now
         else:
             self._send([welcome], now)
-        self._link.expect_by(now + self._promised + self._hub.config.heartbeat_grace)
-        self._hub.flusher.mark(self, urgent=True)
+        self._link.expect_by(now + self._promised + self._engine.config.heartbeat_grace)
+        self._engine.flusher.mark(self, urgent=True)
         self._arm(now)
 
     def recovers(self, cut_at: float, head: int, now: float) -> None:
@@ -121,11 +141,11 @@ class Attachment:
 
     def renew(self, identity: Identity) -> None:
         """Its credentials hold until `identity` expires."""
-        hub = self._hub
+        engine = self._engine
         self.expires_at = (
-            math.inf if identity.expires is None else hub.clock() + identity.expires - hub.wall_clock()
+            math.inf if identity.expires is None else engine.clock() + identity.expires - engine.wall_clock()
         )
-        self._arm(hub.clock())
+        self._arm(engine.clock())
 
     def flush(self, now: float) -> None:
         """Write what is pending for the session: called by the flusher. Errors end this connection alone."""
@@ -138,10 +158,10 @@ class Attachment:
                 self._send(frames, now)
             if session.plain:
                 session.ack_sent(now)
-            self._hub.deadlines.move(self._hub.confirmations.deadline)
-            self._hub.react()
+            self._engine.deadlines.move(self._engine.confirmations.deadline)
+            self._engine.react()
             if session.pending:
-                self._hub.flusher.mark(self, urgent=True)
+                self._engine.flusher.mark(self, urgent=True)
             self._arm(now)
         except Exception:
             logger.exception("sending to a session failed")
@@ -149,7 +169,7 @@ class Attachment:
 
     def _send(self, frames: list[bytes], now: float, *, promised: float | None = None) -> None:
         """Hand frames to the link; the next one comes within `promised` seconds, the active interval unless told."""
-        config = self._hub.config
+        config = self._engine.config
         self.written_at = now
         if not self.session.plain:
             before, self._promised = self._promised, promised or config.heartbeat_active
@@ -169,7 +189,7 @@ class Attachment:
             if self._answered > CHUNK:
                 self.close(closing.SLOW_CONSUMER, "answers are not taken")
                 return
-        self._send([frame], self._hub.clock())
+        self._send([frame], self._engine.clock())
         self._arm(self.written_at)
 
     def drained(self) -> None:
@@ -178,11 +198,11 @@ class Attachment:
             return
         self.session.blocked = None
         self._answered = 0
-        now = self._hub.clock()
+        now = self._engine.clock()
         if self.session.pending:
-            self._hub.flusher.mark(self, urgent=True)
+            self._engine.flusher.mark(self, urgent=True)
         self._arm(now)
-        self._hub.react()
+        self._engine.react()
 
     # -- the way in
 
@@ -193,7 +213,7 @@ class Attachment:
         """
         if self.fenced:
             return
-        now = self._hub.clock()
+        now = self._engine.clock()
         self.heard(now)
         try:
             frames = wire.decode_client(message)
@@ -204,7 +224,7 @@ class Attachment:
 
     def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
         """Handle frames that were decoded already, in order; raises nothing."""
-        now = self._hub.clock()
+        now = self._engine.clock()
         try:
             for frame in frames:
                 if self.fenced:
@@ -217,12 +237,12 @@ class Attachment:
             logger.exception("handling a frame failed")
             self.close(closing.INTERNAL_ERROR, "internal error")
         finally:
-            self._hub.react()
+            self._engine.react()
 
     def heard(self, now: float) -> None:
         """The client gave a sign of life."""
         self.heard_at = now
-        self._link.expect_by(now + self._promised + self._hub.config.heartbeat_grace)
+        self._link.expect_by(now + self._promised + self._engine.config.heartbeat_grace)
 
     def _handle(self, frame: wire.ClientFrame | wire.Mistake, now: float) -> None:
         session = self.session
@@ -238,11 +258,11 @@ class Attachment:
                 session.nack(seq, now)
                 self._arm(now)
             case wire.Message():
-                self._hub.inbox.put(session, frame)
+                self._owner.take_message(session, frame)
             case wire.Auth(token=token):
                 self._link.authenticate(token)
             case wire.Bye():
-                self._hub.end(session)
+                self._owner.end(session)
                 self.close(closing.NORMAL, "bye")
             case wire.Hello():
                 self._mistake("hello was said already")
@@ -250,7 +270,7 @@ class Attachment:
                 self._mistake(reason)
 
     def _mistake(self, reason: str) -> None:
-        self._hub.mistakes += 1
+        self._engine.mistakes += 1
         self._mistakes += 1
         if self._mistakes >= wire.MISTAKES_TO_CLOSE:
             self.close(closing.PROTOCOL_ERROR, f"{reason}; too many mistakes")
@@ -259,7 +279,7 @@ class Attachment:
 
     def _note_recovery(self, now: float) -> None:
         if self.cut_at != math.inf and self.session.acked >= self._catch_up:
-            self._hub.recovery.record(now - self.cut_at)
+            self._engine.recovery.record(now - self.cut_at)
             self.cut_at = math.inf
 
     # -- time
@@ -277,7 +297,7 @@ class Attachment:
 
     def _see_to(self, now: float) -> bool:
         """Do what is due; returns whether the connection goes on."""
-        session, config = self.session, self._hub.config
+        session, config = self.session, self._engine.config
         if self.expires_at <= now:
             self.close(closing.UNAUTHENTICATED, "the token has expired")
             return False
@@ -300,7 +320,7 @@ class Attachment:
 
     def _beat(self, now: float) -> None:
         """A heartbeat, that says by when the next frame comes, and asks for an answer."""
-        config, box = self._hub.config, self.session.box
+        config, box = self._engine.config, self.session.box
         self._asked_at = now
         if self.session.plain:
             self._link.send([])
@@ -322,13 +342,13 @@ class Attachment:
         if self._in_process:
             return self.expires_at
         if session.blocked is not None:
-            return min(self.expires_at, session.blocked + self._hub.config.stall_timeout)
+            return min(self.expires_at, session.blocked + self._engine.config.stall_timeout)
         due = min(self.expires_at, self._beat_at())
         return due if session.plain else min(due, session.deadline())
 
     def _arm(self, now: float) -> None:
         if not self.fenced:
-            self._hub.arm(self, self._next())
+            self._engine.arm(self, self._next())
 
     # -- the end
 
@@ -339,7 +359,7 @@ class Attachment:
           silent: it was dropped because nothing was heard; then the cut happened when something last was.
         """
         if not self.fenced:
-            self._hub.park(self, self.heard_at if silent else self._hub.clock())
+            self._owner.park(self, self.heard_at if silent else self._engine.clock())
 
     def displaced(self, code: CloseCode, reason: str) -> None:
         """Close it, and fence it off at once."""
@@ -362,4 +382,4 @@ class Attachment:
     def fence(self) -> None:
         """From here on it sends nothing, and what it receives has no effect."""
         self.fenced = True
-        self._hub.timers.disarm(self)
+        self._engine.timers.disarm(self)

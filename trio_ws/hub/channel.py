@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 import trio
 
 from ..event import Draft
+from .publisher import Publisher
 from .receipt import Receipt
-
-if TYPE_CHECKING:
-    from .hub import Hub
 
 
 @attrs.frozen(kw_only=True)
@@ -34,11 +30,11 @@ class ChannelStatistics:
 class PublishChannel(trio.abc.SendChannel[Draft]):
     """Publishes to one user. Made by `Hub.channel`; a channel may be cloned, and each clone is closed by itself."""
 
-    def __init__(self, hub: Hub, user: str) -> None:
-        self._hub = hub
+    def __init__(self, publisher: Publisher, user: str) -> None:
+        self._publisher = publisher
         self._user = user
         self._closed = False
-        hub.channels[user] = hub.channels.get(user, 0) + 1
+        publisher.channels[user] = publisher.channels.get(user, 0) + 1
 
     async def send(self, value: Draft) -> None:
         """Publish `value`; waits while the mailbox is full of critical events. As `Hub.publish` on cancellation.
@@ -54,7 +50,7 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
     async def publish(self, value: Draft) -> Receipt:
         """As `send`, and gives the receipt."""
         self._check(value)
-        return await self._hub.publish_draft(self._user, value)
+        return await self._publisher.publish_draft(self._user, value)
 
     def send_nowait(self, value: Draft) -> Receipt:
         """Publish `value` now.
@@ -63,14 +59,14 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
           trio.WouldBlock: the mailbox is full of critical events.
         """
         self._check(value)
-        return self._hub.publish_draft_nowait(self._user, value)
+        return self._publisher.publish_draft_nowait(self._user, value)
 
     def _check(self, value: Draft) -> None:
         if self._closed:
             raise trio.ClosedResourceError
-        if self._hub.closed:
+        if self._publisher.engine.closed:
             raise trio.BrokenResourceError("the hub has ended")
-        self._hub.intake.check(value)
+        self._publisher.intake.check(value)
 
     def clone(self) -> PublishChannel:
         """Another channel to the same user.
@@ -80,17 +76,17 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
         """
         if self._closed:
             raise trio.ClosedResourceError
-        return PublishChannel(self._hub, self._user)
+        return PublishChannel(self._publisher, self._user)
 
     def close(self) -> None:
         """Close this channel. What was published stays published; closing twice is fine."""
         if not self._closed:
             self._closed = True
-            left = self._hub.channels[self._user] - 1
+            left = self._publisher.channels[self._user] - 1
             if left:
-                self._hub.channels[self._user] = left
+                self._publisher.channels[self._user] = left
             else:
-                del self._hub.channels[self._user]
+                del self._publisher.channels[self._user]
 
     async def aclose(self) -> None:
         """As `close`; a checkpoint."""
@@ -105,11 +101,11 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
 
     def statistics(self) -> ChannelStatistics:
         """A snapshot of what the mailbox holds."""
-        box = self._hub.buffer.mailboxes.get(self._user)
+        box = self._publisher.engine.buffer.mailboxes.get(self._user)
         used = sum(e.weight for e in box.entries.values() if not e.settled) if box is not None else 0
         return ChannelStatistics(
             current_buffer_used=used,
-            max_buffer_size=self._hub.config.max_events_per_user,
-            tasks_waiting_send=self._hub.room.line(self._user),
-            open_send_channels=self._hub.channels.get(self._user, 0),
+            max_buffer_size=self._publisher.engine.config.max_events_per_user,
+            tasks_waiting_send=self._publisher.engine.room.line(self._user),
+            open_send_channels=self._publisher.channels.get(self._user, 0),
         )

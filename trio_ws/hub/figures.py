@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM
 from ..core.mailbox import Mailbox
 from ..core.session import Session
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from .engine import Engine
+from .inbox import Inbox
+from .intake import Intake
 
 _PRIORITY = {CLASS_LOW: "low", CLASS_NORMAL: "normal", CLASS_HIGH: "high", FIRM: "critical"}
 
@@ -37,13 +37,13 @@ class HubStatistics:
     balanced: bool
 
 
-def statistics(hub: Hub) -> HubStatistics:
-    """The snapshot of `hub`."""
-    books = hub.books
+def statistics(engine: Engine) -> HubStatistics:
+    """The snapshot of a hub."""
+    books = engine.books
     return HubStatistics(
-        connections=hub.pool.connected,
-        sessions_parked=hub.pool.parked,
-        users=len(hub.buffer.mailboxes),
+        connections=engine.pool.connected,
+        sessions_parked=engine.pool.parked,
+        users=len(engine.buffer.mailboxes),
         events_accepted=books.accepted,
         events_settled=books.settled,
         events_held=books.held,
@@ -52,26 +52,26 @@ def statistics(hub: Hub) -> HubStatistics:
         events_superseded=books.superseded,
         buffer_events=books.events,
         buffer_bytes=books.bytes,
-        publishers_waiting=hub.publishers_waiting,
-        confirmation_rate=hub.confirmations.rate,
+        publishers_waiting=engine.room.waiting,
+        confirmation_rate=engine.confirmations.rate,
         balanced=books.balanced,
     )
 
 
-def stats(hub: Hub) -> dict[str, Any]:
-    """Every figure of `hub`: rates are 0 to 1, times in seconds."""
-    books, pool, confirmations, recovery = hub.books, hub.pool, hub.confirmations, hub.recovery
-    latency, intake = confirmations.latency, hub.intake
+def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
+    """Every figure of a hub: rates are 0 to 1, times in seconds."""
+    books, pool, confirmations, recovery = engine.books, engine.pool, engine.confirmations, engine.recovery
+    latency = confirmations.latency
     return {
-        "uptime": hub.clock() - hub.started_at,
-        "draining": hub.draining,
-        "users": len(hub.buffer.mailboxes),
+        "uptime": engine.clock() - engine.started_at,
+        "draining": engine.draining,
+        "users": len(engine.buffer.mailboxes),
         "connections": {
             "current": pool.connected,
             "total": pool.total_connected,
             "rejected": pool.rejected,
             "superseded": pool.superseded,
-            "mistakes": hub.mistakes,
+            "mistakes": engine.mistakes,
         },
         "sessions": {"active": pool.connected, "parked": pool.parked},
         "pool": {
@@ -79,7 +79,7 @@ def stats(hub: Hub) -> dict[str, Any]:
             "pool_hits": pool.hits,
             "pool_misses": pool.misses,
             "connections_reused": pool.reused,
-            "utilization": pool.connected / hub.config.max_connections,
+            "utilization": pool.connected / engine.config.max_connections,
         },
         "delivery": {
             "events_accepted": books.accepted,
@@ -111,7 +111,7 @@ def stats(hub: Hub) -> dict[str, Any]:
             "overflow_events": books.overflows,
             "superseded": books.superseded,
             "merged": books.merged,
-            "publishers_waiting": hub.publishers_waiting,
+            "publishers_waiting": engine.room.waiting,
         },
         "recovery": {
             "count": recovery.count,
@@ -127,14 +127,14 @@ def stats(hub: Hub) -> dict[str, Any]:
             "truncated": intake.truncated,
             "p99": intake.seconds.percentile(0.99),
         },
-        "messages": {"accepted": hub.inbox.accepted, "rejected": hub.inbox.rejected},
+        "messages": {"accepted": inbox.accepted, "rejected": inbox.rejected},
         "alerts": [],
     }
 
 
-def describe(hub: Hub, box: Mailbox) -> dict[str, Any]:
+def describe(engine: Engine, box: Mailbox) -> dict[str, Any]:
     """What there is to know of one user."""
-    now = hub.clock()
+    now = engine.clock()
     held = [entry for entry in box.entries.values() if not entry.settled]
     return {
         "user": box.user,
@@ -151,7 +151,7 @@ def describe(hub: Hub, box: Mailbox) -> dict[str, Any]:
             "by_priority": {
                 name: sum(e.retention == retention for e in held) for retention, name in _PRIORITY.items()
             },
-            "publishers_waiting": hub.room.line(box.user),
+            "publishers_waiting": engine.room.line(box.user),
         },
         "lag": max(
             (box.head - session.acked for session in box.sessions.values()), default=box.head - box.low

@@ -14,8 +14,6 @@ from typing import Final, Protocol
 
 import trio
 
-from ..core.timers import Timers
-
 logger = logging.getLogger(__name__)
 
 TURN: Final = 64
@@ -38,18 +36,17 @@ class Flusher:
 
     Args:
       window: the batch window in seconds; 0 has everything flushed at once.
-      timers: where the end of a window is waited for.
       clock: the hub's clock.
+      arm: has `on_timer` called at the end of a window.
     """
 
-    def __init__(self, window: float, timers: Timers, clock: Callable[[], float]) -> None:
+    def __init__(self, window: float, clock: Callable[[], float], arm: Callable[[float], None]) -> None:
         self._window = window
-        self._timers = timers
         self._clock = clock
+        self._arm = arm
         self._marked: list[Flushable] = []
         self._waiting: dict[Flushable, None] = {}
         self._idle = trio.lowlevel.ParkingLot()
-        self.arm: Callable[[float], None] = lambda at: None
 
     def mark(self, connection: Flushable, *, urgent: bool) -> None:
         """Have `connection` flushed: in this turn if it is `urgent` or was idle, else at the window's end."""
@@ -60,7 +57,7 @@ class Flusher:
                 connection.waiting = True
                 self._waiting[connection] = None
                 if len(self._waiting) == 1:
-                    self.arm(connection.written_at + self._window)
+                    self._arm(connection.written_at + self._window)
             return
         if connection.waiting:
             connection.waiting = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -14,9 +14,8 @@ from ..core import wire
 from ..core.session import Session
 from ..errors import MessageRejected
 from ..event import Message
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from ..identity import Identity
+from .engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +48,23 @@ class Letters:
         self.count = 0
 
 
+class Context:
+    """What is kept with a session: who it is, and its messages."""
+
+    __slots__ = ("identity", "letters", "on_message")
+
+    def __init__(self, identity: Identity, on_message: OnMessage | None) -> None:
+        self.identity = identity
+        self.on_message = on_message
+        self.letters = Letters()
+
+
+def context_of(session: Session) -> Context:
+    """What is kept with `session`."""
+    context: Context = session.context
+    return context
+
+
 class Inbox:
     """Hands messages to the application. One task a session that has any; none otherwise.
 
@@ -56,13 +72,13 @@ class Inbox:
       accepted, rejected: how many were, since the start.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.accepted = self.rejected = 0
-        self._hub = hub
+        self._engine = engine
 
     def put(self, session: Session, message: wire.Message) -> None:
         """Take a message of a v1 session, or answer one that was sent before as it was answered then."""
-        context = self._hub.context_of(session)
+        context = context_of(session)
         letters = context.letters
         if message.id in letters.taken:
             return
@@ -72,7 +88,7 @@ class Inbox:
         if context.on_message is None:
             self._close(session, letters, message.id, wire.rejected(message.id, "no_handler"))
             return
-        if len(letters.waiting) >= self._hub.config.max_pending_messages:
+        if len(letters.waiting) >= self._engine.config.max_pending_messages:
             self.rejected += 1
             self._answer(session, wire.rejected(message.id, "too_many_pending"))
             return
@@ -80,18 +96,18 @@ class Inbox:
         letters.waiting.append(message)
         if not letters.busy:
             letters.busy = True
-            self._hub.nursery.start_soon(self._work, session)
+            self._engine.nursery.start_soon(self._work, session)
 
     def put_plain(self, session: Session, id: object, type: str, payload: object) -> None:
         """Take a plain client's message, which is not answered; without an `id` of its own it is given one."""
-        letters = self._hub.context_of(session).letters
+        letters = context_of(session).letters
         letters.count += 1
         name = id if isinstance(id, str) and 0 < len(id) <= 128 else f"plain-{letters.count}"
         self.put(session, wire.Message(id=name, type=type, payload=msgspec.Raw(payloads.encode(payload))))
 
     async def _work(self, session: Session) -> None:
         """Hand on what waits, one after the other. It outlives the connection: a message that was taken is handled."""
-        context = self._hub.context_of(session)
+        context = context_of(session)
         letters = context.letters
         try:
             while letters.waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import trio
 
@@ -14,10 +14,8 @@ from ..core.received import event_of, gap_of
 from ..errors import LocalError
 from ..event import Event, Gap
 from ..identity import Identity
-
-if TYPE_CHECKING:
-    from .attachment import Attachment
-    from .hub import Hub
+from .attachment import Attachment
+from .reception import Reception
 
 Batch: TypeAlias = list[Event | Gap]
 
@@ -33,10 +31,10 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
     waited for: critical events that nobody asks for make publishers to this user wait in the end.
     """
 
-    def __init__(self, hub: Hub, user: str, start: Literal["retained", "pending", "now"]) -> None:
-        self._hub = hub
+    def __init__(self, reception: Reception, user: str, start: Literal["retained", "pending", "now"]) -> None:
+        self._reception = reception
         self._wire = _Wire()
-        attachment = hub.attach(Identity(user), Ask(start=start), self._wire, in_process=True)
+        attachment = reception.attach(Identity(user), Ask(start=start), self._wire, in_process=True)
         if isinstance(attachment, Refused):
             raise LocalError(f"no session for {user!r}: {attachment.reason}")
         self._attachment: Attachment = attachment
@@ -88,7 +86,7 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
         if not self._closed:
             self._closed = True
             if not self._attachment.fenced:
-                self._hub.end(self._attachment.session)
+                self._reception.end(self._attachment.session)
             self._wire.arrived.unpark_all()
 
     async def aclose(self) -> None:

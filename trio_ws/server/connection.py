@@ -215,7 +215,7 @@ class Connection:
         attached = self._attachment
         if attached is None or attached.fenced:
             return
-        attached.heard(self._hub.clock())
+        attached.heard(self._hub.engine.clock())
         try:
             value = payloads.decode(message if isinstance(message, bytes) else message.encode())
             if (
@@ -226,11 +226,13 @@ class Connection:
                 raise ValueError("not a message")
         except ValueError:
             self._plain_mistakes += 1
-            self._hub.mistakes += 1
+            self._hub.engine.mistakes += 1
             if self._plain_mistakes >= wire.MISTAKES_TO_CLOSE:
                 self.close(closing.PROTOCOL_ERROR, "too many messages without type and payload")
             return
-        self._hub.inbox.put_plain(attached.session, value.get("id"), value["type"], value["payload"])
+        self._hub.reception.inbox.put_plain(
+            attached.session, value.get("id"), value["type"], value["payload"]
+        )
 
     # -- as a link
 

@@ -1,0 +1,94 @@
+"""Going away in order: tell each client, flush within a deadline, close; or at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import trio
+
+from ..core import closing
+from ..errors import HubClosed
+from .attachment import Attachment
+from .engine import Engine
+
+Condition: TypeAlias = Callable[[Attachment], bool]
+
+
+ACK_GRACE: Final = 1.0
+"""Seconds in which a drain waits for acks too; after that, that all was written is enough."""
+
+CLOSE_GRACE: Final = 2.0
+"""Seconds that connections have to close, after they were told to."""
+
+
+class Draining:
+    """The end of a hub."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._lock = trio.Lock()
+        self._gone = False
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """See `Hub.drain`."""
+        self.engine.draining = True
+        self.engine.stopping.set()
+        self.engine.room.end(lambda: HubClosed("the hub is draining"))
+        async with self._lock:
+            if not self._gone:
+                await self._drain(self.engine.config.drain_timeout if timeout is None else timeout)
+                self._gone = True
+
+    async def _drain(self, limit: float) -> None:
+        engine = self.engine
+        spread = 0.5 + min(4.5, len(engine.attachments) / 50)
+        for attachment in list(engine.attachments):
+            attachment.drain(0.5, spread)
+            engine.flusher.mark(attachment, urgent=True)
+        deadline = engine.clock() + limit
+        await self._until(min(deadline, engine.clock() + ACK_GRACE), _acked)
+        await self._until(deadline, _flushed)
+        for attachment in list(engine.attachments):
+            attachment.close(closing.DRAINING, "the server is going away", spread)
+        await self._until(engine.clock() + CLOSE_GRACE, _gone)
+
+    def end_now(self) -> None:
+        """The hub has ended: whoever waits for it is told, and connections that are left are closed."""
+        self.engine.draining = self.engine.closed = True
+        self.engine.stopping.set()
+        self.engine.room.end(lambda: HubClosed("the hub has ended"))
+        for attachment in list(self.engine.attachments):
+            attachment.close(closing.DRAINING, "the server is going away", self.engine.retry_after)
+
+    async def _until(self, deadline: float, done: Condition) -> None:
+        """Wait until every connection is `done` or gone, at most until `deadline`."""
+        event, left = trio.Event(), dict(self.engine.attachments)
+
+        def look() -> None:
+            while left:
+                attachment = next(iter(left))
+                if not (attachment.fenced or done(attachment)):
+                    return
+                del left[attachment]
+            event.set()
+
+        self.engine.after_step = look
+        look()
+        try:
+            with trio.CancelScope(deadline=deadline):
+                await event.wait()
+        finally:
+            self.engine.after_step = None
+
+
+def _flushed(attachment: Attachment) -> bool:
+    return not attachment.session.pending and attachment.session.blocked is None
+
+
+def _acked(attachment: Attachment) -> bool:
+    return _flushed(attachment) and attachment.session.acked >= attachment.session.cursor
+
+
+def _gone(attachment: Attachment) -> bool:
+    return attachment.fenced

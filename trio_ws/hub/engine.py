@@ -1,0 +1,125 @@
+"""What all parts of a hub work on: the state of the core, the clocks, the nursery; and what follows from a step."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from ..config import Config
+from ..core.buffer import Buffer
+from ..core.confirmations import Confirmations
+from ..core.histogram import Histogram
+from ..core.pool import Pool
+from ..core.timers import Timed, Timers
+from .dead_letters import DeadLetters, OnDeadLetter
+from .deadlines import Deadlines
+from .flusher import Flusher
+from .room import Room
+
+if TYPE_CHECKING:
+    from .attachment import Attachment
+
+MEMORY_CRITICAL_TTL: Final = 86400.0
+"""`critical_ttl` where none is set and nothing is durable: a day."""
+
+
+def new_token() -> str:
+    """An unguessable id: 144 random bits in 24 characters."""
+    return secrets.token_urlsafe(18)
+
+
+class Engine:
+    """The state of one hub.
+
+    Args:
+      config: the limits.
+      nursery: the hub's own.
+      on_dead_letter: takes critical events that expired unconfirmed.
+      clock, wall_clock: seconds on the hub's clock, and since the Unix epoch.
+      new_id: makes unguessable ids.
+
+    Attributes:
+      attachments: the connections that hold a session.
+      mistakes: frames that made no sense, since the start.
+      recovery: how long cuts lasted, to the last missed event processed.
+      draining, closed: nothing is accepted any more; it has ended.
+      stopping: is set when draining begins.
+      after_step: is called after each step of the core, for whoever drains.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        nursery: trio.Nursery,
+        *,
+        on_dead_letter: OnDeadLetter | None = None,
+        clock: Callable[[], float] = trio.current_time,
+        wall_clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = new_token,
+    ) -> None:
+        if config.critical_ttl is None:
+            config = attrs.evolve(config, critical_ttl=MEMORY_CRITICAL_TTL)
+        self.config = config
+        self.nursery = nursery
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.started_at = clock()
+        self.buffer = Buffer(config, new_id)
+        self.books = self.buffer.books
+        self.confirmations = Confirmations(config.confirm_timeout)
+        self.pool = Pool(config, books=self.books, confirmations=self.confirmations, new_id=new_id)
+        self.timers = Timers()
+        self.deadlines = Deadlines(self.timers, self.confirmations, clock, self.react)
+        self.flusher = Flusher(config.batch_interval, clock, lambda at: self.arm(self.flusher, at))
+        self.room = Room(full=lambda: self.books.firm_events >= config.max_events)
+        self.dead_letters = DeadLetters(nursery, on_dead_letter, limit=config.max_events)
+        self.recovery = Histogram()
+        self.attachments: dict[Attachment, None] = {}
+        self.mistakes = 0
+        self.draining = self.closed = False
+        self.stopping = trio.Event()
+        self.after_step: Callable[[], None] | None = None
+        self._ids = f"{new_id()[:8]}-"
+        self._id_count = 0
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which a refused publisher or client may well be served again."""
+        return 5.0 if self.draining else 1.0
+
+    def fresh_id(self) -> str:
+        """An id for an event whose publisher gave none; unique, and not secret."""
+        self._id_count += 1
+        return f"{self._ids}{self._id_count:x}"
+
+    def arm(self, owner: Timed, at: float) -> None:
+        """Have `owner` looked at no later than `at`."""
+        if self.timers.arm(owner, at):
+            self.deadlines.move(at)
+
+    def react(self) -> None:
+        """Tell those who wait for what the last steps have brought: confirmations, dead letters, room."""
+        books = self.books
+        if books.resolved:
+            resolved, books.resolved = books.resolved, []
+            for entry in resolved:
+                waiters, entry.waiters = entry.waiters or (), None
+                for waiter in waiters:
+                    waiter()
+        if books.dead:
+            dead, books.dead = books.dead, []
+            for box, entry, tail in dead:
+                self.dead_letters.bury(box, entry, tail)
+        self.room.serve()
+        if self.after_step is not None:
+            self.after_step()
+
+    def let_go(self, attachment: Attachment) -> None:
+        """A connection counts no more: it is fenced off."""
+        attachment.fence()
+        self.attachments.pop(attachment, None)

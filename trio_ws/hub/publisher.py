@@ -1,0 +1,239 @@
+"""Publishing: from a call to an accepted event and its receipt, at once, by waiting for room, or to many users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+import trio
+
+from ..core.entry import Entry
+from ..core.mailbox import Mailbox
+from ..errors import HubClosed, InvalidEvent
+from ..event import Draft, Priority
+from .engine import Engine
+from .intake import Intake, Parcel, check_name
+from .receipt import Receipt
+
+YIELD_EVERY: Final = 32
+"""How many publishes may pass before one of them lets other tasks have a turn."""
+
+
+class Publisher:
+    """What a hub does for publishers.
+
+    Attributes:
+      engine: the hub's state.
+      intake: checks and encodes what is published.
+      channels: how many channels to each user are open.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.intake = Intake(engine.config)
+        self.channels: dict[str, int] = {}
+        self._turn = 0
+
+    async def publish(
+        self,
+        user: str,
+        type: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        priority: Priority | None = None,
+        key: str | None = None,
+        merge: Literal["append"] | None = None,
+        ttl: float | None = None,
+        confirm: bool = False,
+    ) -> Receipt:
+        """Publish one event to a user; waits while the buffer is full of critical events.
+
+        Cancelled, the event was not accepted. A checkpoint for cancellation always; for scheduling at least
+        every `YIELD_EVERY` calls, so that a publisher in a loop neither starves others nor pays for each event.
+
+        Args:
+          user: whom to; 1 to 128 characters without control characters. Need not be known or connected.
+          type, payload, id, priority, key, merge, ttl, confirm: see `trio_ws.Draft`.
+
+        Returns: a receipt, whose `confirmed()` ends when a client has processed the event.
+
+        Raises:
+          InvalidEvent: a field is out of its bounds, or the payload has no JSON form.
+          EventTooLarge: it is over `max_event_bytes` and can't be cut.
+          HubClosed: the hub drains or has ended.
+        """
+        draft = self.intake.draft(
+            type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
+        )
+        return await self.publish_draft(user, draft)
+
+    def publish_nowait(
+        self,
+        user: str,
+        type: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        priority: Priority | None = None,
+        key: str | None = None,
+        merge: Literal["append"] | None = None,
+        ttl: float | None = None,
+        confirm: bool = False,
+    ) -> Receipt:
+        """As `publish`, without waiting; a large payload is encoded here and now.
+
+        Raises:
+          trio.WouldBlock: the buffer is full of critical events, or others wait for room already.
+        """
+        draft = self.intake.draft(
+            type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
+        )
+        return self.publish_draft_nowait(user, draft)
+
+    async def publish_draft(self, user: str, draft: Draft) -> Receipt:
+        """As `publish`, of an event that is worded already."""
+        self._check_open()
+        check_name(user, "user")
+        parcel = await self._pack(draft)
+        await self._take_turn()
+        self._check_open()
+        receipt = None if self._has_to_wait(user, draft) else self._accept(user, parcel)
+        return receipt or await self.engine.room.wait(user, lambda: self._accept(user, parcel))
+
+    def publish_draft_nowait(self, user: str, draft: Draft) -> Receipt:
+        """As `publish_nowait`, of an event that is worded already."""
+        self._check_open()
+        check_name(user, "user")
+        parcel = self.intake.pack(draft)
+        receipt = None if self._has_to_wait(user, draft) else self._accept(user, parcel)
+        if receipt is None:
+            self.engine.books.refused += 1
+            raise trio.WouldBlock
+        return receipt
+
+    async def broadcast(
+        self,
+        users: Iterable[str] | Literal["*"],
+        type: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        priority: Priority | None = None,
+        key: str | None = None,
+        merge: Literal["append"] | None = None,
+        ttl: float | None = None,
+        confirm: bool = False,
+    ) -> list[Receipt]:
+        """Publish one event to several users, encoded once; waits for the room of some after all others have it.
+
+        Args:
+          users: whom to, each once; ``"*"`` for all who are known: connected, parked, or with events held.
+          type, payload, id, priority, key, merge, ttl, confirm: see `trio_ws.Draft`; the id is the same for all.
+
+        Returns: a receipt a user, in their order.
+
+        Raises: as `publish`; nothing was published then, except where the hub ended while this waited for room.
+        Cancelled, some users may have it: give an `id` to be able to repeat.
+        """
+        draft = self.intake.draft(
+            type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
+        )
+        self._check_open()
+        if not isinstance(users, str):
+            names = list(dict.fromkeys(users))
+        elif users == "*":
+            names = list(self.engine.buffer.mailboxes)
+        else:
+            raise InvalidEvent('users must be several names, or "*"', field="users")
+        for user in names:
+            check_name(user, "user")
+        parcel = await self._pack(draft)
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        shared = id or self.engine.fresh_id()
+        receipts: dict[str, Receipt | None] = {}
+        tail: bytes | None = None
+        for count, user in enumerate(names, 1):
+            receipt = None
+            if not self._has_to_wait(user, draft):
+                receipt, tail = self._accept_shared(user, parcel, shared, tail)
+            receipts[user] = receipt
+            if count % 64 == 0:
+                await trio.lowlevel.checkpoint()
+        full = [user for user, receipt in receipts.items() if receipt is None]
+        if full:
+            receipts.update(await self._wait_for_all(full, parcel, shared))
+        return [receipt for receipt in receipts.values() if receipt is not None]
+
+    async def _pack(self, draft: Draft) -> Parcel:
+        if self.intake.is_large(draft.payload):
+            return await self.intake.pack_large(draft)
+        return self.intake.pack(draft)
+
+    async def _take_turn(self) -> None:
+        self._turn += 1
+        if self._turn % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self.engine.draining or self.engine.closed:
+            raise HubClosed("the hub has ended" if self.engine.closed else "the hub is draining")
+
+    def _accept(self, user: str, parcel: Parcel, id: str | None = None) -> Receipt | None:
+        return self._accept_shared(user, parcel, id, None)[0]
+
+    def _accept_shared(
+        self, user: str, parcel: Parcel, id: str | None, tail: bytes | None
+    ) -> tuple[Receipt | None, bytes | None]:
+        """Accept a parcel if there is room; the wire form is shared with the users before, and handed on."""
+        box = self.engine.buffer.mailbox(user)
+        own = parcel.draft.id
+        if own is not None and (known := box.find(own)) is not None:
+            self.engine.books.duplicates += 1
+            return self._receipt(box, known, duplicate=True), tail
+        entry = self.intake.entry(
+            parcel,
+            own or id or self.engine.fresh_id(),
+            now=self.engine.clock(),
+            ts=self.engine.wall_clock(),
+            tail=tail,
+        )
+        if not self.engine.buffer.accept(box, entry):
+            return None, tail
+        for session in box.sessions.values():
+            if session.link is not None:
+                self.engine.flusher.mark(session.link, urgent=entry.tracked)
+        if self.engine.books.resolved:
+            self.engine.react()
+        return self._receipt(box, entry), entry.tail
+
+    def _receipt(self, box: Mailbox, entry: Entry, *, duplicate: bool = False) -> Receipt:
+        timeout = self.engine.config.confirm_timeout
+        return Receipt(entry, user=box.user, epoch=box.epoch, timeout=timeout, duplicate=duplicate)
+
+    def _has_to_wait(self, user: str, draft: Draft) -> bool:
+        """Whether others wait for this user's room already; what was accepted before needs none."""
+        if not self.engine.room.line(user):
+            return False
+        return draft.id is None or self.engine.buffer.mailbox(user).find(draft.id) is None
+
+    async def _wait_for_all(self, users: list[str], parcel: Parcel, id: str) -> dict[str, Receipt]:
+        """Wait in the lines of several users at once, so that one who is full for long holds up nobody else."""
+        receipts: dict[str, Receipt] = {}
+
+        async def wait(user: str) -> None:
+            receipts[user] = await self.engine.room.wait(user, lambda: self._accept(user, parcel, id))
+
+        closed = False
+        try:
+            async with trio.open_nursery() as nursery:
+                for user in users:
+                    nursery.start_soon(wait, user)
+        except* HubClosed:
+            closed = True
+        if closed:
+            self._check_open()
+        return receipts
