@@ -67,7 +67,9 @@ def _intervals(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < math.inf for x in value
     )
     if not ok or not value or list(value) != sorted(set(value)):
-        raise InvalidConfig(f"{attribute.name} must be a list of rising times in seconds, not {_as_written(value)!r}")
+        raise InvalidConfig(
+            f"{attribute.name} must be a list of rising times in seconds, not {_as_written(value)!r}"
+        )
 
 
 def _choice(*choices: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -131,7 +133,7 @@ class Config:
     drain_timeout: float = _seconds(10, low=0)
 
     # Rate limits: how many a second, and how many at once
-    connect_rate: float = _seconds(100, low=0.01)
+    connect_rate: float = attrs.field(default=100.0, validator=_number(0.01))
     connect_burst: int = _count(500)
 
     def __attrs_post_init__(self) -> None:

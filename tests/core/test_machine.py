@@ -23,6 +23,7 @@ from trio_ws.core import gaps
 from trio_ws.core.buffer import Buffer
 from trio_ws.core.confirmations import Confirmations
 from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, FIRM
+from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.pool import Admitted, Ask, Pool, Refused
 from trio_ws.core.session import Impossible, Session
 
@@ -91,7 +92,6 @@ class CoreMachine(RuleBasedStateMachine):
             event_ttl=30.0,
             session_ttl=20.0,
         )
-        self.exact = max_runs == self.max_runs
         gaps.MAX_RUNS = max_runs  # type: ignore[misc]
         self.buffer = Buffer(config, Counter("epoch"))
         self.confirmations = Confirmations(config.confirm_timeout)
@@ -104,6 +104,10 @@ class CoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         gaps.MAX_RUNS = self.max_runs  # type: ignore[misc]
+
+    def exact(self, box: Mailbox) -> bool:
+        """Whether no runs of gaps can have been joined: there can't have been more of them than seqs."""
+        return box.head <= gaps.MAX_RUNS
 
     # -- publishers
 
@@ -163,12 +167,21 @@ class CoreMachine(RuleBasedStateMachine):
         shape=st.sampled_from(["text", "text", "object", "number"]),
         size=st.sampled_from([4, 4, 40]),
         retention=st.sampled_from([3, 3, 2]),
+        kind=st.sampled_from(["token", "token", "thought"]),
         key=st.sampled_from([None, None, "k"]),
         ttl=st.sampled_from([None, None, 3.0]),
         times=st.integers(1, 5),
     )
     def publish_deltas(
-        self, user: str, shape: str, size: int, retention: int, key: str | None, ttl: float | None, times: int
+        self,
+        user: str,
+        shape: str,
+        size: int,
+        retention: int,
+        kind: str,
+        key: str | None,
+        ttl: float | None,
+        times: int,
     ) -> None:
         for _ in range(times):
             text = f"<{self.published:0{size}}>"
@@ -176,7 +189,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.publish(
                 user,
                 payload,
-                type="token",
+                type=kind,
                 retention=retention,
                 key=key,
                 merge=True,
@@ -184,17 +197,38 @@ class CoreMachine(RuleBasedStateMachine):
             )
 
     @rule(
-        user=st.sampled_from(USERS), times=st.integers(2, 6), then=st.sampled_from(["", "take", "ack", "ack"])
+        user=st.sampled_from(USERS),
+        times=st.integers(2, 6),
+        then=st.sampled_from(["", "take", "ack", "ack"]),
+        ttl=st.sampled_from([math.inf, math.inf, 3.0]),
     )
-    def run_an_agent(self, user: str, times: int, then: str) -> None:
+    def run_an_agent(self, user: str, times: int, then: str, ttl: float) -> None:
         """Critical events in a row, that one client of the user is given, and has processed perhaps."""
         for _ in range(times):
-            self.publish(user, "", type="agent_thinking", retention=FIRM)
+            self.publish(user, "", type="agent_thinking", retention=FIRM, ttl=ttl)
         mine = [tab for tab in self.linked() if tab.reader.log.user == user]
         if then and mine:
             self.do_take(mine[0], PLENTY)
             if then == "ack":
                 self.do_ack(mine[0], mine[0].reader.cursor)
+
+    @rule(
+        user=st.sampled_from(USERS),
+        tracked=st.booleans(),
+        times=st.integers(2, 3),
+        lag=st.sampled_from([0, 0, 1]),
+    )
+    def follow_a_status(self, user: str, tracked: bool, times: int, lag: int) -> None:
+        """States that supersede each other; some clients were given the old one, one processes what it is given."""
+        for n in range(times):
+            self.publish(user, n, type="status", key="k", tracked=tracked, ttl=self.config.event_ttl)
+            mine = [tab for tab in self.linked() if tab.reader.log.user == user]
+            if n + 1 < times:
+                for tab in mine[:1]:
+                    self.do_take(tab, PLENTY)
+        for tab in mine[1:]:
+            self.do_take(tab, PLENTY)
+            self.do_ack(tab, max(0, tab.reader.cursor - lag))
 
     # -- clients come and go
 
@@ -361,7 +395,7 @@ class CoreMachine(RuleBasedStateMachine):
             reader.live_at = None
             assert parsed.pop() == {"t": "live", "seq": session.cursor}
         self.check_accounting(before, parsed, session.cursor)
-        self.check_frames(parsed, pieces)
+        self.check_frames(session.box, parsed, pieces)
         for frame in parsed:
             if frame["t"] == "event":
                 tab.sent[frame["seq"]] = frame
@@ -384,7 +418,7 @@ class CoreMachine(RuleBasedStateMachine):
             cursor = last
         assert cursor == after
 
-    def check_frames(self, frames: list[dict[str, Any]], pieces: list[Piece]) -> None:
+    def check_frames(self, box: Mailbox, frames: list[dict[str, Any]], pieces: list[Piece]) -> None:
         events = [
             (
                 f["merged"]["from"] if "merged" in f else f["seq"],
@@ -404,7 +438,7 @@ class CoreMachine(RuleBasedStateMachine):
         ]
         told = [f for f in frames if f["t"] == "gap"]
         missing = [p for p in pieces if p.reason is not None]
-        if self.exact:
+        if self.exact(box):
             assert [(f["from"], f["to"], f["reason"], f["lost"], f["critical"]) for f in told] == [
                 (p.first, p.last, p.reason, p.lost, p.critical) for p in missing
             ]
@@ -593,7 +627,7 @@ class CoreMachine(RuleBasedStateMachine):
                 truth = [log.gone[seq] for seq in seqs]
                 assert run.critical == sum(critical for _, _, critical in truth)
                 assert {kind: [t for _, t, _ in truth].count(kind) for kind in run.lost} == run.lost
-                if self.exact:
+                if self.exact(box):
                     assert {reason for reason, _, _ in truth} == {run.reason}
             assert gone == sorted(gone)
             assert sorted(held + gone) == list(range(1, box.head + 1))

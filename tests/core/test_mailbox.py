@@ -66,6 +66,15 @@ def test_nothing_that_is_firm_makes_room_and_a_refusal_changes_nothing() -> None
     assert world.books.accepted == world.books.held == 3
 
 
+def test_a_user_has_room_for_so_many_and_no_more_however_much_there_is_in_all() -> None:
+    world = World(max_events_per_user=3, max_events=100)
+    for _ in range(3):
+        world.publish()
+    assert held(world.ada) == [1, 2, 3]
+    world.publish()
+    assert held(world.ada) == [2, 3, 4]
+
+
 def test_the_newcomer_is_never_its_own_victim() -> None:
     world = World(max_events_per_user=2, max_events=2)
     world.publish(retention=HIGH)
@@ -374,6 +383,27 @@ def test_a_session_that_is_awake_holds_what_it_is_owed_until_it_stalls() -> None
     assert world.offer(retention=FIRM) is None
     assert world.ada.relief_dry
     other.blocked, world.ada.relief_dry = world.now, False
+    assert world.offer(retention=FIRM) is not None
+
+
+@pytest.mark.parametrize("change", ["an ack", "an end", "a cut"])
+def test_after_a_refusal_there_is_relief_again_once_something_has_changed(change: str) -> None:
+    world = World(max_events_per_user=2, max_events=2)
+    one, other = world.connect(), world.connect()
+    world.critical()
+    world.critical()
+    if change == "an ack":
+        world.pool.park(other, world.now)
+    else:
+        world.take(one)
+        one.ack(1, world.now)
+    assert world.offer(retention=FIRM) is None
+    if change == "an ack":
+        world.process(one)
+    elif change == "an end":
+        world.pool.end(other, world.now)
+    else:
+        world.pool.park(other, world.now)
     assert world.offer(retention=FIRM) is not None
 
 

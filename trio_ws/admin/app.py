@@ -22,6 +22,7 @@ from .batch import publish_batch
 from .events import Events
 from .openapi import description
 from .requests import name_in_path
+from .tickets import IssueTicket, TicketDesk
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def create_app(
     hub: Hub,
     *,
     api_key: str | None = None,
+    issue_ticket: IssueTicket | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     pages: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
@@ -42,11 +44,15 @@ def create_app(
     Args:
       hub: what it publishes to and tells of.
       api_key: what callers have to know; None for none.
+      issue_ticket: makes tickets; None leaves that call out.
       extra_routes: further calls, which need the key as well.
       pages: what loads without a key: pages, static files.
     """
     events = Events(hub)
     calls = Calls(hub)
+    tickets = []
+    if issue_ticket is not None:
+        tickets.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
     open_routes = [
         Route("/healthz", calls.alive),
         Route("/readyz", calls.ready),
@@ -60,6 +66,7 @@ def create_app(
             Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
             Route("/v1/stats", calls.stats),
             Route("/openapi.json", calls.openapi),
+            *tickets,
             *extra_routes,
             *open_routes,
         ],

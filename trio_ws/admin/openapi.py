@@ -9,6 +9,7 @@ import msgspec
 
 from .. import __version__
 from .events import EventBody, EventLine
+from .tickets import TicketBody
 
 _REF: Final = "#/components/schemas/{name}"
 _SECONDS: Final = {"type": "number", "minimum": 0}
@@ -24,7 +25,7 @@ _NAME: Final = {"type": "string", "minLength": 1, "maxLength": 128}
 @cache
 def description() -> dict[str, Any]:
     """The description, as JSON holds it; every operation tells all statuses that it can answer with."""
-    _, events = msgspec.json.schema_components((EventBody, EventLine), ref_template=_REF)
+    _, events = msgspec.json.schema_components((EventBody, EventLine, TicketBody), ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -38,6 +39,7 @@ def description() -> dict[str, Any]:
             "/v1/events": {"post": _publish_batch()},
             "/v1/users/{user}": {"get": _user()},
             "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
+            "/v1/tickets": {"post": _ticket()},
             "/v1/stats": {"get": _get("Every figure", "Figures")},
             "/healthz": {"get": {**_get("The process answers", "Status", guarded=False), "security": []}},
             "/readyz": {"get": {**_ready(), "security": []}},
@@ -88,6 +90,18 @@ def _publish_batch() -> dict[str, Any]:
                 "content": {"application/x-ndjson": {"schema": _TEXT}},
             },
             **_errors(413),
+        },
+    }
+
+
+def _ticket() -> dict[str, Any]:
+    return {
+        "operationId": "issueTicket",
+        "summary": "A single-use ticket, which serves as a client's token; where the server checks tokens",
+        "requestBody": _body("application/json", "TicketBody"),
+        "responses": {
+            "200": _response("Issued", "Ticket"),
+            **_errors(400, 404, 408, 413, 422),
         },
     }
 
@@ -186,6 +200,7 @@ def _answers() -> dict[str, Any]:
             ]
         },
         "Error": _object({"error": {**_object(error), "required": ["code", "message"]}}),
+        "Ticket": _object({"ticket": _TEXT, "expires": {"type": "number", "description": "Unix time."}}),
         "Status": _object({"status": _TEXT}),
         "Figures": {"type": "object"},
         "Description": {"type": "object"},

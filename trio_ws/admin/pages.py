@@ -10,14 +10,18 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-FILES: Final = {
+CLIENT: Final = {
     "/client.js": ("client.js", "text/javascript"),
     "/client.d.ts": ("client.d.ts", "application/typescript"),
+}
+"""Path to file and media type. All of it is public: no key is asked for."""
+
+DEMO: Final = {
     "/demo": ("demo.html", "text/html"),
     "/demo.css": ("demo.css", "text/css"),
     "/demo.js": ("demo.js", "text/javascript"),
 }
-"""Path to file and media type. All of it is public: no key is asked for."""
+"""The same, of the demo."""
 
 FOR_OTHER_ORIGINS: Final = frozenset(("/client.js", "/client.d.ts"))
 """What pages of other origins import."""
@@ -29,22 +33,29 @@ POLICY: Final = (
 )
 
 
-def pages() -> list[BaseRoute]:
-    """The routes, for `create_app(pages=…)`. Files are read here, once.
+def client_files() -> list[BaseRoute]:
+    """The browser client, for `create_app(pages=…)`. Files are read here, once.
 
     Raises:
       OSError: a file of the package is missing.
     """
-    routes: list[BaseRoute] = [Route("/", _to_demo)]
+    return _routes(CLIENT)
+
+
+def demo_pages() -> list[BaseRoute]:
+    """The demo's page and what belongs to it; as `client_files`. Until there is a dashboard, it is the front page."""
+    return [Route("/", _to_demo), *_routes(DEMO)]
+
+
+def _routes(served: dict[str, tuple[str, str]]) -> list[BaseRoute]:
     static = files(__package__) / "static"
-    for path, (name, media_type) in FILES.items():
-        file = _Static(path, static.joinpath(name).read_bytes(), media_type)
-        routes.append(Route(path, file.answer))
-    return routes
+    return [
+        Route(path, _Static(path, static.joinpath(name).read_bytes(), media_type).answer)
+        for path, (name, media_type) in served.items()
+    ]
 
 
 async def _to_demo(request: Request) -> Response:
-    """Until there is a dashboard, the front page is the demo."""
     return RedirectResponse("/demo", 307, {"cache-control": "no-store"})
 
 

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from ..hub import Hub
 from .app import create_app
 from .connection import Address, Connection, hypercorn_config
+from .tickets import IssueTicket
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ async def serve_admin(
     host: str = "127.0.0.1",
     port: int = 8766,
     api_key: str | None = None,
+    issue_ticket: IssueTicket | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     pages: Sequence[BaseRoute] = (),
     task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
@@ -39,13 +41,13 @@ async def serve_admin(
       host: an address or a name; a name may stand for several addresses.
       port: 0 takes a free one.
       api_key: what callers have to know; None leaves it open to who can reach it.
-      extra_routes, pages: see `create_app`.
+      issue_ticket, extra_routes, pages: see `create_app`.
       task_status: told the addresses, as (host, port), once they are listened on.
 
     Raises:
       OSError: an address can't be had; before it has started.
     """
-    app = create_app(hub, api_key=api_key, extra_routes=extra_routes, pages=pages)
+    app = create_app(hub, api_key=api_key, issue_ticket=issue_ticket, extra_routes=extra_routes, pages=pages)
     config = hypercorn_config()
     open_count = 0
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from ..log import configure
-from ..settings import Settings, is_loopback
+from ..settings import Settings
 from .options import load_settings, server_options
 from .output import run_trio
-from .serve import _drain, _start, netloc
+from .serve import Address, Extension, run_server, start
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..hub import Hub
 
 MAX_TABS = 24
 """Connections of one user: each tab of the page has two."""
@@ -47,10 +46,11 @@ def command(faults_port: int, seed: int | None, pace: float, **given: Any) -> No
 
     Clients name their user, without a token; everything else is as with `serve`.
     """
-    given["insecure"] = given["insecure"] or 1
-    if given["max_connections_per_user"] is None:
-        given["max_connections_per_user"] = str(MAX_TABS)
-    settings = load_settings(given).settings
+    loaded = load_settings(given)
+    # What nobody has set, the demo has its own defaults for.
+    own = {"insecure": 1, "max_connections_per_user": min(MAX_TABS, loaded.settings.max_connections)}
+    unset = {name: value for name, value in own.items() if loaded.origins[name].kind == "default"}
+    settings = load_settings({**given, **unset}).settings
     configure(settings.log_format)
     sys.exit(run_trio(partial(run_demo, faults_port=faults_port, seed=seed, pace=pace), settings))
 
@@ -67,53 +67,24 @@ async def run_demo(
     Raises:
       Failure: an address can't be had.
     """
-    from ..admin import serve_admin
-    from ..admin.pages import pages
+    from ..admin.pages import demo_pages
     from ..demo import Demo, FaultyNetwork, work
-    from ..hub import open_hub
-    from ..server.listener import serve
 
-    status = 0
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_hub(settings.limits()) as hub, trio.open_nursery() as nursery:
-            listener = partial(
-                serve,
-                hub,
-                host=settings.host,
-                port=settings.port,
-                allowed_origins=settings.allowed_origins or None,
-                insecure=True,
-            )
-            [ws, *_] = await _start(nursery, listener, settings.host, settings.port)
-            network = FaultyNetwork(*ws)
-            faulty = partial(network.serve, settings.host, faults_port)
-            [(_, faulty_port), *_] = await _start(nursery, faulty, settings.host, faults_port)
-            demo = Demo(hub, network, port=ws[1], faulty_port=faulty_port)
-            admin = partial(
-                serve_admin,
-                hub,
-                host=settings.admin_host,
-                port=settings.admin_port,
-                api_key=settings.api_key,
-                extra_routes=demo.calls(),
-                pages=[*pages(), *demo.pages()],
-            )
-            [http, *_] = await _start(nursery, admin, settings.admin_host, settings.admin_port)
-            click.echo(f"listening on ws://{netloc(*ws)}/ws", err=True)
-            click.echo(f"admin on http://{netloc(*http)}", err=True)
-            click.echo(f"demo page on http://{netloc(*http)}/demo", err=True)
-            if not is_loopback(settings.admin_host) and settings.api_key is None:
-                logger.warning("the admin API is open to the network without a key; set api_key")
-            agents = trio.CancelScope()
-            nursery.start_soon(_work_within, agents, partial(work, hub, seed=seed, pace=pace))
-            number = await anext(signals)
-            agents.cancel()
-            logger.info("draining", extra={"signal": signal.Signals(number).name})
-            status = await _drain(hub, signals, settings.drain_timeout)
-            nursery.cancel_scope.cancel()
-    return status
+    async def extend(hub: Hub, nursery: trio.Nursery, ws: Address) -> Extension:
+        network = FaultyNetwork(_reachable(ws[0]), ws[1])
+        faulty = partial(network.serve, settings.host, faults_port)
+        [(_, faulty_port), *_] = await start(nursery, faulty, settings.host, faults_port)
+        demo = Demo(hub, network, port=ws[1], faulty_port=faulty_port)
+        return Extension(
+            calls=demo.calls(),
+            pages=[*demo_pages(), *demo.pages()],
+            work=partial(work, hub, seed=seed, pace=pace),
+            announcement=lambda admin: f"demo page on {admin}/demo",
+        )
+
+    return await run_server(settings, extend=extend)
 
 
-async def _work_within(scope: trio.CancelScope, function: Any) -> None:
-    with scope:
-        await function()
+def _reachable(host: str) -> str:
+    """Where a listener on `host` is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import attrs
 import click
 import trio
 
@@ -20,8 +21,10 @@ from .options import load_settings, server_options
 from .output import Failure, run_trio
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from ..hub import Hub
-    from ..server.auth import Authenticate
+    from ..server.auth import Authenticate, Tickets
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +45,45 @@ def command(**given: Any) -> None:
     sys.exit(run_trio(run_server, settings))
 
 
-async def run_server(
-    settings: Settings, *, beside: Callable[[Hub, str, str], Awaitable[None]] | None = None
-) -> int:
+@attrs.frozen(kw_only=True)
+class Extension:
+    """What a command adds to the server.
+
+    Attributes:
+      calls, pages: more routes of the admin listener; calls need the API key, pages don't.
+      work: runs next to the server, and is cancelled when it drains.
+      announcement: what to print, given the admin API's address.
+    """
+
+    calls: Sequence[BaseRoute] = ()
+    pages: Sequence[BaseRoute] = ()
+    work: Callable[[], Awaitable[None]] | None = None
+    announcement: Callable[[str], str] | None = None
+
+
+Extend: TypeAlias = "Callable[[Hub, trio.Nursery, Address], Awaitable[Extension]]"
+
+
+async def run_server(settings: Settings, *, extend: Extend | None = None) -> int:
     """Serves until a signal; returns the exit status.
 
     Args:
       settings: all of it.
-      beside: what runs next to the server once it listens: called with the hub, the WebSocket address and the
-        admin address, and cancelled when the server drains.
+      extend: called when WebSockets are listened for, with the hub, the nursery of the server's tasks and the
+        address; what it returns is added.
 
     Raises:
       Failure: an address can't be had.
     """
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
+    from ..admin.pages import client_files
     from ..hub import open_hub
+    from ..server.auth import Tickets
     from ..server.listener import serve
 
-    authenticate = authenticator(settings)
+    tickets = Tickets()
+    authenticate = authenticator(settings, tickets)
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_hub(settings.limits()) as hub, trio.open_nursery() as nursery:
@@ -73,27 +96,32 @@ async def run_server(
                 allowed_origins=settings.allowed_origins or None,
                 insecure=bool(settings.insecure),
             )
+            ws = await start(nursery, listener, settings.host, settings.port)
+            added = Extension() if extend is None else await extend(hub, nursery, ws[0])
             admin = partial(
                 serve_admin,
                 hub,
                 host=settings.admin_host,
                 port=settings.admin_port,
                 api_key=settings.api_key,
+                issue_ticket=None if authenticate is None else tickets.issue,
+                extra_routes=added.calls,
+                pages=[*client_files(), *added.pages],
             )
-            ws = await _start(nursery, listener, settings.host, settings.port)
-            http = await _start(nursery, admin, settings.admin_host, settings.admin_port)
+            http = await start(nursery, admin, settings.admin_host, settings.admin_port)
             for address in ws:
                 click.echo(f"listening on ws://{netloc(*address)}/ws", err=True)
             for address in http:
                 click.echo(f"admin on http://{netloc(*address)}", err=True)
+            if added.announcement is not None:
+                click.echo(added.announcement(f"http://{netloc(*http[0])}"), err=True)
             if not is_loopback(settings.admin_host) and settings.api_key is None:
                 logger.warning("the admin API is open to the network without a key; set api_key")
-            besides = trio.CancelScope()
-            if beside is not None:
-                urls = f"ws://{netloc(*ws[0])}/ws", f"http://{netloc(*http[0])}"
-                nursery.start_soon(_run_within, besides, partial(beside, hub, *urls))
+            beside = trio.CancelScope()
+            if added.work is not None:
+                nursery.start_soon(_run_within, beside, added.work)
             number = await anext(signals)
-            besides.cancel()
+            beside.cancel()
             logger.info("draining", extra={"signal": signal.Signals(number).name})
             status = await _drain(hub, signals, settings.drain_timeout)
             nursery.cancel_scope.cancel()
@@ -123,7 +151,7 @@ async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[
         await function()
 
 
-def authenticator(settings: Settings) -> Authenticate | None:
+def authenticator(settings: Settings, tickets: Tickets) -> Authenticate | None:
     """What checks credentials as `settings` have it; None believes each client who it says it is."""
     from ..server import auth
 
@@ -131,15 +159,15 @@ def authenticator(settings: Settings) -> Authenticate | None:
         if settings.jwt_secret is not None:
             logger.warning("insecure: clients are believed who they say they are; jwt_secret is not used")
         return None
-    ways = []
+    ways: list[Authenticate] = [tickets.authenticate]
     if settings.jwt_secret is not None:
         ways.append(auth.jwt_authenticator(settings.jwt_secret, audience=settings.jwt_audience))
     else:
-        logger.warning("no one can connect: neither jwt_secret nor insecure is set")
+        logger.info("clients need a ticket of POST /v1/tickets: neither jwt_secret nor insecure is set")
     return auth.first_of(*ways)
 
 
-async def _start(
+async def start(
     nursery: trio.Nursery, listener: Callable[..., Awaitable[Any]], host: str, port: int
 ) -> list[Address]:
     """Starts a listener and returns its addresses; an address that can't be had ends the command with status 2."""

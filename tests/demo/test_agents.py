@@ -1,0 +1,52 @@
+"""The simulated agents: whole runs, and a rest while nobody looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from trio_ws.demo import USERS, work
+from trio_ws.event import Event
+from trio_ws.hub import Subscription, open_hub
+
+
+async def test_runs_are_whole_and_end_in_a_rest_while_nobody_sees_them(autojump_clock: MockClock) -> None:
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: work(hub, seed=1))
+        await trio.sleep(600)
+        for user in USERS:
+            described = hub.describe(user)
+            assert described is not None
+            assert described["buffer"]["critical_unconfirmed"] < 40
+        head = hub.describe("ada")["head"]  # type: ignore[index]
+        await trio.sleep(600)
+        assert hub.describe("ada")["head"] == head, "nobody has seen the last runs"  # type: ignore[index]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_run_tells_a_story(autojump_clock: MockClock) -> None:
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        with hub.subscribe("ada") as events:
+            nursery.start_soon(lambda: work(hub, seed=1))
+            run = await one_run(events)
+        nursery.cancel_scope.cancel()
+    types = [type for type, _ in run]
+    assert types[0] == "agent_started"
+    assert types.count("tool_executing") == types.count("tool_completed") > 0
+    answer = "".join(payload["text"] for type, payload in run if type == "text")
+    assert answer.endswith(".")
+    assert "  " not in answer
+
+
+async def one_run(events: Subscription) -> list[tuple[str, dict[str, Any]]]:
+    """Types and payloads up to the end of a run."""
+    run = []
+    async for batch in events:
+        for event in batch:
+            assert isinstance(event, Event)
+            run.append((event.type, event.payload))
+            if event.type == "agent_completed":
+                return run
+    raise AssertionError("the events have ended")
