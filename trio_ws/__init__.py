@@ -1,13 +1,13 @@
 """Delivers the events of AI agents to the people who watch them: in order, confirmed, over networks that drop.
 
-    async with trio_ws.open_hub() as hub:
-        await nursery.start(trio_ws.serve, hub)
-        receipt = await hub.publish("ada", "agent_started", {"run": 7})
-        await receipt.confirmed()
+async with trio_ws.open_hub() as hub:
+    await nursery.start(trio_ws.serve, hub)
+    receipt = await hub.publish("ada", "agent_started", {"run": 7})
+    await receipt.confirmed()
 
-    async with trio_ws.connect("ws://localhost:8765/ws", token=…) as client:
-        async for event in client:
-            ...
+async with trio_ws.connect("ws://localhost:8765/ws", token=…) as client:
+    async for event in client:
+        ...
 """
 
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect

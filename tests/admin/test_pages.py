@@ -6,16 +6,16 @@ from importlib.resources import files
 
 import pytest
 
-from trio_ws.admin.pages import FILES, pages
+from trio_ws.admin.pages import CLIENT, DEMO, client_files, demo_pages
 
 from .conftest import OpenApi
 
 
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", CLIENT | DEMO)
 async def test_files_are_served_without_a_key(open_api: OpenApi, path: str) -> None:
     async with open_api(api_key="secret", pages=[*client_files(), *demo_pages()]) as (_, client):
         answer = await client.get(path)
-        name, media_type = FILES[path]
+        name, media_type = (CLIENT | DEMO)[path]
         assert answer.status_code == 200
         assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -27,7 +27,11 @@ async def test_files_are_served_without_a_key(open_api: OpenApi, path: str) -> N
 
 async def test_pages_of_other_origins_may_import_the_client_and_nothing_else(open_api: OpenApi) -> None:
     async with open_api(pages=[*client_files(), *demo_pages()]) as (_, client):
-        shared = {path for path in FILES if "access-control-allow-origin" in (await client.get(path)).headers}
+        shared = {
+            path
+            for path in CLIENT | DEMO
+            if "access-control-allow-origin" in (await client.get(path)).headers
+        }
     assert shared == {"/client.js", "/client.d.ts"}
 
 

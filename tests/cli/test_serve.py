@@ -19,7 +19,7 @@ import trio
 from click.testing import CliRunner
 
 from trio_ws.cli import cli
-from trio_ws.cli.serve import netloc, run_server
+from trio_ws.cli.serve import Extension, netloc, run_server
 from trio_ws.hub import Hub
 from trio_ws.settings import load
 
@@ -350,25 +350,29 @@ def test_json_logs_are_json(server: Server) -> None:
     assert line["signal"] == "SIGTERM"
 
 
-async def test_what_runs_beside_the_server_is_cancelled_when_it_drains(
+async def test_an_extension_is_served_announced_and_cancelled_at_the_drain(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    told: list[str] = []
+    told: list[object] = []
 
-    async def beside(hub: Hub, ws: str, admin: str) -> None:
-        await hub.publish("ada", "token", 1)
-        told.extend((ws, admin))
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await trio.sleep_forever()
-        finally:
-            told.append("cancelled")
+    async def extend(hub: Hub, nursery: trio.Nursery, ws: tuple[str, int]) -> Extension:
+        async def work() -> None:
+            await hub.publish("ada", "token", 1)
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                await trio.sleep_forever()
+            finally:
+                told.append("cancelled")
+
+        told.append(ws)
+        return Extension(work=work, announcement=lambda admin: f"more on {admin}/more")
 
     flags = {"port": "0", "admin_port": "0", "insecure": 1}
     with trio.fail_after(30):
-        run = functools.partial(run_server, load(flags, {}).settings, beside=beside)
+        run = functools.partial(run_server, load(flags, {}).settings, extend=extend)
         assert await run() == 0
-    assert told[0].startswith("ws://127.0.0.1:")
-    assert told[1].startswith("http://127.0.0.1:")
-    assert told[2:] == ["cancelled"]
-    assert capfd.readouterr().err.splitlines()[:2] == [f"listening on {told[0]}", f"admin on {told[1]}"]
+    (host, port), cancelled = told
+    assert cancelled == "cancelled"
+    listening, admin, more = capfd.readouterr().err.splitlines()[:3]
+    assert listening == f"listening on ws://{host}:{port}/ws"
+    assert more == f"more on {admin.removeprefix('admin on ')}/more"

@@ -39,6 +39,23 @@ async def test_leaving_acks_what_was_processed_and_says_bye(server: Server, cloc
     assert client.state.name == "ended"
 
 
+async def test_leaving_while_an_ack_is_being_written_loses_nothing(server: Server, clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        said: list[object] = []
+
+        async def listen(peer: Peer) -> None:
+            said.extend(await peer.bye())
+
+        async with server.connect() as client:
+            peer = await server.session(ack={"events": 1, "delay": 10})
+            nursery.start_soon(listen, peer)
+            await peer.send(event(1), event(2))
+            await client.receive()
+            await client.receive()
+            await trio.lowlevel.checkpoint()  # the ack of 1 is under way now
+    assert said[-2:] == [{"t": "ack", "seq": 2}, {"t": "bye"}]
+
+
 async def test_the_server_may_answer_bye_with_its_close(server: Server, clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
 

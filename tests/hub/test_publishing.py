@@ -98,6 +98,15 @@ async def test_a_user_is_a_name(user: str) -> None:
             await world.hub.broadcast([user], "token")
 
 
+async def test_what_can_never_fit_is_refused() -> None:
+    async with running(max_event_bytes=2048, max_bytes_per_user=2048) as world:
+        with pytest.raises(EventTooLarge):
+            await world.hub.publish("ada", "agent_started", "x" * 2040)
+        with pytest.raises(EventTooLarge):
+            await world.hub.publish("ada", "token", "x" * 1500, merge="append")
+        await world.hub.publish("ada", "token", "x" * 1500)
+
+
 async def test_an_oversized_event_is_cut_or_where_it_is_critical_refused() -> None:
     async with running(max_event_bytes=1000) as world:
         peer = world.peer().connect()

@@ -334,8 +334,9 @@ class Link:
         try:
             while True:
                 await self._outbox.wait()
+                last = self._closing  # as it is now: what is said from here on goes with the next round
                 messages = self._outbox.collect()
-                if self._bye:
+                if last and self._bye:
                     messages.append(wire.BYE)
                 for message in messages:
                     with trio.move_on_after(WRITE_TIMEOUT) as patience:
@@ -343,7 +344,7 @@ class Link:
                     if patience.cancelled_caught:
                         self._end(Ending(reason="the server takes nothing"))
                         return
-                if self._closing:
+                if last:
                     await transport.close(closing.NORMAL.code)
                     break
         except Closed:

@@ -9,7 +9,7 @@ import trio
 
 from ..core.entry import Entry
 from ..core.mailbox import Mailbox
-from ..errors import HubClosed, InvalidEvent
+from ..errors import EventTooLarge, HubClosed, InvalidEvent
 from ..event import Draft, Priority
 from .engine import Engine
 from .intake import Intake, Parcel, check_name
@@ -201,6 +201,8 @@ class Publisher:
             ts=self.engine.wall_clock(),
             tail=tail,
         )
+        if entry.size > self.engine.config.max_bytes_per_user:
+            raise EventTooLarge("the event is larger than max_bytes_per_user", field="payload")
         if not self.engine.buffer.accept(box, entry):
             return None, tail
         for session in box.sessions.values():
