@@ -490,12 +490,12 @@ class CoreMachine(RuleBasedStateMachine):
             first = frame["merged"]["from"]
         in_flight = reader.acked < seq <= reader.cursor
         held = all(reader.log.at(n) is not None for n in range(first, seq + 1))
-        if not in_flight or (frame is not None and not held):
+        if not in_flight:
             with pytest.raises(Impossible):
                 tab.session.nack(seq, self.now)
         elif frame is not None:
-            tab.session.nack(seq, self.now)
-            if again:
+            assert tab.session.nack(seq, self.now) == held
+            if held and again:
                 self.do_redeliver(tab)
 
     @precondition(lambda self: self.linked())

@@ -305,17 +305,20 @@ class Session:
         if self.cursor > self.acked:
             self.ack(self.cursor, now)
 
-    def nack(self, seq: int, now: float) -> None:
+    def nack(self, seq: int, now: float) -> bool:
         """The client's handler failed on `seq`: send it again, at once the first time, then after a retry interval.
 
+        Returns: False where it is no longer held, which is nobody's mistake.
+
         Raises:
-          Impossible: `seq` was not sent on this connection, or was acked; or it is no longer held.
+          Impossible: `seq` was not sent on this connection, or was acked.
         """
         if not self.acked < seq <= self.cursor:
             raise Impossible(f"nack {seq}: not in flight")
         if not self._in_flight(seq):
-            raise Impossible(f"nack {seq}: no longer held")
+            return False
         self._flight.nacked(seq, now)
+        return True
 
     def _in_flight(self, seq: int) -> list[Entry]:
         """The held entries that were sent as `seq`: one, or the deltas that it stands for; none if one has gone."""

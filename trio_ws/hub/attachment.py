@@ -255,8 +255,11 @@ class Attachment:
             case wire.Ping():
                 self.answer(wire.PONG)
             case wire.Nack(seq=seq):
-                session.nack(seq, now)
-                self._arm(now)
+                if session.nack(seq, now):
+                    self._arm(now)
+                else:
+                    code = closing.PROTOCOL_ERROR.code
+                    self.answer(wire.error(code, f"nack {seq}: no longer held", fatal=False))
             case wire.Message():
                 self._owner.take_message(session, frame)
             case wire.Auth(token=token):
