@@ -49,7 +49,7 @@ class Proxy:
         self.port = port
         self._server = port
         self._open: list[tuple[trio.SocketStream, trio.SocketStream]] = []
-        self._dead: set[int] = set()
+        self._dead: list[tuple[trio.SocketStream, trio.SocketStream]] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -70,6 +70,7 @@ class Proxy:
                 nursery.start_soon(self._copy, upstream, client, pair, nursery)
         finally:
             self._open.remove(pair)
+            self._dead = [dead for dead in self._dead if dead is not pair]
             for stream in pair:
                 await trio.aclose_forcefully(stream)
 
@@ -82,7 +83,7 @@ class Proxy:
     ) -> None:
         try:
             async for data in source:
-                if id(pair) not in self._dead:
+                if not any(dead is pair for dead in self._dead):
                     await target.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -97,4 +98,4 @@ class Proxy:
 
     def half_open(self) -> None:
         """Cut without a word: what is open now stands, and carries nothing any more."""
-        self._dead.update(id(pair) for pair in self._open)
+        self._dead.extend(self._open)

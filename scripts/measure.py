@@ -88,7 +88,8 @@ async def measure_recovery(how: str, cuts: int, users: int) -> list[float]:
                         await trio.sleep(0.5)
                         missed = [at for at, ts, _ in watcher.seen if cut_at <= ts <= live_at]
                         took.append(max(missed) - cut_at)
-                        print(f"\r{how}: {len(took)}/{cuts}", end="", file=sys.stderr)
+                        if sys.stderr.isatty():
+                            print(f"\r{how}: {len(took)}/{cuts}", end="", file=sys.stderr)
                     seqs = [seq for _, _, seq in watcher.seen]
                     assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), "an event was lost or doubled"
                     assert watcher.gaps == 0

@@ -1,4 +1,4 @@
-"""What the documentation says is so: its programs run, and it names every limit."""
+"""What the documentation says is so: its programs run, and it names every limit, setting and command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import attrs
 import pytest
 
 from trio_ws import Config
+from trio_ws.cli import COMMANDS
 from trio_ws.core import closing
+from trio_ws.settings import FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +32,32 @@ def test_every_limit_is_documented_with_its_name() -> None:
     text = (ROOT / "docs" / "limits.md").read_text()
     missing = [field.name for field in attrs.fields(Config) if f"`{field.name}`" not in text]
     assert not missing
+
+
+def test_the_defaults_of_limits_are_documented() -> None:
+    """A row may have several limits; where their defaults are numbers, they stand in the same order."""
+    units = {"": 1, "KiB": 1024, "MiB": 1024**2}
+    checked = 0
+    for row in (ROOT / "docs" / "limits.md").read_text().splitlines():
+        names = re.findall(r"`(\w+)`", row.split("|")[1]) if row.startswith("| `") else []
+        defaults = [getattr(Config(), name) for name in names]
+        if len(names) > 1 or (names and isinstance(defaults[0], int | float)):
+            told = re.findall(r"([\d.]+)(?: ([KM]iB))?", row.split("|")[2])
+            assert [float(number) * units[unit] for number, unit in told] == defaults, names
+            checked += len(names)
+    assert checked > 20
+
+
+def test_every_setting_is_documented_with_its_name() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    own = FIELDS.keys() - attrs.fields_dict(Config).keys()
+    assert own
+    assert not [name for name in own if f"`{name}`" not in text]
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    assert not [name for name in COMMANDS if f"| `trio-ws {name}" not in text]
 
 
 def test_every_close_code_is_documented() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_ws.addresses import is_loopback
 from trio_ws.config import Config
 from trio_ws.errors import InvalidConfig
-from trio_ws.settings import FIELDS, Settings, hide_password, is_loopback, load
+from trio_ws.settings import FIELDS, Settings, hide_password, load
 
 
 def refusal(
@@ -158,12 +159,9 @@ def test_a_wrong_value_is_told_with_its_source(name: str, text: str, told: str) 
     assert message.endswith(f" (from environment {variable})")
 
 
-def test_values_that_do_not_go_together_are_told_with_their_sources(file: Path) -> None:
-    file.write_text("max_events = 10\n")
-    assert refusal({"max_events_per_user": "20"}, file=file) == (
-        "max_events_per_user (20) must not be above max_events (10) "
-        f"(max_events_per_user from flag --max-events-per-user, max_events from file {file})"
-    )
+def test_one_limit_may_be_lowered_alone() -> None:
+    settings = load({"max_events": "50", "max_bytes_per_user": "65536"}, {}).settings
+    assert settings.limits().max_events == 50
 
 
 @pytest.mark.parametrize("value", ["true", "[1]", '"9"', "{a = 1}"])

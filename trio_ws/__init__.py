@@ -1,13 +1,15 @@
 """Delivers the events of AI agents to the people who watch them: in order, confirmed, over networks that drop.
 
-async with trio_ws.open_hub() as hub:
-    await nursery.start(trio_ws.serve, hub)
-    receipt = await hub.publish("ada", "agent_started", {"run": 7})
-    await receipt.confirmed()
+::
 
-async with trio_ws.connect("ws://localhost:8765/ws", token=…) as client:
-    async for event in client:
-        ...
+    async with trio_ws.open_hub() as hub:
+        await nursery.start(trio_ws.serve, hub)
+        receipt = await hub.publish("ada", "agent_started", {"run": 7})
+        await receipt.confirmed()
+
+    async with trio_ws.connect("ws://localhost:8765/ws", token=…) as client:
+        async for event in client:
+            ...
 """
 
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect
@@ -26,7 +28,17 @@ from .errors import (
     TrioWSError,
 )
 from .event import LIFECYCLE_TYPES, Draft, Event, Gap, Merged, Message, Priority
-from .hub import Confirmation, DeadLetter, Hub, PublishChannel, Receipt, Subscription, open_hub
+from .hub import (
+    ChannelStatistics,
+    Confirmation,
+    DeadLetter,
+    Hub,
+    HubStatistics,
+    PublishChannel,
+    Receipt,
+    Subscription,
+    open_hub,
+)
 from .identity import Identity
 from .server import Credentials, serve
 
@@ -34,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LIFECYCLE_TYPES",
+    "ChannelStatistics",
     "Client",
     "ClientState",
     "ClientStatistics",
@@ -49,6 +62,7 @@ __all__ = [
     "Gap",
     "Hub",
     "HubClosed",
+    "HubStatistics",
     "Identity",
     "InvalidConfig",
     "InvalidEvent",

@@ -1,4 +1,4 @@
-"""The limits and intervals of a hub, with the mission's defaults: one frozen value that is handed to `open_hub`.
+"""The limits and intervals of a hub, and their defaults: one frozen value that is handed to `open_hub`.
 
 What a command line adds to it (addresses, keys, log format) is in `trio_ws/settings.py`.
 """
@@ -6,7 +6,7 @@ What a command line adds to it (addresses, keys, log format) is in `trio_ws/sett
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import attrs
@@ -72,7 +72,9 @@ def _intervals(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
-def _choice(*choices: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+def one_of(choices: Iterable[str]) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """A validator: one of some words."""
+
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in choices:
             raise InvalidConfig(f"{attribute.name} must be one of {', '.join(choices)}, not {value!r}")
@@ -91,7 +93,7 @@ class Config:
     max_connections_per_user: int = _count(3)
     max_connections: int = _count(100)
     over_limit: Literal["replace", "reject"] = attrs.field(
-        default="replace", validator=_choice("replace", "reject")
+        default="replace", validator=one_of(("replace", "reject"))
     )
     session_ttl: float = _seconds(180)
     hello_timeout: float = _seconds(5)
@@ -136,22 +138,10 @@ class Config:
     connect_rate: float = attrs.field(default=100.0, validator=_number(0.01))
     connect_burst: int = _count(500)
 
-    def __attrs_post_init__(self) -> None:
-        for per_user, total in (
-            ("max_connections_per_user", "max_connections"),
-            ("max_events_per_user", "max_events"),
-            ("max_bytes_per_user", "max_bytes"),
-            ("max_event_bytes", "max_bytes_per_user"),
-        ):
-            if getattr(self, per_user) > getattr(self, total):
-                raise InvalidConfig(
-                    f"{per_user} ({getattr(self, per_user)}) must not be above {total} ({getattr(self, total)})"
-                )
-
 
 PRESETS = {
     "development": {"max_connections": 50},
     "staging": {"max_connections": 100},
     "production": {"max_connections": 100},
 }
-"""What each `--preset` sets; as the mission has them."""
+"""What each `--preset` sets beside the defaults."""

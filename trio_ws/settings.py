@@ -13,7 +13,6 @@ stricter (``true`` is no number here), and its messages repeat the value, which 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +26,8 @@ from typed_settings.exceptions import TsError
 from typed_settings.loaders import DictLoader, TomlFormat
 from typed_settings.types import LoadedSettings, LoaderMeta, SecretStr
 
-from .config import PRESETS, Config
+from .addresses import is_loopback
+from .config import PRESETS, Config, one_of
 from .errors import InvalidConfig
 
 ENV_PREFIX = "TRIO_WS_"
@@ -54,14 +54,6 @@ def _whole(low: int, high: int) -> Any:
             raise InvalidConfig(
                 f"{attribute.name} must be a whole number from {low} to {high}, not {value!r}"
             )
-
-    return check
-
-
-def _one_of(choices: Iterable[str]) -> Any:
-    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value not in choices:
-            raise InvalidConfig(f"{attribute.name} must be one of {', '.join(choices)}, not {value!r}")
 
     return check
 
@@ -101,7 +93,7 @@ class Settings(Config):
     port: int = attrs.field(default=8765, validator=_whole(0, 65535))
     admin_host: str = attrs.field(default="127.0.0.1", validator=_text)
     admin_port: int = attrs.field(default=8766, validator=_whole(0, 65535))
-    preset: str = attrs.field(default="production", validator=_one_of(PRESETS))
+    preset: str = attrs.field(default="production", validator=one_of(PRESETS))
     store: str = attrs.field(
         default="memory", validator=_store, repr=lambda value: repr(hide_password(value))
     )
@@ -115,11 +107,10 @@ class Settings(Config):
     )
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_origins)
     log_format: Literal["console", "json"] = attrs.field(
-        default="console", validator=_one_of(("console", "json"))
+        default="console", validator=one_of(("console", "json"))
     )
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
         if self.insecure == 1 and not is_loopback(self.host):
             raise InvalidConfig(
                 f"insecure would let anyone who reaches host {self.host} read any user's events: "
@@ -213,14 +204,6 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, file: str | Pa
 def flag(name: str) -> str:
     """The command-line flag of field `name`."""
     return "--allowed-origin" if name == "allowed_origins" else "--" + name.replace("_", "-")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on `host`. Of names, only ``localhost`` counts."""
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def hide_password(url: Any) -> Any:

@@ -27,7 +27,7 @@ class FakeAdmin:
       accepted: the events, each with its user.
       requests: method, path and headers of each call.
       script: answers to give before any other, one a request: an HTTP status, "drop" (do all, answer nothing), or a
-        function from the lines of the request to the lines of the answer.
+        function from the lines of the request to the lines of the answer. To GET only "drop".
       status: answers every call, once the script is through, where it is not 200.
       figures: the answer to GET.
     """
@@ -116,7 +116,8 @@ class FakeAdmin:
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         with self.changed:
             self.requests.append(("GET", handler.path, dict(handler.headers)))
-            self._answer(handler, self.status, json.dumps(self.figures).encode())
+            if not self.script or self.script.pop(0) != "drop":
+                self._answer(handler, self.status, json.dumps(self.figures).encode())
             self.changed.notify_all()
 
     def _answer(self, handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:

@@ -47,7 +47,13 @@ def test_every_setting_has_a_flag_with_help() -> None:
     output = CliRunner().invoke(cli, ["serve", "--help"], terminal_width=200).output
     for name in HELP:
         assert name == "allowed_origins" or "--" + name.replace("_", "-") in output
-    assert "--allowed-origin ORIGIN" in output
+    for shown in (
+        "--allowed-origin ORIGIN",
+        "--critical-ttl SECONDS",
+        "--connect-rate N",
+        "--retry-intervals JSON",
+    ):
+        assert shown in output
 
 
 def test_version() -> None:
@@ -192,14 +198,25 @@ def test_watching_until_ctrl_c(admin: FakeAdmin) -> None:
     assert (status, err) == (130, "")
 
 
+def test_watching_goes_on_when_no_answer_comes(admin: FakeAdmin) -> None:
+    admin.figures = STATS
+    admin.script = ["drop"]
+    process = start("status", "--watch", "--url", admin.url, env=environment(TERM="dumb"))
+    admin.wait_for(lambda: len(admin.requests) > 1)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+
+
 def test_watching_outlives_the_server(admin: FakeAdmin) -> None:
     admin.figures = STATS
-    process = start("status", "--watch", "--url", admin.url, env=environment(TERM="dumb"))
-    admin.wait_for(lambda: admin.requests)
     admin.stop()
+    process = start("status", "--watch", "--json", "--url", admin.url)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    told = process.stderr.readline().decode()
+    assert told == f"trio-ws: no server answers at {admin.url}: connection refused\n"
     admin.start()
-    before = len(admin.requests)
-    admin.wait_for(lambda: len(admin.requests) > before)
+    assert json.loads(process.stdout.readline()) == STATS
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
 

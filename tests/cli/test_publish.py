@@ -118,6 +118,13 @@ def test_no_server(admin: FakeAdmin) -> None:
     [
         (["{a"], "PAYLOAD is not JSON: "),
         (["hello"], '; a text is given as "\\"hello\\""'),
+        (["NaN"], "PAYLOAD is not JSON; a text is given as"),
+        (["1e999"], "PAYLOAD holds a number out of range"),
+        (['"\\ud800"'], "PAYLOAD is not JSON"),
+        (["[" * 5000], "PAYLOAD is nested too deeply"),
+        (["\udcff"], "PAYLOAD is not JSON"),
+        (["1", "--id", "\udcff"], "--id must be UTF-8"),
+        (["1", "--api-key", "a\nb"], "--api-key must not hold control characters"),
         (["1", "--url", "ftp://x"], "--url must be such as http://"),
     ],
 )
@@ -126,6 +133,28 @@ def test_a_wrong_argument_exits_2(arguments: list[str], told: str) -> None:
     assert result.exit_code == 2
     assert told in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option", [["--ttl", "nan"], ["--ttl", "inf"], ["--ttl", "0"], ["--retry-for", "nan"]]
+)
+def test_what_is_no_time_exits_2(option: list[str]) -> None:
+    assert CliRunner().invoke(cli, ["publish", "ada", "token", "1", *option]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["publish", "\udcff", "token"], ["publish", "ada", "\udcff"], ["tail", "\udcff"]]
+)
+def test_a_name_that_is_not_utf_8_exits_2(command: list[str]) -> None:
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2
+    assert result.stderr.endswith("must be UTF-8\n")
+
+
+def test_a_key_may_be_any_text(admin: FakeAdmin) -> None:
+    assert publish(admin, "ada", "token", "1", "--api-key", "schlüssel").exit_code == 0
+    [(_, _, headers)] = admin.requests
+    assert headers["authorization"].encode("latin-1").decode() == "Bearer schlüssel"
 
 
 def test_the_key_comes_from_the_environment_too(admin: FakeAdmin) -> None:

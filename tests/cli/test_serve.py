@@ -18,8 +18,9 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from trio_ws.addresses import netloc, reachable
 from trio_ws.cli import cli
-from trio_ws.cli.serve import Extension, netloc, run_server
+from trio_ws.cli.serve import Extension, run_server
 from trio_ws.hub import Hub
 from trio_ws.settings import load
 
@@ -166,6 +167,12 @@ def test_ipv6_is_in_brackets() -> None:
     assert read(tail)["payload"] == 1
     assert end(tail) == (130, "")
     assert stop(server)[0] == 0
+
+
+def test_a_listener_on_any_address_is_reached_on_this_machine() -> None:
+    assert [reachable(host) for host in ("0.0.0.0", "::", "[::]", "::1", "h")] == [
+        *("127.0.0.1", "::1", "::1", "::1", "h")
+    ]
 
 
 def test_netloc() -> None:

@@ -660,15 +660,22 @@ async def test_a_source_that_fails_is_asked_again(server: Server, clock: MockClo
         assert states == ["no token"]
 
 
-@pytest.mark.parametrize("bad", ["raises", "none"])
-async def test_a_source_can_end_it(server: Server, clock: MockClock, bad: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (LocalError("logged out"), "logged out"),
+        (None, "must return a string"),
+        ("\udcff", "half of a surrogate pair"),
+    ],
+)
+async def test_a_source_can_end_it(server: Server, clock: MockClock, given: Any, told: str) -> None:
     def token() -> str:
-        if bad == "raises":
-            raise LocalError("logged out")
-        return None  # type: ignore[return-value]
+        if isinstance(given, Exception):
+            raise given
+        return given  # type: ignore[no-any-return]
 
     async with server.connect(token=token) as client:
-        with pytest.raises(LocalError, match="logged out" if bad == "raises" else "string"):
+        with pytest.raises(LocalError, match=told):
             await client.receive()
         with pytest.raises(LocalError):
             await client.send("x")

@@ -69,6 +69,9 @@ def test_arguments_out_of_bounds() -> None:
         connect("ws://h/", ssl_context=ssl.create_default_context())
     with pytest.raises(InvalidConfig, match="max_message_bytes"):
         connect("ws://h/", max_message_bytes=255)
+    for name in ("user", "token"):
+        with pytest.raises(InvalidConfig, match=f"{name} holds half of a surrogate pair"):
+            connect("ws://h/", **{name: "\udcff"})  # type: ignore[arg-type]
 
 
 def test_the_private_names_of_trio_websocket_are_there() -> None:

@@ -394,6 +394,9 @@ class Model:
         log.readers[reader.id] = reader
         reader.linked, reader.blocked = True, False
         reader.cursor = log.boundary(max(position, reader.acked))
+        # What it claims to have and was never sent is not its to confirm.
+        reader.skipped |= {h.first for h in log.held if reader.top < h.first and h.seq <= reader.cursor}
+        self.tidy(log)
         reader.top = max(reader.top, reader.cursor)
         log.sent_high = max(log.sent_high, reader.cursor)
         reader.live_at = None if reader.plain else log.head

@@ -1,4 +1,4 @@
-"""The delays between attempts: the schedule of PROTOCOL.md, "Reconnecting"."""
+"""The delays between attempts: the schedule of docs/protocol.md, "Reconnecting"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The close codes are the table of PROTOCOL.md, "Closing", row by row."""
+"""The close codes are the table of docs/protocol.md, "Closing", row by row."""
 
 from __future__ import annotations
 

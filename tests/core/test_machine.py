@@ -252,7 +252,7 @@ class CoreMachine(RuleBasedStateMachine):
             base = position = self.start_of(log, ask, fits and ask.epoch is not None)
             assert admitted.resumed == (fits and ask.epoch is not None and ask.seq is not None)
             if admitted.resumed:
-                base = min(position, self.model.first_unconfirmed(log) - 1)
+                base = position
             reader = Reader(admitted.session.id, log, base, ask.plain, acked=base, cursor=base, top=base)
             tab = Tab(admitted.session, reader)
             for displaced in admitted.displaced:

@@ -588,7 +588,7 @@ def test_append_agrees_with_a_naive_one(parts: list[Any]) -> None:
     one_by_one = encoded[0]
     for part in encoded[1:]:
         assert payload.joinable(one_by_one, part)
-        one_by_one = payload.append(one_by_one, part)
+        one_by_one = payload.append_all((one_by_one, part))
     assert parse(one_by_one) == expected
 
 
@@ -597,13 +597,13 @@ def test_what_is_not_joinable_takes_the_later_value(a: Any, b: Any) -> None:
     first, second = payload.encode(a), payload.encode(b)
     alike = (isinstance(a, str) and isinstance(b, str)) or (isinstance(a, dict) and isinstance(b, dict))
     assert payload.joinable(first, second) is alike
-    assert parse(payload.append(first, second)) == naive_append(a, b)
+    assert parse(payload.append_all((first, second))) == naive_append(a, b)
 
 
 def test_append_works_on_ready_json_with_space_in_it() -> None:
     a = payload.encode(b'  { "text" : "Hel" , "n" : 1 }\n')
     b = payload.encode(b'{"text": "lo\\u0021", "done": true}')
-    assert parse(payload.append(a, b)) == {"text": "Hello!", "n": 1, "done": True}
+    assert parse(payload.append_all((a, b))) == {"text": "Hello!", "n": 1, "done": True}
 
 
 def test_quotes_at_the_ends_of_a_text_are_text() -> None:

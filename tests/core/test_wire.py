@@ -1,4 +1,4 @@
-"""What is written: each frame is the JSON of PROTOCOL.md, and each reads back as what was meant."""
+"""What is written: each frame is the JSON of docs/protocol.md, and each reads back as what was meant."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from trio_ws.config import Config
 from trio_ws.demo import USERS, work
 from trio_ws.event import Event
 from trio_ws.hub import Subscription, open_hub
@@ -38,6 +39,27 @@ async def test_a_run_tells_a_story(autojump_clock: MockClock) -> None:
     answer = "".join(payload["text"] for type, payload in run if type == "text")
     assert answer.endswith(".")
     assert "  " not in answer
+
+
+async def test_agents_outlive_the_runs_that_nobody_ever_saw(autojump_clock: MockClock) -> None:
+    config = Config(critical_ttl=60, cleanup_interval=5)
+    async with open_hub(config) as hub, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: work(hub, seed=1))
+        await trio.sleep(600)
+        assert hub.stats()["delivery"]["dead_letters"] > 0
+        head = hub.describe("ada")["head"]  # type: ignore[index]
+        await trio.sleep(600)
+        assert hub.describe("ada")["head"] > head  # type: ignore[index]
+        nursery.cancel_scope.cancel()
+
+
+async def test_agents_stop_when_the_hub_drains(autojump_clock: MockClock) -> None:
+    async with open_hub() as hub:
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: work(hub, seed=1))
+                await trio.sleep(10)
+                await hub.drain()
 
 
 async def one_run(events: Subscription) -> list[tuple[str, dict[str, Any]]]:

@@ -242,7 +242,8 @@ class World:
         hub = self.hub
         assert not hub.engine.attachments
         assert hub.engine.pool.connected == 0
-        assert not hub.engine.timers or list(hub.engine.timers._armed) == [hub.engine.flusher]
+        waiting = [hub.engine.flusher, *hub.engine.buffer.mailboxes.values()]
+        assert all(owner in waiting for owner in hub.engine.timers._armed)
         assert not hub.engine.flusher._marked
         assert not hub.engine.flusher._waiting
         assert hub.engine.room.waiting == 0

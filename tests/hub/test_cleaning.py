@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from trio_ws.config import Config
+from trio_ws.errors import ConfirmationTimeout
 from trio_ws.hub import DeadLetter, cleanup
 
 from .peers import running, settled
@@ -78,9 +79,9 @@ async def test_a_resume_in_time_is_safe_from_the_cleanup() -> None:
 
 
 async def test_many_mailboxes_are_swept_with_turns_for_others() -> None:
-    async with running(cleanup_interval=1000) as world, trio.open_nursery() as nursery:
+    async with running(cleanup_interval=1000, event_ttl=1) as world, trio.open_nursery() as nursery:
         for n in range(3 * cleanup.SWEEP_TURN):
-            await world.hub.publish(f"user {n}", "token", ttl=1)
+            await world.hub.publish(f"user {n}", "token")
         await trio.sleep(5)
         seen: list[int] = []
 
@@ -178,14 +179,27 @@ async def test_a_dead_letter_is_logged_without_its_payload(caplog: pytest.LogCap
     assert record.__dict__["event_type"] == "agent_started"
 
 
+async def test_an_events_own_time_to_live_does_not_wait_for_the_cleanup() -> None:
+    async with running(cleanup_interval=1000) as world:
+        peer = world.peer().connect()
+        receipt = await world.hub.publish("ada", "agent_started", ttl=1.2)
+        with pytest.raises(ConfirmationTimeout) as timeout:
+            await receipt.confirmed()
+        assert timeout.value.state == "expired"
+        assert trio.current_time() == pytest.approx(1.2, abs=0.01)
+        await trio.sleep(10)
+        assert [frame.get("retry", 0) for frame in peer.kinds("event")] == [0, 1, 2]
+        assert world.hub.stats()["delivery"]["dead_letters"] == 1
+
+
 async def test_a_dead_letter_found_while_sending_is_handed_on_too() -> None:
     letters: list[DeadLetter] = []
 
     async def bury(letter: DeadLetter) -> None:
         letters.append(letter)
 
-    async with running(cleanup_interval=1000, on_dead_letter=bury) as world:
-        await world.hub.publish("ada", "agent_started", ttl=5)
+    async with running(cleanup_interval=1000, critical_ttl=5, on_dead_letter=bury) as world:
+        await world.hub.publish("ada", "agent_started")
         await trio.sleep(6)
         peer = world.peer().connect()
         await settled()

@@ -29,7 +29,6 @@ SLACK: Final = 16 * KIB
 """Bytes that a body may have beyond four times `max_event_bytes`; JSON may write a byte of text as several."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, description="No control characters.")]
-_PRIORITIES: Final = {p.name.lower(): p for p in Priority}
 
 
 class EventBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -136,7 +135,7 @@ class Events:
                 body.type,
                 bytes(body.payload),
                 id=body.id,
-                priority=None if body.priority is None else _PRIORITIES[body.priority],
+                priority=None if body.priority is None else Priority.parse(body.priority),
                 key=body.key,
                 merge=body.merge,
                 ttl=body.ttl,

@@ -1,4 +1,4 @@
-"""The pages and static files of the admin listener: the browser client with its types, and the demo."""
+"""The pages and static files of the admin listener: the browser client with its types, and the demo. All public."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ CLIENT: Final = {
     "/client.js": ("client.js", "text/javascript"),
     "/client.d.ts": ("client.d.ts", "application/typescript"),
 }
-"""Path to file and media type. All of it is public: no key is asked for."""
+"""Path to file and media type: what pages of any origin import."""
 
 DEMO: Final = {
     "/demo": ("demo.html", "text/html"),
     "/demo.css": ("demo.css", "text/css"),
     "/demo.js": ("demo.js", "text/javascript"),
 }
-"""The same, of the demo."""
-
-FOR_OTHER_ORIGINS: Final = frozenset(("/client.js", "/client.d.ts"))
-"""What pages of other origins import."""
+"""The same of the demo, whose page alone uses it."""
 
 # A page may run its own scripts only, and connect to any WebSocket: where that is, is configuration.
 POLICY: Final = (
@@ -74,7 +71,7 @@ class _Static:
         }
         if media_type == "text/html":
             self._headers["content-security-policy"] = POLICY
-        if path in FOR_OTHER_ORIGINS:
+        if path in CLIENT:
             self._headers["access-control-allow-origin"] = "*"
 
     async def answer(self, request: Request) -> Response:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
+from ..addresses import Address, reachable
 from ..log import configure
 from ..settings import Settings
 from .options import load_settings, server_options
 from .output import run_trio
-from .serve import Address, Extension, run_server, start
+from .serve import Extension, run_server, start
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -71,7 +72,7 @@ async def run_demo(
     from ..demo import Demo, FaultyNetwork, work
 
     async def extend(hub: Hub, nursery: trio.Nursery, ws: Address) -> Extension:
-        network = FaultyNetwork(_reachable(ws[0]), ws[1])
+        network = FaultyNetwork(reachable(ws[0]), ws[1])
         faulty = partial(network.serve, settings.host, faults_port)
         [(_, faulty_port), *_] = await start(nursery, faulty, settings.host, faults_port)
         demo = Demo(hub, network, port=ws[1], faulty_port=faulty_port)
@@ -83,8 +84,3 @@ async def run_demo(
         )
 
     return await run_server(settings, extend=extend)
-
-
-def _reachable(host: str) -> str:
-    """Where a listener on `host` is reached from this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -13,10 +13,12 @@ import attrs
 import click
 import httpx
 
-from ..settings import ENV_PREFIX, is_loopback
+from ..addresses import is_loopback, netloc, reachable
+from ..settings import ENV_PREFIX, FIELDS
+from .arguments import Text
 from .output import Failure
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Callable[..., Any])
 
 TIMEOUT = 10.0
 """Seconds that one call may take, beyond what it asks the server to wait."""
@@ -142,7 +144,8 @@ async def open_admin(url: str, api_key: str | None) -> AsyncIterator[Admin]:
     host = httpx.URL(url).host
     async with httpx.AsyncClient(
         base_url=url,
-        headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+        # As bytes: httpx takes a text to be ASCII.
+        headers={b"authorization": b"Bearer " + api_key.encode()} if api_key else {},
         # A proxy from the environment is for the world outside, not for this machine.
         trust_env=not is_loopback(host),
     ) as client:
@@ -152,7 +155,11 @@ async def open_admin(url: str, api_key: str | None) -> AsyncIterator[Admin]:
 def admin_options(function: F) -> F:
     """Gives a click command ``--url`` and ``--api-key`` of the admin API."""
     key = click.option(
-        "--api-key", envvar=f"{ENV_PREFIX}API_KEY", metavar="KEY", help="Key that the admin API asks for."
+        "--api-key",
+        envvar=f"{ENV_PREFIX}API_KEY",
+        type=Text(),
+        metavar="KEY",
+        help=f"Key that the admin API asks for. [{ENV_PREFIX}API_KEY]",
     )
     url = click.option(
         "--url",
@@ -160,40 +167,41 @@ def admin_options(function: F) -> F:
         callback=_admin_url,
         help="Address of the admin API. [default: http://, TRIO_WS_ADMIN_HOST:TRIO_WS_ADMIN_PORT]",
     )
-    decorated: F = url(key(function))  # type: ignore[type-var]
-    return decorated
+    return url(key(function))
 
 
 def user_path(user: str) -> str:
-    """The path of `user` in the API; exits 2 where it is no text (bytes on the command line that aren't UTF-8)."""
-    try:
-        return f"/v1/users/{quote(user, safe='')}"
-    except UnicodeEncodeError:
-        raise Failure("USER must be UTF-8", 2) from None
+    """The path of `user` in the API."""
+    return f"/v1/users/{quote(user, safe='')}"
 
 
-def default_address(prefix: str, port: int) -> str:
-    """``HOST:PORT`` of a listener, as the variables that a server on this machine reads have them."""
-    host = os.environ.get(f"{ENV_PREFIX}{prefix}HOST") or "127.0.0.1"
-    # A server that listens on any address is reached on this machine's own.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{bracketed}:{os.environ.get(f'{ENV_PREFIX}{prefix}PORT') or port}"
+def default_address(prefix: str) -> str:
+    """``HOST:PORT`` of a listener of a server on this machine: what the variables say that it reads, or its defaults.
+
+    Args:
+      prefix: what the names of the settings begin with: ``admin_``, or nothing.
+    """
+    host, port = (
+        str(os.environ.get(ENV_PREFIX + name.upper()) or FIELDS[name].default)
+        for name in (f"{prefix}host", f"{prefix}port")
+    )
+    return netloc(reachable(host), port)
 
 
-def check_url(url: str, *schemes: str) -> str:
-    """`url`, if it is one of those schemes and names a host; exits 2 otherwise."""
+def check_url(url: str, *schemes: str, example: str) -> str:
+    """`url`, if it is one of those schemes and names a host; else exits 2, with `example` for a better one."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as exc:
         raise Failure(f"--url {url!r}: {exc}", 2) from None
     if parsed.scheme not in schemes or not parsed.host:
-        raise Failure(f"--url must be such as {schemes[0]}://127.0.0.1:8765, not {url!r}", 2)
+        raise Failure(f"--url must be such as {example}, not {url!r}", 2)
     return url
 
 
 def _admin_url(_: click.Context, __: click.Parameter, value: str | None) -> str:
-    return check_url(value or f"http://{default_address('ADMIN_', 8766)}", "http", "https")
+    url = value or f"http://{default_address('admin_')}"
+    return check_url(url, "http", "https", example="http://127.0.0.1:8766")
 
 
 def _answer(response: httpx.Response) -> Answer:

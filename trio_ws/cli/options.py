@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+import attrs
 import click
 
 from ..config import PRESETS
@@ -83,7 +84,7 @@ def _option(name: str) -> Callable[[F], F]:
     if name == "allowed_origins":
         return click.option(flag(name), name, multiple=True, metavar="ORIGIN", help=HELP[name])
     shown = "" if field.default is None else f" [default: {_text(field.default)}]"
-    return click.option(flag(name), name, metavar=_metavar(field.type), help=HELP[name] + shown)
+    return click.option(flag(name), name, metavar=_metavar(field), help=HELP[name] + shown)
 
 
 def _text(value: Any) -> str:
@@ -93,12 +94,15 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _metavar(kind: Any) -> str:
+def _metavar(field: attrs.Attribute[Any]) -> str:
+    kind: Any = field.type
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
     if get_origin(kind) is tuple:
         return "JSON"
-    return {int: "N", float: "SECONDS", float | None: "SECONDS"}.get(kind, "TEXT")
+    if field.metadata.get("seconds"):
+        return "SECONDS"
+    return "N" if kind in (int, float) else "TEXT"
 
 
 def load_settings(given: dict[str, Any]) -> Loaded:

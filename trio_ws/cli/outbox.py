@@ -16,10 +16,9 @@ from typing import Any
 import attrs
 import trio
 
+from ..config import KIB, MIB
 from ..core.backoff import Backoff
 from .http import Admin, Answer, Unreachable
-
-KIB = 1024
 
 LINGER = 0.05
 """Seconds that output waits for more of it before it is sent."""
@@ -33,7 +32,7 @@ MAX_DELTA = 32 * KIB
 MAX_BATCH = 128 * KIB
 """Bytes of output in one call, and thereby at most frozen."""
 
-MAX_WAITING = 1024 * KIB
+MAX_WAITING = 1 * MIB
 """Bytes of output that wait at most."""
 
 ENTRY_COST = 256

@@ -15,6 +15,9 @@ import attrs
 import click
 import trio
 
+from ..config import MIB
+from ..core import payload as payloads
+from .arguments import Seconds, Text
 from .http import Admin, Answer, Unreachable, admin_options, open_admin, user_path
 from .output import Failure, note, print_json, run_trio
 
@@ -24,26 +27,40 @@ BATCH = 100
 READ_AHEAD = 1000
 """Lines that are read from standard input before the server has taken them."""
 
-MAX_LINE = 8 * 1024 * 1024
+MAX_LINE = 8 * MIB
+MAX_TTL = 1e9
+"""Seconds; some thirty years."""
 
 
 @click.command("publish")
-@click.argument("user")
-@click.argument("type_", metavar="TYPE")
+@click.argument("user", type=Text())
+@click.argument("type_", metavar="TYPE", type=Text())
 @click.argument("payload", required=False)
-@click.option("--id", "id_", metavar="ID", help="Idempotency key; with `-`, ID-1, ID-2, and so on.")
+@click.option(
+    "--id", "id_", type=Text(), metavar="ID", help="Idempotency key; with `-`, ID-1, ID-2, and so on."
+)
 @click.option("--priority", type=click.Choice(["low", "normal", "high", "critical"]))
 @click.option(
-    "--key", metavar="KEY", help="Supersede an event of the same type and key that was not sent yet."
+    "--key",
+    type=Text(),
+    metavar="KEY",
+    help="Supersede an event of the same type and key that was not sent yet.",
 )
 @click.option("--merge", type=click.Choice(["append"]), help="Join with the deltas before it that wait too.")
-@click.option("--ttl", type=float, metavar="SECONDS", help="How long it is worth delivering.")
+@click.option(
+    "--ttl",
+    type=Seconds(0, MAX_TTL, min_open=True),
+    metavar="SECONDS",
+    help="How long it is worth delivering.",
+)
 @click.option("--confirm", is_flag=True, help="Track and redeliver it like a critical event.")
 @click.option("--wait", is_flag=True, help="Wait for a client to confirm; exit 1 if none does in time.")
-@click.option("--timeout", type=click.FloatRange(0, 60), default=5.0, show_default=True, help="For --wait.")
+@click.option(
+    "--timeout", type=Seconds(0, 60, min_open=True), default=5.0, show_default=True, help="For --wait."
+)
 @click.option(
     "--retry-for",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -68,9 +85,8 @@ def command(
     is confirmed before the next is sent. Prints the server's answers, one JSON line each; exits 1 if any was
     refused.
     """
-    event = {"type": type_, **{name: value for name, value in options.items() if value}}
-    if options["ttl"] is not None:
-        event["ttl"] = options["ttl"]
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    event = {"type": type_, **given}
     publisher = Publisher(user, event, id_ or uuid.uuid4().hex, timeout if wait else None, retry_for)
     if payload == "-":
         refused = run_trio(publisher.publish_lines, url, api_key)
@@ -131,9 +147,9 @@ class Publisher:
         events: dict[int, dict[str, Any]] = {}
         for n, line in enumerate(batch, number + 1):
             try:
-                payload = json.loads(line)
+                payload = parse_json(line)
             except ValueError as exc:
-                message = f"line {n} is not JSON: {exc}"
+                message = f"line {n} {exc}"
                 answers[n] = Answer({"error": {"code": "invalid", "message": message, "field": "payload"}})
             else:
                 events[n] = {**self.event, "payload": payload, "id": f"{self.id}-{n}"}
@@ -184,10 +200,26 @@ class Publisher:
 
 def _payload(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(os.fsencode(text))
     except ValueError as exc:
         hint = "" if text[:1] in '[{"' else f"; a text is given as {json.dumps(json.dumps(text))}"
-        raise Failure(f"PAYLOAD is not JSON: {exc}{hint}", 2) from None
+        raise Failure(f"PAYLOAD {exc}{hint}", 2) from None
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of one JSON text.
+
+    Raises:
+      ValueError: it is none, or one that the server would refuse. The message goes on from what the text is called.
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as exc:  # it tells where
+        raise ValueError(f"is not JSON: {exc}") from None
+    payloads.decode(data)  # stricter: NaN, numbers out of range, halves of surrogate pairs
+    return value
 
 
 async def _read_lines(to_send: trio.MemorySendChannel[bytes]) -> None:

@@ -14,12 +14,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import click
 import trio
 
+from .arguments import Seconds, Text
 from .http import Admin, admin_options, open_admin
 from .outbox import Outbox
 from .output import note, run_trio
@@ -42,12 +43,12 @@ FROM_KEYS = [n for n in SIGNALS if n.name in ("SIGINT", "SIGQUIT")]
 
 
 @click.command("run")
-@click.argument("user")
+@click.argument("user", type=Text())
 @click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--quiet", is_flag=True, help="Don't pass the command's output on to the terminal.")
 @click.option(
     "--give-up-after",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -176,7 +177,7 @@ class Copy:
     """Passes one of the command's outputs on: to our own, unchanged, and as text to `publish`."""
 
     def __init__(
-        self, pipe: trio.abc.ReceiveStream, descriptor: int, publish: partial[None], *, quiet: bool
+        self, pipe: trio.abc.ReceiveStream, descriptor: int, publish: Callable[[str], None], *, quiet: bool
     ) -> None:
         self._pipe = pipe
         self._descriptor = descriptor

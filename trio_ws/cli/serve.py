@@ -15,8 +15,9 @@ import attrs
 import click
 import trio
 
+from ..addresses import Address, is_loopback, netloc
 from ..log import configure
-from ..settings import Settings, is_loopback
+from ..settings import Settings
 from .options import load_settings, server_options
 from .output import Failure, run_trio
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ..server.auth import Authenticate, Tickets
 
 logger = logging.getLogger(__name__)
-
-Address = tuple[str, int]
 
 
 @click.command("serve")
@@ -68,7 +67,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     """Serves until a signal; returns the exit status.
 
     Args:
-      settings: all of it.
+      settings: the limits, and what the process adds to them.
       extend: called when WebSockets are listened for, with the hub, the nursery of the server's tasks and the
         address; what it returns is added.
 
@@ -115,6 +114,8 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
                 click.echo(f"admin on http://{netloc(*address)}", err=True)
             if added.announcement is not None:
                 click.echo(added.announcement(f"http://{netloc(*http[0])}"), err=True)
+            if authenticate is not None and settings.jwt_secret is None:
+                logger.info("clients need a ticket of POST /v1/tickets: there is no jwt_secret")
             if not is_loopback(settings.admin_host) and settings.api_key is None:
                 logger.warning("the admin API is open to the network without a key; set api_key")
             beside = trio.CancelScope()
@@ -162,8 +163,6 @@ def authenticator(settings: Settings, tickets: Tickets) -> Authenticate | None:
     ways: list[Authenticate] = [tickets.authenticate]
     if settings.jwt_secret is not None:
         ways.append(auth.jwt_authenticator(settings.jwt_secret, audience=settings.jwt_audience))
-    else:
-        logger.info("clients need a ticket of POST /v1/tickets: neither jwt_secret nor insecure is set")
     return auth.first_of(*ways)
 
 
@@ -190,9 +189,3 @@ def _address_error(exc: BaseException) -> str | None:
     if isinstance(exc, OSError):
         return os.strerror(exc.errno).lower() if exc.errno else str(exc)
     return "this is no host name" if isinstance(exc, UnicodeError) else None
-
-
-def netloc(host: str, port: int) -> str:
-    """``HOST:PORT`` as a URL has it; IPv6 in brackets."""
-    bare = host.strip("[]").partition("%")[0]
-    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"

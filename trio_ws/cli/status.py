@@ -3,61 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import trio
 
+from .arguments import Text
 from .http import Admin, Unreachable, admin_options, open_admin, user_path
-from .output import Failure, print_json, run_trio, table_console
+from .output import Failure, note, print_json, run_trio, table_console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 @click.command("status")
-@click.argument("user", required=False)
+@click.argument("user", type=Text(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON line.")
-@click.option("--watch", is_flag=True, help="Show them again each second, until Ctrl-C.")
+@click.option(
+    "--watch", is_flag=True, help="Show them again each second, until Ctrl-C; also while the server is away."
+)
 @admin_options
 def command(user: str | None, as_json: bool, watch: bool, url: str, api_key: str | None) -> None:
     """Show the figures of a running server, or what it knows of USER."""
-    run_trio(_status, f"{user_path(user)}" if user else "/v1/stats", as_json, watch, url, api_key)
+    run_trio(_status, user_path(user) if user else "/v1/stats", as_json, watch, url, api_key)
 
 
 async def _status(path: str, as_json: bool, watch: bool, url: str, api_key: str | None) -> None:
     async with open_admin(url, api_key) as admin:
-        if not watch:
+        if watch:
+            await (_watch_json if as_json else _watch_tables)(admin, path)
+        try:
             figures = await _get(admin, path)
-            if as_json:
-                print_json(figures)
-            else:
-                table_console().print(render(figures))
-        elif as_json:
-            while True:
-                print_json(await _get(admin, path))
-                await trio.sleep(1)
+        except Unreachable as exc:
+            raise Failure(str(exc)) from None
+        if as_json:
+            print_json(figures)
         else:
-            await _watch(admin, path)
+            table_console().print(render(figures))
 
 
-async def _watch(admin: Admin, path: str) -> None:
+async def _watch_tables(admin: Admin, path: str) -> NoReturn:
     from rich.live import Live
+    from rich.text import Text
 
     with Live(console=table_console(), auto_refresh=False, screen=False) as live:
         while True:
             try:
                 live.update(render(await _get(admin, path)), refresh=True)
             except Unreachable as exc:  # it may come back: that is what one watches for
-                live.update(str(exc), refresh=True)
+                live.update(Text(str(exc)), refresh=True)
             await trio.sleep(1)
 
 
+async def _watch_json(admin: Admin, path: str) -> NoReturn:
+    away = False
+    while True:
+        try:
+            print_json(await _get(admin, path))
+            away = False
+        except Unreachable as exc:
+            if not away:
+                note(str(exc))
+            away = True
+        await trio.sleep(1)
+
+
 async def _get(admin: Admin, path: str) -> dict[str, Any]:
-    try:
-        answer = await admin.call("GET", path)
-    except Unreachable as exc:
-        raise Failure(str(exc)) from None
+    """The figures. Raises `Unreachable`, and `Failure` where the server refuses."""
+    answer = await admin.call("GET", path)
     if answer.error is not None:
         raise Failure(answer.reason)
     return answer.body

@@ -14,16 +14,18 @@ from ..client import ClientState, connect
 from ..errors import ConnectionRefused, InvalidConfig, SessionEnded
 from ..event import Event, Gap
 from ..settings import ENV_PREFIX
+from .arguments import Text
 from .http import check_url, default_address
 from .output import Failure, note, print_json, run_trio
 
 
 def _ws_url(_: click.Context, __: click.Parameter, value: str | None) -> str:
-    return check_url(value or f"ws://{default_address('', 8765)}/ws", "ws", "wss")
+    url = value or f"ws://{default_address('')}/ws"
+    return check_url(url, "ws", "wss", example="ws://127.0.0.1:8765/ws")
 
 
 @click.command("tail")
-@click.argument("user")
+@click.argument("user", type=Text())
 @click.option(
     "--url",
     metavar="URL",
@@ -31,7 +33,11 @@ def _ws_url(_: click.Context, __: click.Parameter, value: str | None) -> str:
     help="The server's WebSocket address. [default: ws://, TRIO_WS_HOST:TRIO_WS_PORT, /ws]",
 )
 @click.option(
-    "--token", envvar=f"{ENV_PREFIX}TOKEN", metavar="TOKEN", help=f"Credentials. [{ENV_PREFIX}TOKEN]"
+    "--token",
+    envvar=f"{ENV_PREFIX}TOKEN",
+    type=Text(),
+    metavar="TOKEN",
+    help=f"Credentials. [{ENV_PREFIX}TOKEN]",
 )
 @click.option("--no-ack", is_flag=True, help="Look only: confirm nothing.")
 @click.option(
@@ -96,11 +102,10 @@ async def _tail(make_client: Any) -> int:
 
 def event_line(event: Event) -> dict[str, Any]:
     """An event with the keys that it has on the wire; what does not apply is left out."""
-    line: dict[str, Any] = {"seq": event.seq, "id": event.id, "type": event.type, "payload": event.payload}
-    line["ts"] = event.ts
-    line |= {
-        name: getattr(event, name) for name in ("critical", "retry", "truncated") if getattr(event, name)
-    }
+    always = ("seq", "id", "type", "payload", "ts")
+    where_it_applies = ("critical", "retry", "truncated")
+    line = {name: getattr(event, name) for name in always}
+    line |= {name: value for name in where_it_applies if (value := getattr(event, name))}
     if event.merged is not None:
         line["merged"] = {"from": event.merged.from_seq, "n": event.merged.n}
     return line

@@ -19,7 +19,7 @@ from ..core import payload as payloads
 from ..core import wire
 from ..errors import EventTooLarge, InvalidConfig, InvalidEvent, LocalError
 from ..event import Event, Gap
-from .credentials import Credentials, Token
+from .credentials import Credentials, Token, check_text
 from .groups import sole_error
 from .keeper import Keeper, Options
 from .session import SavedSession
@@ -96,6 +96,8 @@ def connect(
         raise InvalidConfig(f"from_ must be retained, pending or now, not {from_!r}")
     if ssl_context is not None and not address.secure:
         raise InvalidConfig("ssl_context needs a wss:// url")
+    if user is not None:
+        check_text(user, "user")
     if max_message_bytes < 256:
         raise InvalidConfig(f"max_message_bytes must be at least 256, not {max_message_bytes}")
     options = Options(

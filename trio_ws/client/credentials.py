@@ -33,9 +33,14 @@ class Credentials:
     Args:
       source: the token, or what makes one, or None for none at all.
       wall_clock: the time in seconds since the Unix epoch.
+
+    Raises:
+      InvalidConfig: the token can't be sent.
     """
 
     def __init__(self, source: Token, wall_clock: Callable[[], float]) -> None:
+        if isinstance(source, str):
+            check_text(source, "token")
         self._source = source
         self._wall_clock = wall_clock
         self._kept: str | None = None
@@ -46,7 +51,7 @@ class Credentials:
 
         Raises:
           NoToken: `source` failed, or took longer than `TOKEN_TIMEOUT`; another try may do better.
-          TrioWSError: `source` raised it, or gave something that is no string: no other try will do better.
+          TrioWSError: `source` raised it, or gave what can't be sent: no other try will do better.
 
         Cancelling it cancels `source`.
         """
@@ -103,4 +108,17 @@ class Credentials:
             raise NoToken from error
         if not isinstance(token, str):
             raise InvalidConfig(f"token() must return a string, not {type(token).__name__}")
+        check_text(token, "token")
         return token
+
+
+def check_text(text: str, name: str) -> None:
+    """Refuse what no JSON text can hold. The message doesn't quote it: it may be a secret.
+
+    Raises:
+      InvalidConfig: with `name` in it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidConfig(f"{name} holds half of a surrogate pair") from None

@@ -1,5 +1,5 @@
-"""What keeps a client connected: attempts, the close table, the schedule of PROTOCOL.md, and the state that all of it
-makes up.
+"""What keeps a client connected: attempts, the close table, the schedule of docs/protocol.md ("Reconnecting"), and the
+state that all of it makes up.
 
 One task runs `Keeper.run`. It is shielded: what ends it is `leave`, which leaves it a deadline for its goodbyes, or
 the server's word.

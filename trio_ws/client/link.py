@@ -19,7 +19,8 @@ import attrs
 import trio
 
 from ..core import closing, wire
-from ..event import Event, Gap, Merged
+from ..core.received import event_of, gap_of
+from ..event import Gap
 from .groups import sole_error
 from .inbox import Entry, Inbox
 from .outbox import Outbox
@@ -292,32 +293,15 @@ class Link:
             self._figures.duplicates += 1
         else:
             self._figures.events += 1
-            event = Event(
-                seq=frame.seq,
-                id=frame.id,
-                type=frame.type,
-                payload=frame.payload,
-                ts=frame.ts,
-                critical=frame.critical,
-                retry=frame.retry,
-                merged=Merged(from_seq=merged.from_, n=merged.n) if merged else None,
-                truncated=frame.truncated,
-            )
+            event = event_of(frame)
         self._inbox.put(Entry(event, frame.seq, session.life, size))
 
     def _gap(self, frame: wire.GapFrame, size: int) -> None:
         self._need_welcome("gap")
         if not self._session.gap(frame.first, frame.last):
             return
-        gap = Gap(
-            first=frame.first,
-            last=frame.last,
-            reason=frame.reason,
-            lost=frame.lost,
-            critical=frame.critical,
-        )
         self._figures.gaps += 1
-        self._inbox.put(Entry(gap, frame.last, self._session.life, size))
+        self._inbox.put(Entry(gap_of(frame), frame.last, self._session.life, size))
 
     def _error(self, frame: wire.ErrorFrame) -> None:
         if frame.fatal:

@@ -1,4 +1,4 @@
-"""When a client tries again: the schedule of PROTOCOL.md, "Reconnecting".
+"""When a client tries again: the schedule of docs/protocol.md, "Reconnecting".
 
 Quick at first, for the cut that is over in a moment; then with full jitter, so that the clients of a server
 that was away do not come back in step (Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture

@@ -81,6 +81,22 @@ class Buffer:
         self._touch(box)
         return True
 
+    def can_ever_fit(self, entry: Entry) -> bool:
+        """Whether an empty buffer could hold `entry`."""
+        return entry.size <= min(self.config.max_bytes_per_user, self.config.max_bytes)
+
+    def is_pressed(self, box: Mailbox, entry: Entry) -> bool:
+        """Whether accepting `entry` into `box` would cost an event that has not settled."""
+        limits, books = self.config, self.books
+        if (
+            len(box.entries) >= limits.max_events_per_user
+            or box.bytes + entry.size > limits.max_bytes_per_user
+        ):
+            return not box.has_history
+        if books.events >= limits.max_events or books.bytes + entry.size > limits.max_bytes:
+            return not self._history
+        return False
+
     def _touch(self, box: Mailbox) -> None:
         """Note that `box` has changed, so that its rank among the fullest is found anew when it matters."""
         if not box.stale:

@@ -34,6 +34,7 @@ class Flight:
         "_attempts",
         "_attempts_of",
         "_entries",
+        "_head_since",
         "_intervals",
         "_last_try",
         "_nacked",
@@ -44,7 +45,7 @@ class Flight:
     )
 
     def __init__(self, entries: Mapping[int, Entry], intervals: tuple[float, ...], now: float) -> None:
-        self.progress_at = now
+        self.progress_at = self._head_since = now
         self.firsts: dict[int, int] = {}
         self._entries = entries
         self._intervals = intervals
@@ -56,11 +57,12 @@ class Flight:
 
     def wrote(self, entry: Entry, now: float) -> None:
         """The tracked `entry` was written."""
+        self._prune(now)
         self._unacked.append((entry.seq, now))
 
     def acked(self, seq: int, now: float) -> None:
         """Everything up to `seq` has come back."""
-        self.progress_at = now
+        self.progress_at = self._head_since = now
         unacked = self._unacked
         while unacked and unacked[0][0] <= seq:
             unacked.popleft()
@@ -79,6 +81,7 @@ class Flight:
 
     def due(self, now: float) -> list[int]:
         """The seqs that are to be sent again now, each once; the caller does, and says so by `again`."""
+        self._prune(now)
         due = [seq for seq, at in self._nacked.items() if at <= now]
         for seq in due:
             del self._nacked[seq]
@@ -102,7 +105,15 @@ class Flight:
 
     def exhausted(self, now: float) -> bool:
         """Whether nothing was acked through the whole schedule, and `PATIENCE` beyond."""
+        self._prune(now)
         return self._give_up_at() <= now
+
+    def _prune(self, now: float) -> None:
+        """Forget the oldest as far as they have left the log."""
+        unacked = self._unacked
+        while unacked and unacked[0][0] not in self._entries:
+            unacked.popleft()
+            self._head_since = now
 
     def _passed(self, age: float) -> int:
         """How many tries are due by the time that an event has been unacked for `age` seconds."""
@@ -110,23 +121,24 @@ class Flight:
 
     def _retry_at(self) -> float:
         """When the oldest unacked tracked event is due again; infinity where none is, or its tries are used up."""
-        unacked = self._unacked
-        while unacked and unacked[0][0] not in self._entries:
-            unacked.popleft()
-        if not unacked:
+        if not self._unacked:
             return math.inf
-        seq, written = unacked[0]
+        seq, written = self._unacked[0]
         if self._attempts_of != seq:
             # What came due while an older one was the oldest is passed over, not made up for.
             self._attempts_of = seq
-            self._attempts = self._passed(self.progress_at - written)
+            self._attempts = self._passed(self._head_since - written)
         if self._attempts >= len(self._intervals):
             return math.inf
         return written + self._intervals[self._attempts]
 
     def _give_up_at(self) -> float:
-        """When a connection that acks nothing is to be closed; infinity while there are tries left."""
+        """When a connection that acks nothing is to be closed; infinity while there are tries left.
+
+        Who acks now and then is slow, not gone: the schedule's length counts from the last sign of progress.
+        """
         if self._retry_at() != math.inf or not self._unacked:
             return math.inf
         written = self._unacked[0][1]
-        return max(written + self._intervals[-1], self._last_try, self.progress_at) + PATIENCE
+        begun = max(written, self.progress_at)
+        return max(begun + self._intervals[-1], self._last_try) + PATIENCE

@@ -1,4 +1,4 @@
-"""The wire protocol's frames as they are read: from bytes to typed values. PROTOCOL.md is the contract.
+"""The wire protocol's frames as they are read: from bytes to typed values. docs/protocol.md is the contract.
 
 A server reads with `decode_client`, a client with `decode_server`; both are pure. An `ack` is by far the most
 frequent frame that comes in. It costs one pass of a typed decoder and a count of its quotes, which shows that

@@ -170,7 +170,7 @@ class Mailbox:
         confirmed: list[Entry] = []
         alone = len(self.sessions) == 1
         skipped = session.skipped
-        for entry in self._within(low, high):
+        for entry in self.within(low, high):
             if skipped and entry.first in skipped:
                 continue
             if entry.confirmed_at is None:
@@ -182,7 +182,7 @@ class Mailbox:
         self.relief_dry = False
         return confirmed
 
-    def _within(self, low: int, high: int) -> Iterator[Entry]:
+    def within(self, low: int, high: int) -> Iterator[Entry]:
         """The entries in the seqs above `low`, up to `high`; neither is amid joined deltas."""
         entries, seq = self.entries, low + 1
         while seq <= high:
@@ -227,25 +227,27 @@ class Mailbox:
         self.sessions.pop(session.id, None)
         self.calm = max(self.calm, session.acked)
         for entry in list(self.entries.values()):
-            if entry.settled or (entry.seq <= session.acked and not session.skipped):
-                continue
-            if entry.confirmed_at is not None:
-                if not self._owed(entry):
-                    self._settle(entry)
-            elif entry.superseded:
+            if not entry.settled and (entry.seq > session.acked or session.skipped):
                 self.disown(entry.first)
         self.relief_dry = False
 
     def disown(self, first: int) -> None:
-        """Drop the superseded entry at `first` if no session that was sent it can still confirm it."""
+        """A session that had the entry at `first` to process has it no more: see whether that was the last.
+
+        What was confirmed is settled then; what is superseded goes.
+        """
         entry = self.entries.get(first)
-        if entry is None or not entry.superseded or entry.settled:
+        if entry is None or entry.settled or self._owed(entry):
             return
-        if not self._owed(entry):
-            if entry.confirmed_at is not None:
-                self._settle(entry)
-            else:
-                self._drop(entry, SUPERSEDED)
+        if entry.confirmed_at is not None:
+            self._settle(entry)
+        elif entry.superseded:
+            self._drop(entry, SUPERSEDED)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether something that has settled is still held."""
+        return self._retention.oldest(CLASS_SETTLED) is not None
 
     # -- where a session may start
 
@@ -357,6 +359,13 @@ class Mailbox:
             self._remembered.joined(entry)
         if self._last is run[-1]:
             self._last = entry
+
+    def on_timer(self, now: float) -> float:
+        """As `sweep`; returns when to look again. For events whose own time to live is not to wait for the cleanup."""
+        if self.closed:
+            return math.inf
+        self.sweep(now)
+        return self.next_expiry
 
     def sweep(self, now: float) -> None:
         """Let go what has expired by `now`: unconfirmed events past their time, and history older than its TTL."""

@@ -321,13 +321,8 @@ def _cut(text: str, limit: int) -> bytes | None:
 
 
 def joinable(a: bytes, b: bytes) -> bool:
-    """Whether `append` of these loses nothing: both are texts, or both are objects."""
+    """Whether `append_all` of these loses nothing: both are texts, or both are objects."""
     return a[:1] == b[:1] and a[:1] in (b'"', b"{")
-
-
-def append(a: bytes, b: bytes) -> bytes:
-    """Two encoded deltas as one; see `append_all`."""
-    return append_all((a, b))
 
 
 def append_all(encoded: Sequence[bytes]) -> bytes:

@@ -115,9 +115,8 @@ class Pool:
         resumed = fits and ask.epoch is not None and ask.seq is not None
         if resumed:
             assert ask.seq is not None
-            # Its acks speak for what an earlier session of this client was sent, too.
-            position = box.boundary(ask.seq)
-            base = min(position, box.first_unconfirmed - 1)
+            # What lies below stays pending: nobody knows any more whom it was sent to.
+            base = position = box.boundary(ask.seq)
         else:
             start = {"now": box.head, "pending": box.first_unconfirmed - 1}.get(ask.start, box.low)
             base = position = box.head if ask.plain else start
@@ -177,7 +176,7 @@ class Pool:
         replace = limits.over_limit == "replace"
         ranked = sorted(
             box.sessions.values(),
-            key=lambda s: (s.link is not None, not s.silent(now, SILENT_AFTER), s.created_at),
+            key=lambda s: (s.link is not None, not s.silent(now, SILENT_AFTER), s.connected_at),
         )
         displaced = ranked[: max(0, len(ranked) + 1 - limits.max_connections_per_user)]
         if not replace and any(s.link is not None for s in displaced):

@@ -42,6 +42,7 @@ class Session:
 
     Attributes:
       link: the connection at the moment, opaque here; None while parked.
+      connected_at: when the last connection took it over.
       parked_at: when it was parked; meaningful while `link` is None.
       cut_at: when the last connection went, or was last heard of where that was noticed later.
       blocked: the connection's transport takes nothing at the moment, since then; None while it does.
@@ -60,6 +61,7 @@ class Session:
         "base",
         "blocked",
         "box",
+        "connected_at",
         "context",
         "created_at",
         "cursor",
@@ -91,7 +93,7 @@ class Session:
         self.plain = plain
         self.link: Any = None
         self.context: Any = None
-        self.created_at = self.parked_at = self.cut_at = now
+        self.created_at = self.connected_at = self.parked_at = self.cut_at = now
         self.blocked: float | None = None
         self.live_at: int | None = None
         self.skipped: set[int] = set()
@@ -112,7 +114,12 @@ class Session:
           skip_confirmed: what another session confirmed until now is left out, as a gap (``from: "pending"``).
         """
         self.link = link
+        self.connected_at = now
         self.cursor = self.box.boundary(max(position, self.acked))
+        # Of what it claims to have and was never sent, its acks say nothing.
+        for entry in list(self.box.within(self.top, self.cursor)):
+            self.skipped.add(entry.first)
+            self.box.disown(entry.first)
         self.top = max(self.top, self.cursor)
         self.box.sent_high = max(self.box.sent_high, self.cursor)
         self.live_at = None if self.plain else self.box.head

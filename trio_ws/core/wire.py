@@ -1,4 +1,4 @@
-"""The wire protocol: frames to and from bytes. PROTOCOL.md is the contract that this file puts into code.
+"""The wire protocol: frames to and from bytes. docs/protocol.md is the contract that this file puts into code.
 
 A server reads with `decode_client` and writes with what is under "Server to client"; a client reads with
 `decode_server` and writes with what is under "Client to server". All of it is pure. What is read is made in

@@ -7,6 +7,7 @@ for days without filling the buffer with critical events that no one confirms.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Final
 
 import trio
 
+from ..errors import ConfirmationTimeout, HubClosed
 from ..hub import Hub, Receipt
 from .scripts import SCRIPTS, Call, Script
 
@@ -23,7 +25,7 @@ UNSEEN: Final = 2
 
 
 async def work(hub: Hub, *, seed: int | None = None, pace: float = 1.0) -> None:
-    """Agents at work for `USERS`, until cancelled.
+    """Agents at work for `USERS`, until cancelled or until the hub drains.
 
     Args:
       hub: where they publish.
@@ -32,10 +34,13 @@ async def work(hub: Hub, *, seed: int | None = None, pace: float = 1.0) -> None:
     """
     rng = random.Random(seed)
     runs = itertools.count(rng.randrange(1000, 9000))
-    async with trio.open_nursery() as nursery:
-        for number, user in enumerate(USERS):
-            agent = _Agent(hub, user, random.Random(rng.random()), runs, pace)
-            nursery.start_soon(agent.live, number)
+    try:
+        async with trio.open_nursery() as nursery:
+            for number, user in enumerate(USERS):
+                agent = _Agent(hub, user, random.Random(rng.random()), runs, pace)
+                nursery.start_soon(agent.live, number)
+    except* HubClosed:
+        pass
 
 
 class _Agent:
@@ -54,7 +59,10 @@ class _Agent:
         for script in itertools.islice(itertools.cycle(SCRIPTS), number, None):
             unseen.append(await self._run(next(self._runs), script))
             if len(unseen) > UNSEEN:
-                await unseen.popleft().confirmed(timeout=float("inf"))
+                try:
+                    await unseen.popleft().confirmed(timeout=math.inf)
+                except ConfirmationTimeout:
+                    pass  # a dead letter by now: it takes no room any more, so the next run may
             await self._rest(2.0, 4.0)
 
     async def _run(self, run: int, script: Script) -> Receipt:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-import trio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ..admin.answers import ApiError, answer
+from ..admin.answers import ApiError, answer, retry_after
+from ..admin.requests import decode, read_body
+from ..config import KIB
 from ..errors import HubClosed
 from ..event import Priority
 from ..hub import Hub
 from .agents import USERS
 from .network import FaultyNetwork
 
-BODY: Final = 4096
-"""Bytes that a call's body may have."""
+MAX_BODY: Final = 4 * KIB
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +34,10 @@ class Flood(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     user: str
     count: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 1000
+
+
+_fault_decoder = msgspec.json.Decoder(Fault)
+_flood_decoder = msgspec.json.Decoder(Flood)
 
 
 class Demo:
@@ -68,7 +72,7 @@ class Demo:
 
     async def fault(self, request: Request) -> Response:
         """Break one page's network."""
-        asked = await _read(request, Fault)
+        asked = decode(_fault_decoder, await read_body(request, MAX_BODY))
         if asked.fault == "cut":
             connections = self._network.cut(asked.link, asked.seconds)
         else:
@@ -77,7 +81,7 @@ class Demo:
 
     async def flood(self, request: Request) -> Response:
         """Publish a burst of progress, as fast as it goes."""
-        asked = await _read(request, Flood)
+        asked = decode(_flood_decoder, await read_body(request, MAX_BODY))
         if asked.user not in USERS:
             raise ApiError(422, "invalid", f"the demo's users are {', '.join(USERS)}", field="user")
         self._floods += 1
@@ -86,26 +90,7 @@ class Demo:
                 payload = {"flood": self._floods, "n": n, "of": asked.count}
                 await self._hub.publish(asked.user, "progress", payload, priority=Priority.LOW)
         except HubClosed:
-            raise ApiError(503, "draining", "the server is going away", retry_after=1) from None
+            raise ApiError(
+                503, "draining", "the server is going away", retry_after=retry_after(self._hub)
+            ) from None
         return answer({"flood": self._floods, "published": asked.count})
-
-
-async def _read(request: Request, kind: type[Any]) -> Any:
-    """The body of a call, as a `kind`."""
-    body = b""
-    try:
-        with trio.move_on_after(5) as scope:
-            async for piece in request.stream():
-                body += piece
-                if len(body) > BODY:
-                    raise ApiError(413, "too_large", "the body is too large")
-    except ClientDisconnect:
-        raise ApiError(400, "incomplete", "the body is incomplete") from None
-    if scope.cancelled_caught:
-        raise ApiError(408, "timeout", "the body did not come in time")
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise ApiError(422, "invalid", str(error)) from None
-    except msgspec.DecodeError:
-        raise ApiError(400, "not_json", "the body is not JSON") from None

@@ -2,8 +2,9 @@
 
 from ..identity import Identity
 from .attachment import Attachment, Link
-from .channel import PublishChannel
+from .channel import ChannelStatistics, PublishChannel
 from .dead_letters import DeadLetter
+from .figures import HubStatistics
 from .hub import Hub, open_hub
 from .inbox import OnMessage
 from .receipt import Confirmation, Receipt
@@ -11,9 +12,11 @@ from .subscription import Subscription
 
 __all__ = [
     "Attachment",
+    "ChannelStatistics",
     "Confirmation",
     "DeadLetter",
     "Hub",
+    "HubStatistics",
     "Identity",
     "Link",
     "OnMessage",

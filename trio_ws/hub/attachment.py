@@ -147,6 +147,11 @@ class Attachment:
         )
         self._arm(engine.clock())
 
+    @property
+    def can_take(self) -> bool:
+        """Whether something waits for it, and it could be written now."""
+        return not self.fenced and self.session.pending and self.session.blocked is None
+
     def flush(self, now: float) -> None:
         """Write what is pending for the session: called by the flusher. Errors end this connection alone."""
         session = self.session

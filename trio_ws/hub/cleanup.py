@@ -39,6 +39,7 @@ async def _clean(engine: Engine, reception: Reception) -> None:
         idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
         if idle and not box.entries and not box.sessions and not engine.room.line(box.user):
             engine.buffer.close(box)
+            engine.timers.disarm(box)
         if count % SWEEP_TURN == 0:
             engine.react()
             await trio.lowlevel.checkpoint()

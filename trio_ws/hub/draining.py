@@ -14,7 +14,6 @@ from .engine import Engine
 
 Condition: TypeAlias = Callable[[Attachment], bool]
 
-
 ACK_GRACE: Final = 1.0
 """Seconds in which a drain waits for acks too; after that, that all was written is enough."""
 

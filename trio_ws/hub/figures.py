@@ -154,7 +154,8 @@ def describe(engine: Engine, box: Mailbox) -> dict[str, Any]:
             "publishers_waiting": engine.room.line(box.user),
         },
         "lag": max(
-            (box.head - session.acked for session in box.sessions.values()), default=box.head - box.low
+            (box.head - session.acked for session in box.sessions.values()),
+            default=sum(entry.weight for entry in held),
         ),
     }
 

@@ -11,12 +11,16 @@ from ..core.entry import Entry
 from ..core.mailbox import Mailbox
 from ..errors import EventTooLarge, HubClosed, InvalidEvent
 from ..event import Draft, Priority
+from .attachment import Attachment
 from .engine import Engine
 from .intake import Intake, Parcel, check_name
 from .receipt import Receipt
 
 YIELD_EVERY: Final = 32
 """How many publishes may pass before one of them lets other tasks have a turn."""
+
+COMPANY: Final = 64
+"""How many events wait for each other on a busy connection at the most; then the batch window is over."""
 
 
 class Publisher:
@@ -201,16 +205,29 @@ class Publisher:
             ts=self.engine.wall_clock(),
             tail=tail,
         )
-        if entry.size > self.engine.config.max_bytes_per_user:
-            raise EventTooLarge("the event is larger than max_bytes_per_user", field="payload")
+        if not self.engine.buffer.can_ever_fit(entry):
+            raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
+        if self.engine.buffer.is_pressed(box, entry):
+            self._write_first(box)
         if not self.engine.buffer.accept(box, entry):
             return None, tail
         for session in box.sessions.values():
             if session.link is not None:
-                self.engine.flusher.mark(session.link, urgent=entry.tracked)
+                crowd = box.head - session.cursor >= COMPANY
+                self.engine.flusher.mark(session.link, urgent=entry.tracked or crowd)
+        if parcel.draft.ttl is not None:
+            self.engine.arm(box, entry.expires_at)
         if self.engine.books.resolved:
             self.engine.react()
         return self._receipt(box, entry), entry.tail
+
+    def _write_first(self, box: Mailbox) -> None:
+        """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""
+        now = self.engine.clock()
+        for session in list(box.sessions.values()):
+            attachment: Attachment | None = session.link
+            while attachment is not None and attachment.can_take:
+                attachment.flush(now)
 
     def _receipt(self, box: Mailbox, entry: Entry, *, duplicate: bool = False) -> Receipt:
         timeout = self.engine.config.confirm_timeout

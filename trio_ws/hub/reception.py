@@ -129,10 +129,6 @@ class Reception:
             self.engine.pool.superseded += 1
             old.displaced(closing.SUPERSEDED, "the user's limit took this connection")
 
-    def _let_go(self, attachment: Attachment) -> None:
-        attachment.fence()
-        self.engine.attachments.pop(attachment, None)
-
     def take_message(self, session: Session, message: wire.Message) -> None:
         """A message of a user to the application."""
         self.inbox.put(session, message)

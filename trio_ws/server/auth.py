@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 import time
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from ..addresses import is_loopback
 from ..errors import InvalidEvent
 from ..hub.intake import check_name
 from ..identity import Identity
@@ -162,14 +162,6 @@ def first_of(*ways: Authenticate) -> Authenticate:
         return None
 
     return authenticate
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine itself."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Origins:

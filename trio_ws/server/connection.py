@@ -53,6 +53,37 @@ class Verdict:
     retry_after: float | None = None
 
 
+class Handshake:
+    """A connection from its accept to its hello, under one deadline.
+
+    Args:
+      scope: what is cancelled at the deadline, without a word.
+      deadline: when hello must have come, on Trio's clock.
+      pending: all that are under way; it is one of them until it is `over`.
+
+    Attributes:
+      close: has the client told why the connection ends; None while it can't be told.
+    """
+
+    def __init__(self, scope: trio.CancelScope, deadline: float, pending: dict[Handshake, None]) -> None:
+        self.deadline = deadline
+        self.close: Callable[[CloseCode, str, float | None], None] | None = None
+        self._scope = scope
+        self._pending = pending
+        pending[self] = None
+
+    def can_be_told(self, close: Callable[[CloseCode, str, float | None], None]) -> None:
+        """From here on what is late is told, and not just cut."""
+        self.close = close
+        self._scope.deadline = math.inf
+
+    def over(self) -> None:
+        """The client has said hello, or has gone."""
+        self.close = None
+        self._scope.deadline = math.inf
+        self._pending.pop(self, None)
+
+
 class Connection:
     """Serves one accepted WebSocket request.
 
@@ -60,20 +91,17 @@ class Connection:
       hub: whose sessions it may hold.
       transport: the WebSocket; its request is not answered yet.
       policy: what its listener prescribes.
-      deadline: when the handshake must be over, hello included, on Trio's clock.
-      shaken: called when it is.
+      handshake: its handshake.
     """
 
-    def __init__(
-        self, hub: Hub, transport: Transport, policy: Policy, deadline: float, shaken: Callable[[], None]
-    ) -> None:
+    def __init__(self, hub: Hub, transport: Transport, policy: Policy, handshake: Handshake) -> None:
         self._hub = hub
         self._transport = transport
         self._policy = policy
-        self._deadline = deadline
-        self._shaken = shaken
+        self._handshake = handshake
         self._plain = SUBPROTOCOL not in transport.request.subprotocols
         self._alive = trio.CancelScope()
+        self._hello = trio.CancelScope(deadline=handshake.deadline)
         self._verdict: Verdict | None = None
         self._attachment: Attachment | None = None
         self._fresh_token: str | None = None
@@ -95,7 +123,7 @@ class Connection:
                 )
                 return
             await self._transport.accept(None)
-            self._shaken()
+            self._handshake.over()
             await self._serve(identity, Ask(plain=True), [])
         else:
             await self._transport.accept(SUBPROTOCOL)
@@ -108,6 +136,7 @@ class Connection:
                 await self._close(Verdict(closing.UNAUTHENTICATED, "no valid credentials"))
                 return
             ask = Ask(session=hello.session, epoch=hello.epoch, seq=hello.seq, start=hello.from_)
+            self._handshake.over()
             await self._serve(identity, ask, rest)
 
     # -- the handshake
@@ -127,8 +156,8 @@ class Connection:
 
     async def _hear_hello(self) -> tuple[wire.Hello, list[Any]] | None:
         """The client's hello, and what came with it in one batch; None where it was told off and closed."""
-        self._shaken()  # from here on, what is late is told
-        with trio.CancelScope(deadline=self._deadline) as scope:
+        self._handshake.can_be_told(self.close)
+        with self._hello:
             try:
                 first, *rest = wire.decode_client(await self._transport.receive())
             except wire.NotAFrame as error:
@@ -142,8 +171,8 @@ class Connection:
             reason = first.reason if isinstance(first, wire.Mistake) else "the first frame must be hello"
             await self._close(Verdict(closing.PROTOCOL_ERROR, reason))
             return None
-        if scope.cancelled_caught:
-            await self._close(Verdict(closing.TIMEOUT, "no hello in time"))
+        if self._hello.cancelled_caught:
+            await self._close(self._verdict or Verdict(closing.TIMEOUT, "no hello in time"))
         return None
 
     def _credentials(self, token: str | None, user: str | None) -> Credentials:
@@ -158,7 +187,7 @@ class Connection:
 
     async def _authenticate(self, credentials: Credentials) -> Identity | None:
         """Who it is; None where it is nobody, or the check takes longer than the handshake may."""
-        with trio.CancelScope(deadline=self._deadline):
+        with trio.CancelScope(deadline=self._handshake.deadline):
             return await checked(self._policy.authenticate, credentials)
         return None
 
@@ -253,6 +282,7 @@ class Connection:
         """End the connection with this code; the first that is given counts."""
         if self._verdict is None:
             self._verdict = Verdict(code, reason, retry_after)
+            self._hello.cancel()
             self._alive.cancel()
 
     def expect_by(self, deadline: float) -> None:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import trio
 
+from ..addresses import is_loopback
+from ..core import closing
 from ..core.limits import KeyedBuckets
 from ..errors import InvalidConfig
 from ..hub import Hub, OnMessage
-from .auth import Authenticate, Origins, believe, is_loopback
-from .connection import Connection, Policy
+from .auth import Authenticate, Origins, believe
+from .connection import Connection, Handshake, Policy
 from .ending import TransportClosed
 from .transport import open_transport
 
@@ -86,6 +87,7 @@ async def serve(
         task_status.started([address for address in map(_address, listeners) if address is not None])
         await hub.stopping.wait()
         accepting.cancel_scope.cancel()
+        gate.stop()
 
 
 class _Gate:
@@ -95,7 +97,7 @@ class _Gate:
         self._hub = hub
         self._policy = policy
         self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
-        self._shaking = 0
+        self._handshakes: dict[Handshake, None] = {}
 
     async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
         """Accept until cancelled; out of descriptors it waits for some to be free."""
@@ -129,29 +131,24 @@ class _Gate:
     async def _connect(self, stream: trio.abc.Stream, remote: str) -> None:
         hub = self._hub
         deadline = trio.current_time() + hub.config.hello_timeout
-        room = HANDSHAKES_PER_CONNECTION * hub.config.max_connections
-        self._shaking += 1
-        in_handshake = True
-
-        def shaken() -> None:
-            nonlocal in_handshake
-            if in_handshake:
-                in_handshake = False
-                self._shaking -= 1
-                handshake.deadline = math.inf
-
-        try:
-            with trio.CancelScope(deadline=deadline) as handshake:
+        with trio.CancelScope(deadline=deadline) as scope:
+            handshake = Handshake(scope, deadline, self._handshakes)
+            try:
                 async with open_transport(stream, config=hub.config, remote=remote) as transport:
                     if not self._rates.take(remote, trio.current_time()):
                         await transport.refuse(429, "Too many connections from here.", [("Retry-After", "1")])
-                    elif self._shaking > room:
+                    elif len(self._handshakes) > HANDSHAKES_PER_CONNECTION * hub.config.max_connections:
                         await transport.refuse(503, "The server is overloaded.", [("Retry-After", "1")])
                     else:
-                        connection = Connection(hub, transport, self._policy, deadline, shaken)
-                        await connection.run()
-        finally:
-            shaken()
+                        await Connection(hub, transport, self._policy, handshake).run()
+            finally:
+                handshake.over()
+
+    def stop(self) -> None:
+        """Tell those who have not said hello yet that the server goes away."""
+        for handshake in list(self._handshakes):
+            if handshake.close is not None:
+                handshake.close(closing.DRAINING, "the server is going away", self._hub.retry_after)
 
 
 def _remote(stream: trio.abc.Stream) -> str:

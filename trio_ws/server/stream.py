@@ -52,7 +52,6 @@ class GuardedStream(trio.abc.Stream):
       failure: why the stream is poisoned (`reset`, `write_timeout`, `control_flood`, `aborted`, `cancelled`);
       None while it is not.
       on_drained: called, without arguments, each time a backlog has gone. It must not raise.
-      on_bytes: called, without arguments, each time bytes come in. It must not raise.
       last_received: when bytes last came in, on Trio's clock.
     """
 
@@ -68,7 +67,6 @@ class GuardedStream(trio.abc.Stream):
         self.backlog = 0
         self.failure: str | None = None
         self.on_drained: Callable[[], None] | None = None
-        self.on_bytes: Callable[[], None] | None = None
         self.last_received = trio.current_time()
         self._nursery = nursery
         self._scanner = scanner
@@ -337,8 +335,6 @@ class GuardedStream(trio.abc.Stream):
         data = bytes(await self.raw.receive_some(max_bytes))
         if data:
             self.last_received = trio.current_time()
-            if self.on_bytes is not None:
-                self.on_bytes()
         return data
 
 
