@@ -255,6 +255,7 @@ class Attachment:
             case wire.Ack(seq=seq):
                 if session.ack(seq, now):
                     self._note_recovery(now)
+                    self._arm(now)  # what is the oldest now may be due before what was
             case wire.Pong():
                 pass
             case wire.Ping():
