@@ -36,6 +36,7 @@ NOT_IN_CORE = {
     "selectors",
     "logging",
 }
+MAY_SIMULATE = {"cli/simulate.py"}
 WEBSOCKET_BORDERS = {"server/transport.py", "client/transport.py"}
 # What an extra brings; the base package works without it.
 EXTRAS = (
@@ -87,7 +88,7 @@ def test_arrows_point_down(file: Path) -> None:
         assert rooms <= BASE
     elif room in MAY_IMPORT:
         assert rooms <= MAY_IMPORT[room]
-    if room != "testing":
+    if room != "testing" and name(file) not in MAY_SIMULATE:
         assert "testing" not in rooms
 
 
@@ -109,6 +110,16 @@ def test_the_core_is_pure(file: Path) -> None:
 def test_trio_websocket_has_two_borders(file: Path) -> None:
     if name(file) not in WEBSOCKET_BORDERS:
         assert "trio_websocket" not in {imported.split(".")[0] for imported in imports(file)}
+
+
+def test_the_command_line_imports_the_simulator_only_when_it_is_run() -> None:
+    code = (
+        "import sys, trio_ws.cli; print([name for name in sys.modules if name.startswith('trio_ws.testing')])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert output.stdout == "[]\n"
 
 
 def test_the_base_package_needs_no_extra() -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "Run a command as an agent run.",
     "tail": "Print a user's events as they come.",
     "status": "Show the figures of a running server.",
+    "simulate": "Run server, clients and a hostile network on simulated time.",
     "config": "Show the effective configuration and where each value came from.",
 }
 

@@ -205,6 +205,7 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 await self._listen(attached, rest)
+                self._nursery = None  # what still comes through the lane finds it closing
                 nursery.cancel_scope.cancel()
         finally:
             self._nursery = None

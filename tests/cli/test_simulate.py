@@ -1,0 +1,64 @@
+"""`trio-ws simulate`: one seed in full and always alike, or many with a summary."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from trio_ws.cli import simulate as module
+from trio_ws.testing.plan import Plan
+from trio_ws.testing.scenario import Outcome, simulate
+from trio_ws.testing.sight import Violation
+
+
+def run(*args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(module.command, list(args))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_one_seed_prints_its_hash_last_and_the_same_each_time() -> None:
+    status, output = run("--seed", "3")
+    assert status == 0
+    assert output.splitlines()[-1] == f"trace {simulate(3).trace_hash}"
+    assert run("--seed", "3") == (status, output)
+
+
+def test_a_plan_stands_in_for_the_seeds_own() -> None:
+    plan = Plan(duration=5.0)
+    status, output = run("--seed", "3", "--plan", plan.to_json())
+    assert status == 0
+    assert output.splitlines()[-1] == f"trace {simulate(3, plan).trace_hash}"
+
+
+def test_several_seeds_are_summed_up() -> None:
+    status, output = run("--seeds", "3", "--jobs", "1")
+    assert status == 0
+    assert output.startswith("3 runs, ")
+    assert output.endswith("all held\n")
+
+
+def test_a_failure_exits_1_and_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(seed: int, plan: Plan | None = None) -> Outcome:
+        outcome = simulate(seed, Plan(duration=1.0))
+        outcome.violations.append(Violation(invariant="it holds", at=1.0, text="it does not"))
+        return outcome
+
+    monkeypatch.setattr("trio_ws.testing.scenario.simulate", fails)
+    status, output = run("--seed", "4")
+    assert status == 1
+    assert "VIOLATED 1.000 it holds: it does not" in output
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("--seed", "1", "--seeds", "2"), ("--seed", "1", "--minutes", "1"), ("--shrink",), ("--plan", "{}")],
+)
+def test_options_that_do_not_go_together_are_refused(args: tuple[str, ...]) -> None:
+    status, _ = run(*args)
+    assert status == 2
+
+
+def test_what_is_no_plan_is_refused() -> None:
+    assert run("--seed", "1", "--plan", "{")[0] == 2

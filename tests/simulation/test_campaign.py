@@ -1,0 +1,89 @@
+"""The whole of it under simulation: hub, server and clients as they are, a network that is not kind, many seeds.
+
+What is told as a failure is replayed by `trio-ws simulate --seed K`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from trio_ws.testing.campaign import run_campaign, shrink
+from trio_ws.testing.plan import Plan
+from trio_ws.testing.scenario import CHECKERS, Outcome, simulate
+from trio_ws.testing.sight import Checker, Line
+
+SEEDS = 60
+
+
+def told(outcome: Outcome) -> str:
+    return f"seed {outcome.seed}: {outcome.violations[0]}\n  {outcome.plan}"
+
+
+def test_a_campaign_holds() -> None:
+    summary = run_campaign(range(SEEDS), jobs=min(2, os.cpu_count() or 1))
+    assert summary.runs == SEEDS
+    assert not summary.failures, "\n".join(map(told, summary.failures[:5]))
+    # A campaign that never got anywhere near trouble proves nothing.
+    for name in (
+        "reconnected",
+        "merged event",
+        "publisher waited",
+        "WouldBlock",
+        "gap: evicted",
+        "gap: superseded",
+        "epoch was reset",
+        "session ended: 4409",
+        "delivery: redelivered",
+        "pool: connections_reused",
+    ):
+        assert summary.sometimes[name] > 0, name
+    assert summary.seconds > 1000
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_a_seed_comes_out_the_same_each_time(seed: int) -> None:
+    one, other = simulate(seed), simulate(seed)
+    assert one == other
+    assert one.trace_hash != simulate(seed + 1).trace_hash
+
+
+def test_a_quiet_run_delivers_everything() -> None:
+    outcome = simulate(1, Plan(mortal=0.0, keyed=0.0))
+    assert not outcome.violations
+    assert outcome.healed is not None
+    assert outcome.events > 20
+    assert outcome.sometimes["delivery: events_evicted"] == 0
+    assert not outcome.faults
+
+
+class NoResets(Checker):
+    """Does not hold as soon as a connection follows on another."""
+
+    invariant = "nothing ever breaks"
+
+    def attached(self, line: Line, session: object) -> None:
+        if line.number > 1:
+            self.fail("it did")
+
+
+def rebellious(seed: int, plan: Plan | None = None) -> Outcome:
+    return simulate(seed, plan, watchers=(*CHECKERS, NoResets))
+
+
+def test_a_failure_is_told_and_shrunk_to_what_it_takes() -> None:
+    plan = Plan(users=2, tabs=2, faults={"reset": 0.2, "stall_in": 0.1}, characters={"liar": 1, "deaf": 1})
+    outcome = rebellious(5, plan)
+    assert [v.invariant for v in outcome.violations[:1]] == ["nothing ever breaks"]
+    small = shrink(outcome, run=rebellious)
+    assert small.violations[0].invariant == "nothing ever breaks"
+    assert not small.plan.characters
+    assert rebellious(5, small.plan) == small
+
+
+def test_a_seed_that_comes_out_otherwise_a_second_time_is_a_failure() -> None:
+    runs = iter((simulate(0, Plan(duration=1.0)), simulate(0, Plan(duration=2.0))))
+    summary = run_campaign([0], run=lambda seed: next(runs))
+    assert summary.runs == 1
+    assert [v.invariant for v in summary.failures[0].violations] == ["same seed, same trace and bytes"]

@@ -1,0 +1,155 @@
+"""`trio-ws simulate`: hub, server, clients and a hostile network on simulated time, by seed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from .output import Failure, note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..testing.campaign import Summary
+    from ..testing.plan import Plan
+    from ..testing.scenario import Outcome
+
+SHOWN_FAILURES = 10
+
+
+@click.command("simulate")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="How many runs. [default: 100]")
+@click.option(
+    "--first", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="The first seed."
+)
+@click.option("--minutes", type=click.FloatRange(0), metavar="M", help="Begin no further run after so long.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes. [default: one for each core]")
+@click.option("--seed", type=click.IntRange(0), metavar="K", help="One run, in full; the same each time.")
+@click.option(
+    "--plan", "plan_json", metavar="JSON", help="With --seed: this plan in place of the seed's own."
+)
+@click.option("--shrink", is_flag=True, help="With --seed: find a smaller plan that fails alike.")
+def command(
+    seeds: int | None,
+    first: int,
+    minutes: float | None,
+    jobs: int | None,
+    seed: int | None,
+    plan_json: str | None,
+    shrink: bool,
+) -> None:
+    """Run the server, real clients and a network that drops, stalls and lies, on simulated time.
+
+    Everything in a run follows from its seed. Invariants are checked at each step; exits 1 if one did not hold,
+    and says how to replay it.
+    """
+    if seed is None:
+        if plan_json is not None or shrink:
+            raise click.UsageError("--plan and --shrink need --seed")
+        _many(seeds, first, minutes, jobs)
+    elif seeds is not None or minutes is not None:
+        raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
+    else:
+        _one(seed, plan_json, shrink)
+
+
+def _one(seed: int, plan_json: str | None, shrink: bool) -> None:
+    from ..testing.campaign import shrink as shrunk
+    from ..testing.scenario import simulate
+
+    outcome = simulate(seed, _plan(plan_json))
+    if shrink and outcome.violations:
+        outcome = shrunk(outcome)
+    click.echo(f"seed {seed}: {outcome.plan}")
+    click.echo(outcome.trace)
+    click.echo(_line("faults", outcome.faults))
+    click.echo(_line("reached", {name: count for name, count in outcome.sometimes.items() if count}))
+    healed = "did not converge" if outcome.healed is None else f"converged after {outcome.healed:.2f} s"
+    click.echo(f"{outcome.seconds:.0f} simulated seconds, {outcome.events} events, {healed}")
+    for violation in outcome.violations:
+        click.echo(f"VIOLATED {violation}")
+    if shrink and outcome.violations:
+        click.echo(_replay(outcome, planned=True))
+    click.echo(f"wire {outcome.wire_hash}")
+    click.echo(f"trace {outcome.trace_hash}")
+    if outcome.violations:
+        sys.exit(1)
+
+
+def _plan(text: str | None) -> Plan | None:
+    from ..testing.plan import Plan
+
+    try:
+        return None if text is None else Plan.from_json(text)
+    except ValueError as exc:
+        raise Failure(f"--plan: {exc}", 2) from None
+
+
+def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None) -> None:
+    from ..testing.campaign import run_campaign
+
+    count = seeds if seeds is not None or minutes is not None else 100
+    numbers = itertools.count(first) if count is None else range(first, first + count)
+    try:
+        with _progress(count) as advance:
+            summary = run_campaign(
+                numbers,
+                jobs=jobs or os.cpu_count() or 1,
+                seconds=None if minutes is None else 60 * minutes,
+                on_run=advance,
+            )
+    except KeyboardInterrupt:
+        sys.exit(130)
+    _tell(summary)
+    if summary.failures:
+        sys.exit(1)
+
+
+@contextmanager
+def _progress(count: int | None) -> Iterator[Callable[[Outcome], None]]:
+    """A bar on a terminal, nothing elsewhere; failures are told as they come."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    failures = 0
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task("simulating", total=count)
+
+        def advance(outcome: Outcome) -> None:
+            nonlocal failures
+            if outcome.violations:
+                failures += 1
+                note(f"seed {outcome.seed}: {outcome.violations[0]}"[:300])
+            progress.update(task, advance=1, description=f"simulating, {failures} failed")
+
+        yield advance
+
+
+def _tell(summary: Summary) -> None:
+    hours = summary.seconds / 3600
+    click.echo(f"{summary.runs} runs, {hours:.1f} simulated hours, {summary.events} events")
+    click.echo(_line("faults", dict(summary.faults.most_common())))
+    click.echo(_line("reached", {name: n for name, n in summary.sometimes.most_common() if n}))
+    if summary.never:
+        click.echo(f"never reached: {', '.join(summary.never)}")
+    click.echo(f"longest healing: {summary.longest_healing:.2f} s")
+    for outcome in sorted(summary.failures, key=lambda o: o.seed)[:SHOWN_FAILURES]:
+        click.echo(f"FAILED seed {outcome.seed}: {outcome.violations[0]}")
+        click.echo(f"  {outcome.plan}")
+        click.echo(f"  {_replay(outcome)}")
+    click.echo(f"{len(summary.failures)} failed" if summary.failures else "all held")
+
+
+def _line(name: str, counts: dict[str, int]) -> str:
+    return f"{name}: " + (", ".join(f"{kind} {count}" for kind, count in counts.items()) or "none")
+
+
+def _replay(outcome: Outcome, *, planned: bool = False) -> str:
+    plan = f" --plan '{outcome.plan.to_json()}'" if planned else ""
+    return f"replay: trio-ws simulate --seed {outcome.seed}{plan}"

@@ -1,0 +1,171 @@
+"""Many runs, over processes: what they add up to, and the shrinking of what fails."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from multiprocessing import get_context
+from typing import Final
+
+import attrs
+
+from .plan import Plan
+from .scenario import Outcome, simulate
+from .sight import Violation
+
+TWICE_EVERY: Final = 100
+"""Each so manieth seed is run a second time, in whatever process comes, and must come out the same."""
+
+ALWAYS: Final = (
+    "reconnected",
+    "epoch was reset",
+    "duplicate dropped",
+    "merged event",
+    "handler failed",
+    "published again",
+    "publisher waited",
+    "publisher gave up",
+    "WouldBlock",
+    "gap: evicted",
+    "gap: expired",
+    "gap: superseded",
+    "gap: settled",
+    "gap: reset",
+    "session ended: 4403",
+    "session ended: 4409",
+    "session ended: 4429",
+    "pending for the next session",
+)
+"""Rare states that a campaign worth its name reaches, besides the hub's own figures."""
+
+
+@attrs.define
+class Summary:
+    """What a campaign has come to.
+
+    Attributes:
+      runs, seconds, events: how many runs, how much simulated time, how many events were accepted.
+      faults, sometimes: how often each happened, or in how many runs.
+      failures: the runs in which something did not hold.
+      longest_healing: simulated seconds that a run took to converge at most.
+    """
+
+    runs: int = 0
+    seconds: float = 0.0
+    events: int = 0
+    faults: Counter[str] = attrs.field(factory=Counter)
+    sometimes: Counter[str] = attrs.field(factory=lambda: Counter(dict.fromkeys(ALWAYS, 0)))
+    failures: list[Outcome] = attrs.field(factory=list)
+    longest_healing: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add a run."""
+        self.runs += 1
+        self.seconds += outcome.seconds
+        self.events += outcome.events
+        self.faults.update(outcome.faults)
+        for name, count in outcome.sometimes.items():
+            self.sometimes[name] += count
+        if outcome.violations:
+            self.failures.append(outcome)
+        self.longest_healing = max(self.longest_healing, outcome.healed or 0.0)
+
+    @property
+    def never(self) -> list[str]:
+        """Rare states that were not reached."""
+        return sorted(name for name, count in self.sometimes.items() if not count)
+
+
+def run_campaign(
+    seeds: Iterable[int],
+    *,
+    jobs: int = 1,
+    seconds: float | None = None,
+    on_run: Callable[[Outcome], object] = lambda outcome: None,
+    run: Callable[[int], Outcome] = simulate,
+) -> Summary:
+    """Run the scenario of each seed.
+
+    Args:
+      seeds: which; they may be endless where `seconds` are given.
+      jobs: how many processes; with 1 it all happens here.
+      seconds: real time after which no further run is begun.
+      on_run: called with each outcome as it comes, in no certain order.
+      run: what is run; it must be importable by its name where there are several processes.
+    """
+    summary = Summary()
+    hashes: dict[int, tuple[str, str]] = {}
+    for outcome in _outcomes(_until(_some_twice(seeds), seconds), jobs, run):
+        first = hashes.pop(outcome.seed, None)
+        if first is None:
+            if outcome.seed % TWICE_EVERY == 0:
+                hashes[outcome.seed] = (outcome.trace_hash, outcome.wire_hash)
+            summary.add(outcome)
+            on_run(outcome)
+        elif first != (outcome.trace_hash, outcome.wire_hash):
+            text = "it came out otherwise a second time"
+            broken = Violation(invariant="same seed, same trace and bytes", at=outcome.seconds, text=text)
+            summary.failures.append(attrs.evolve(outcome, violations=[broken]))
+    return summary
+
+
+def shrink(outcome: Outcome, *, tries: int = 200, run: Callable[[int, Plan], Outcome] = simulate) -> Outcome:
+    """A failure of the same invariant with as little in its plan as could be found.
+
+    Args:
+      outcome: a failure.
+      tries: how many runs it may take.
+    """
+    left = tries
+    while left > 0:
+        for plan in outcome.plan.simpler():
+            left -= 1
+            smaller = run(outcome.seed, plan)
+            if any(v.invariant == outcome.violations[0].invariant for v in smaller.violations):
+                outcome = smaller
+                break
+            if left <= 0:
+                return outcome
+        else:
+            return outcome
+    return outcome
+
+
+def _some_twice(seeds: Iterable[int]) -> Iterator[int]:
+    for seed in seeds:
+        yield seed
+        if seed % TWICE_EVERY == 0:
+            yield seed
+
+
+def _until(seeds: Iterator[int], seconds: float | None) -> Iterator[int]:
+    end = None if seconds is None else time.monotonic() + seconds
+    for seed in seeds:
+        if end is not None and time.monotonic() >= end:
+            return
+        yield seed
+
+
+def _outcomes(seeds: Iterator[int], jobs: int, run: Callable[[int], Outcome]) -> Iterator[Outcome]:
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts) as pool:
+        running: set[Future[Outcome]] = {pool.submit(run, seed) for seed in islice(seeds, 2 * jobs)}
+        try:
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    running |= {pool.submit(run, seed) for seed in islice(seeds, 1)}
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C goes to the whole group: the parent alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

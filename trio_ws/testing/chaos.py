@@ -1,0 +1,177 @@
+"""Faults at chosen moments: each kind of `plan.FAULTS` happens by itself, at times that follow from the seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from .connection import Connection
+from .raw import misbehave
+from .tabs import Tab
+
+if TYPE_CHECKING:
+    from .scenario import World
+
+LEAST_REST = 0.01
+"""Seconds between two faults of one kind at least."""
+
+
+class Chaos:
+    """Has faults happen to a world, until it is cancelled."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._sim = world.sim
+
+    async def run(self) -> None:
+        """Every fault of the plan, as often as it says; and its misbehaving clients."""
+        async with trio.open_nursery() as nursery:
+            for kind, rate in self._world.plan.faults.items():
+                nursery.start_soon(self._repeat, kind, rate)
+            for character, count in self._world.plan.characters.items():
+                for number in range(count):
+                    nursery.start_soon(self._be, character, f"{character}{number}")
+
+    async def _repeat(self, kind: str, rate: float) -> None:
+        rng = self._sim.derive(f"fault {kind}")
+        act: Callable[[random.Random], Awaitable[bool]] = getattr(self, f"_{kind}")
+        while True:
+            await trio.sleep(max(LEAST_REST, rng.expovariate(rate)))
+            if await act(rng):
+                self._world.faults[kind] += 1
+                self._sim.trace.note("fault", fault=kind)
+
+    # -- the network
+
+    def _connection(self, rng: random.Random) -> Connection | None:
+        connections = self._sim.network.connections
+        return rng.choice(connections) if connections else None
+
+    async def _reset(self, rng: random.Random) -> bool:
+        if connection := self._connection(rng):
+            connection.reset()
+        return connection is not None
+
+    async def _stall_in(self, rng: random.Random) -> bool:
+        if connection := self._connection(rng):
+            connection.stall("up", rng.uniform(0.1, 12))
+        return connection is not None
+
+    async def _stall_out(self, rng: random.Random) -> bool:
+        if connection := self._connection(rng):
+            connection.stall("down", rng.uniform(0.1, 12))
+        return connection is not None
+
+    async def _stall_reset(self, rng: random.Random) -> bool:
+        connection = self._connection(rng)
+        if connection is None:
+            return False
+        connection.stall("both")
+        await trio.sleep(rng.uniform(0, 6))
+        connection.reset()
+        return True
+
+    async def _slow(self, rng: random.Random) -> bool:
+        if connection := self._connection(rng):
+            rate = rng.choice((200.0, 2000.0, 20000.0))
+            connection.set_conditions(attrs.evolve(connection.down.conditions, rate=rate), "down")
+        return connection is not None
+
+    async def _partition(self, rng: random.Random) -> bool:
+        tab = self._tab(rng)
+        if tab is None:
+            return False
+        one, other = rng.choice(((tab.name, "server"), ("server", tab.name)))
+        self._sim.network.partition(one, other, rng.uniform(0.1, 15), one_way=rng.random() < 0.5)
+        return True
+
+    async def _storm(self, rng: random.Random) -> bool:
+        for connection in self._sim.network.connections:
+            connection.reset()
+        return True
+
+    # -- clients
+
+    def _tab(self, rng: random.Random) -> Tab | None:
+        tabs = [tab for tab in self._world.tabs if tab.client is not None]
+        return rng.choice(tabs) if tabs else None
+
+    async def _cut(self, rng: random.Random) -> bool:
+        if tab := self._tab(rng):
+            tab.cut()
+        return tab is not None
+
+    async def _crash(self, rng: random.Random) -> bool:
+        if tab := self._tab(rng):
+            tab.crash(keep=True)
+        return tab is not None
+
+    async def _reload(self, rng: random.Random) -> bool:
+        if tab := self._tab(rng):
+            tab.crash(keep=False)
+        return tab is not None
+
+    async def _leave(self, rng: random.Random) -> bool:
+        if tab := self._tab(rng):
+            await tab.leave()
+        return tab is not None
+
+    async def _duplicate(self, rng: random.Random) -> bool:
+        tab = self._tab(rng)
+        saved = None if tab is None or tab.client is None else tab.client.saved()
+        if tab is None or saved is None:
+            return False
+        seq = max(0, saved.seq + rng.choice((-2, -1, 0, 0, 1)))
+        hello = {"session": saved.session, "epoch": saved.epoch, "seq": seq}
+        with trio.move_on_after(rng.uniform(0.1, 5)):
+            await self._dial(rng.choice(("mute", "deaf")), f"{tab.user}/double", rng, hello)
+        return True
+
+    async def _be(self, character: str, label: str) -> None:
+        """A client of this character, again and again."""
+        rng = self._sim.derive(label)
+        while True:
+            user = rng.choice(self._world.users)
+            self._world.faults[character] += 1
+            with trio.move_on_after(rng.uniform(1, 30)):
+                await self._dial(character, f"{user}/{label}", rng, {})
+            await trio.sleep(rng.uniform(0.1, 5))
+
+    async def _dial(self, character: str, name: str, rng: random.Random, hello: dict[str, object]) -> None:
+        try:
+            stream = await self._sim.network.connect("server", client=name)
+        except OSError:
+            return
+        try:
+            await misbehave(character, stream, name, rng, hello)
+        finally:
+            if rng.random() < 0.5:
+                stream.connection.reset()
+            stream.close()
+
+    # -- the server
+
+    async def _dismiss(self, rng: random.Random) -> bool:
+        hub = self._world.hub
+        if hub is None:
+            return False
+        user = rng.choice(self._world.users)
+        box = hub.engine.buffer.mailboxes.get(user)
+        if box is None or not box.sessions:
+            return False
+        return hub.end_session(user, rng.choice(list(box.sessions)))
+
+    async def _pause(self, rng: random.Random) -> bool:
+        self._sim.pause(rng.choice((0.3, 1.0, 4.0, 20.0, 60.0)))
+        self._world.record.jumped_at = trio.current_time()
+        return True
+
+    async def _restart(self, rng: random.Random) -> bool:
+        return await self._world.end_server(graceful=True)
+
+    async def _kill(self, rng: random.Random) -> bool:
+        return await self._world.end_server(graceful=False)

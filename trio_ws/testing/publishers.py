@@ -1,0 +1,141 @@
+"""Publishers of a simulated run: what they hand to the hub, and how they take its answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..errors import EventTooLarge, HubClosed
+from ..event import LIFECYCLE_TYPES, Priority
+from ..hub import Hub, Receipt
+from .sight import Published
+
+if TYPE_CHECKING:
+    from .scenario import World
+
+MOST_WAITING = 5
+"""How many publishers of one user may wait for room at once."""
+
+REMEMBERED_FOR = 2.0
+"""Seconds within which an event that is published again must be known."""
+
+
+class Publisher:
+    """Publishes to one user, alone or now and then together with all others, until it is cancelled."""
+
+    def __init__(self, world: World, user: str) -> None:
+        self._world = world
+        self._user = user
+        self._rng = world.sim.derive(f"publisher of {user}")
+        self._waiting = 0
+
+    async def run(self) -> None:
+        """Publish, in bursts, as the plan has it."""
+        plan, rng = self._world.plan, self._rng
+        mean = (1 + plan.burst) / 2
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(rng.expovariate(plan.rate / mean))
+                await self._world.up.wait()
+                for _ in range(rng.randint(1, plan.burst)):
+                    hub = self._world.hub
+                    if hub is None:
+                        break
+                    event, options = self._draw()
+                    if rng.random() < 0.5 or self._waiting >= MOST_WAITING:
+                        self._publish_nowait(hub, event, options)
+                    else:
+                        nursery.start_soon(self._publish, hub, event, options, rng.uniform(0.05, 8))
+                    if event.id is not None:
+                        nursery.start_soon(self._again, hub, event, options, rng.choice((0.0, 0.001, 1.0)))
+
+    def _draw(self) -> tuple[Published, dict[str, Any]]:
+        """An event, and how it is published."""
+        plan, rng, world = self._world.plan, self._rng, self._world
+        options: dict[str, Any] = {}
+        priority = rng.choice((Priority.LOW, Priority.NORMAL, Priority.NORMAL, Priority.HIGH))
+        kind, delta, key = "note", False, None
+        if rng.random() < plan.critical:
+            priority = Priority.CRITICAL
+            kind = rng.choice((*LIFECYCLE_TYPES, "alarm"))
+        elif rng.random() < plan.deltas:
+            kind, delta, priority = "token", True, Priority.NORMAL
+            options["merge"] = "append"
+        elif rng.random() < plan.keyed:
+            kind, key = "progress", rng.choice(("a", "b"))
+            options["key"] = key
+        confirmed = rng.random() < plan.confirmed and not delta
+        mortal = rng.random() < plan.mortal
+        if confirmed:
+            options["confirm"] = True
+        if mortal:
+            options["ttl"] = rng.choice((0.2, 2.0, 8.0))
+        if kind not in LIFECYCLE_TYPES:
+            options["priority"] = priority
+        token = len(world.record.events) + 1
+        if rng.random() < plan.repeated:
+            options["id"] = f"key-{token}"
+        event = Published(
+            token=token,
+            user=self._user,
+            type=kind,
+            text=f"{token}.{'x' * rng.randint(0, plan.text)};",
+            life=world.record.life,
+            priority=priority,
+            tracked=confirmed or priority is Priority.CRITICAL,
+            delta=delta,
+            key=key,
+            mortal=mortal,
+            id=options.get("id"),
+        )
+        options["payload"] = world.record.publish(event)
+        return event, options
+
+    def _publish_nowait(self, hub: Hub, event: Published, options: dict[str, Any]) -> None:
+        try:
+            receipt = hub.publish_nowait(self._user, event.type, **options)
+        except trio.WouldBlock:
+            event.refused = True
+            self._world.sim.sometimes("WouldBlock")
+        except (HubClosed, EventTooLarge):
+            event.refused = True
+        else:
+            self._accepted(event, receipt)
+
+    async def _publish(self, hub: Hub, event: Published, options: dict[str, Any], patience: float) -> None:
+        self._waiting += 1
+        before = trio.current_time()
+        try:
+            with trio.move_on_after(patience):
+                receipt = await hub.publish(self._user, event.type, **options)
+                self._world.sim.sometimes("publisher waited", trio.current_time() > before)
+                self._accepted(event, receipt)
+        except (HubClosed, EventTooLarge):
+            pass
+        finally:
+            self._waiting -= 1
+            if event.receipt is None:
+                event.refused = True
+                self._world.sim.sometimes("publisher gave up")
+
+    def _accepted(self, event: Published, receipt: Receipt) -> None:
+        self._world.sim.trace.note("accepted", token=event.token, user=event.user, seq=receipt.seq)
+        self._world.record.accepted(event, receipt)
+
+    async def _again(self, hub: Hub, event: Published, options: dict[str, Any], after: float) -> None:
+        """Publish an event again, under its id, once it was accepted."""
+        before = trio.current_time()
+        await trio.sleep(after)
+        late = trio.current_time() > before + REMEMBERED_FOR
+        if event.receipt is None or hub is not self._world.hub or late:
+            return
+        try:
+            receipt = hub.publish_nowait(self._user, event.type, **options)
+        except HubClosed:
+            pass
+        except trio.WouldBlock:
+            self._world.record.fail("the same idempotency key makes one event", f"{event} was refused again")
+        else:
+            self._world.sim.sometimes("published again", receipt.duplicate)
+            self._world.record.repeated(event, receipt)

@@ -1,0 +1,168 @@
+"""Clients that misbehave: they speak raw frames over a stream of their own, and do what no proper client does."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import trio
+import wsproto
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    Ping,
+    Pong,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+
+SUBPROTOCOL = "trio-ws.v1"
+
+NONSENSE = (
+    "{}",
+    "[]",
+    "nonsense",
+    '{"t":"ack"}',
+    '{"t":"ack","seq":-1}',
+    '{"t":"ack","seq":1.5}',
+    '{"t":"ack","seq":99999999999999999999999}',
+    '{"t":"ack","seq":1,"seq":2}',
+    '{"t":"hello"}',
+    '{"t":"event","seq":1}',
+    '[{"t":"ping"},{"t":"pong"},{"t":"what"}]',
+    '{"t":"message","id":"m","type":"x","payload":{"deep":[[[[]]]]}}',
+    '{"t":"message","id":"","type":"x","payload":null}',
+    '{"t":"auth","token":"nobody"}',
+)
+
+
+class Gone(Exception):
+    """The server closed the connection, refused it, or it broke."""
+
+
+class RawClient:
+    """A WebSocket over a stream that sends what it is told, and shows what comes; it answers only pings of RFC 6455."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self._text = ""
+        self._ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+
+    async def open(self, token: str, *, plain: bool = False) -> None:
+        """Shake hands.
+
+        Raises:
+          Gone: the server refused, or the connection broke.
+        """
+        target = f"/ws?token={token}" if plain else "/ws"
+        await self._send(Request(host="server", target=target, subprotocols=[] if plain else [SUBPROTOCOL]))
+        while True:
+            for event in await self._events():
+                if isinstance(event, AcceptConnection):
+                    return
+                if isinstance(event, RejectConnection):
+                    raise Gone(f"HTTP {event.status_code}")
+
+    async def say(self, *frames: dict[str, Any] | str) -> None:
+        """Send frames, each as one message; a str as it stands.
+
+        Raises:
+          Gone: the connection is over.
+        """
+        for frame in frames:
+            await self._send(TextMessage(data=frame if isinstance(frame, str) else json.dumps(frame)))
+
+    async def receive(self) -> list[dict[str, Any]]:
+        """The frames that come next, maybe none.
+
+        Raises:
+          Gone: the connection is over.
+        """
+        frames: list[dict[str, Any]] = []
+        for event in await self._events():
+            if isinstance(event, CloseConnection):
+                await self._send(event.response())
+                raise Gone(f"closed with {event.code}")
+            if isinstance(event, Ping):
+                await self._send(Pong(event.payload))
+            if isinstance(event, TextMessage):
+                self._text += event.data
+                if not event.message_finished:
+                    continue
+                value, self._text = json.loads(self._text), ""
+                frames += value if isinstance(value, list) else [value]
+        return frames
+
+    async def _send(self, event: wsproto.events.Event) -> None:
+        try:
+            await self.stream.send_all(self._ws.send(event))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, wsproto.utilities.LocalProtocolError):
+            raise Gone("broken") from None
+
+    async def _events(self) -> list[Any]:
+        try:
+            data = await self.stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise Gone("broken") from None
+        if not data:
+            raise Gone("end of stream")
+        self._ws.receive_data(bytes(data))
+        return list(self._ws.events())
+
+
+async def misbehave(
+    character: str, stream: trio.abc.Stream, token: str, rng: random.Random, hello: dict[str, Any]
+) -> None:
+    """Be a client of this character (see `plan.CHARACTERS`) on `stream`, until the connection ends. Cancelling it
+    leaves the stream to the caller to close.
+
+    Args:
+      hello: what its hello holds besides the token.
+    """
+    client = RawClient(stream)
+    try:
+        if character == "hasty":
+            if rng.random() < 0.5:
+                await stream.send_all(b"GET /ws HTTP/1.1\r\nHost: server\r\n")
+            else:
+                await client.open(token)
+            await trio.sleep(rng.uniform(0, 0.5))
+            return
+        await client.open(token, plain=character == "plain")
+        if character != "plain":
+            await client.say({"t": "hello", "token": token} | hello)
+        if character == "deaf":
+            await trio.sleep_forever()
+        if character == "half" and isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+        while True:
+            for frame in await client.receive():
+                if character != "half":
+                    await _react(character, client, frame, rng)
+    except (Gone, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+async def _react(character: str, client: RawClient, frame: dict[str, Any], rng: random.Random) -> None:
+    kind = frame.get("t")
+    if kind == "ping":
+        await client.say({"t": "pong"})
+    last = frame.get("seq") if kind == "event" else frame.get("to") if kind == "gap" else None
+    if last is None:
+        return
+    if character == "eager":
+        await client.say({"t": "ack", "seq": last})
+    elif character == "liar":
+        roll = rng.random()
+        if roll < 0.3:
+            await client.say({"t": "ack", "seq": rng.randint(0, 2 * last)})
+        elif roll < 0.5:
+            await client.say({"t": "nack", "seq": rng.randint(0, 2 * last)})
+        elif roll < 0.6:
+            await client.say(rng.choice(NONSENSE))
+        elif roll < 0.7:
+            await client.say(
+                {"t": "ack", "seq": last}, {"t": "ack", "seq": last - 1}, {"t": "ack", "seq": last}
+            )

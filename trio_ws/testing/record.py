@@ -1,0 +1,264 @@
+"""What a simulated run has seen: who published what, what each connection was sent and what came back.
+
+A `Record` stands between a real hub and real connections without changing either: `Record.watch` wraps the hub's
+`attach`, so each frame passes by on its way to the transport, and each message on its way from it. Checkers
+(`checkers.py`) are told all of it, and read the rest from the hub's own state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from ..core import payload as payloads
+from ..core import wire
+from ..core.closing import CloseCode
+from ..core.pool import Ask, Refused
+from ..event import Event, Gap
+from ..hub import Attachment, Hub, Identity, Link, OnMessage, Receipt
+from .sight import Checker, Known, Line, Published, Violation
+
+
+class Watcher(Protocol):
+    """Makes a checker for a record."""
+
+    def __call__(self, record: Record) -> Checker: ...
+
+
+class Record:
+    """All that a run has seen.
+
+    Args:
+      clock: the simulated time.
+      watchers: the checkers' classes.
+
+    Attributes:
+      hub: the one that runs now, `life` its number from 1.
+      events: what was published, by token; `log` by (user, epoch) and seq.
+      lines: all connections, in order.
+      violations: what did not hold; after the first, `on_violation` is called.
+      jumped_at: when the clock last jumped: what was due by then may be late.
+      begun_at: when this hub began.
+    """
+
+    def __init__(self, clock: Callable[[], float], watchers: Iterable[Watcher]) -> None:
+        self.clock = clock
+        self.hub: Hub | None = None
+        self.life = 0
+        self.events: dict[int, Published] = {}
+        self.log: dict[tuple[str, str], dict[int, Published]] = {}
+        self.lines: list[Line] = []
+        self.violations: list[Violation] = []
+        self.on_violation: Callable[[], object] = lambda: None
+        self.jumped_at = self.begun_at = -math.inf
+        self._by_attachment: dict[Attachment, Line] = {}
+        self.checkers = [watcher(self) for watcher in watchers]
+
+    def fail(self, invariant: str, text: str) -> None:
+        """Note that an invariant did not hold. At most 20 are kept: what follows a first is of little use."""
+        if len(self.violations) < 20:
+            self.violations.append(Violation(invariant=invariant, at=self.clock(), text=text))
+        self.on_violation()
+
+    # -- the hub
+
+    def watch(self, hub: Hub) -> None:
+        """Watch this hub from here on."""
+        self.hub = hub
+        self.life += 1
+        self.begun_at = self.clock()
+        self._by_attachment.clear()
+        plain_attach = hub.attach
+
+        def attach(
+            identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
+        ) -> Attachment | Refused:
+            watched = _Link(self, self._line(identity, ask), link)
+            answer = plain_attach(identity, ask, watched, on_message=on_message)
+            if isinstance(answer, Refused):
+                watched.line.gone = True
+                return answer
+            watched.line.attachment = answer
+            self._by_attachment[answer] = watched.line
+            for checker in self.checkers:
+                checker.attached(watched.line, answer.session)
+            return _Attachment(self, watched.line, answer)  # type: ignore[return-value]
+
+        hub.attach = attach  # type: ignore[method-assign]
+        hub.engine.after_step = self.stepped
+
+    def end_life(self) -> None:
+        """The hub is about to end."""
+        mine = [event for event in self.events.values() if event.life == self.life]
+        for checker in self.checkers:
+            checker.life_over(mine)
+
+    def _line(self, identity: Identity, ask: Ask) -> Line:
+        line = Line(
+            number=len(self.lines) + 1,
+            user=identity.user,
+            client=identity.client if isinstance(identity, Known) else identity.user,
+            honest=identity.honest if isinstance(identity, Known) else True,
+            plain=ask.plain,
+            life=self.life,
+            opened_at=self.clock(),
+        )
+        self.lines.append(line)
+        return line
+
+    def line_of(self, attachment: Attachment) -> Line | None:
+        """The connection that an attachment of this hub belongs to."""
+        return self._by_attachment.get(attachment)
+
+    def stepped(self) -> None:
+        """A step of the hub is over."""
+        for checker in self.checkers:
+            checker.stepped()
+
+    # -- publishers and tabs
+
+    def publish(self, event: Published) -> dict[str, Any]:
+        """An event is about to be handed to the hub; returns its payload."""
+        self.events[event.token] = event
+        return {"n": event.token, "text": event.text}
+
+    def accepted(self, event: Published, receipt: Receipt) -> None:
+        """The hub has accepted an event."""
+        event.receipt = receipt
+        self.bind(event, receipt.epoch, receipt.seq)
+        for checker in self.checkers:
+            checker.accepted(event)
+        self.stepped()
+
+    def repeated(self, event: Published, receipt: Receipt) -> None:
+        """The hub was handed an event again, under the same id."""
+        for checker in self.checkers:
+            checker.repeated(event, receipt)
+
+    def bind(self, event: Published, epoch: str, seq: int) -> None:
+        """Note the place of an event; (epoch, seq) names one event for ever."""
+        there = self.log.setdefault((event.user, epoch), {}).setdefault(seq, event)
+        if there is not event or (event.seq and (event.seq, event.epoch) != (seq, epoch)):
+            self.fail("(epoch, seq) names one event", f"{event} is also {there}, at {seq}")
+        event.seq, event.epoch = seq, epoch
+
+    def at(self, line: Line, seq: int) -> Published | None:
+        """The event at a seq of the log that a connection reads, as far as that is known."""
+        epoch = "" if line.welcome is None else line.welcome.epoch
+        return self.log.get((line.user, epoch), {}).get(seq)
+
+    def processed(self, client: str, seen: Event) -> None:
+        """A tab is through with an event."""
+        event = self.events.get(seen.payload["n"])
+        if event is None:
+            self.fail("nothing is made up", f"{client} was given an event that nobody published: {seen}")
+            return
+        if seen.merged is None:
+            event.processed += 1
+        else:
+            for token in tokens(seen.payload["text"]):
+                self.events[token].processed += 1
+        for checker in self.checkers:
+            checker.processed(client, event, seen)
+
+    def told(self, client: str, gap: Gap) -> None:
+        """A tab was told of a gap."""
+        for checker in self.checkers:
+            checker.told(client, gap)
+
+    # -- frames
+
+    def sent(self, line: Line, frames: list[bytes]) -> None:
+        """A connection was handed frames."""
+        for data in frames:
+            if line.plain:
+                for token in tokens(payloads.decode(data)["payload"]["text"]):
+                    event = self.events[token]
+                    event.sent_to.add(line.client)
+                    event.acked_by.add(line.client)
+                    for checker in self.checkers:
+                        checker.sent_plain(line, event)
+                continue
+            for frame in wire.decode_server(data):
+                if isinstance(frame, wire.Welcome):
+                    line.welcome, line.cursor = frame, frame.seq
+                for checker in self.checkers:
+                    checker.sent(line, frame)
+                if isinstance(frame, wire.EventFrame):
+                    line.cursor = max(line.cursor, frame.seq)
+                elif isinstance(frame, wire.GapFrame):
+                    line.cursor = max(line.cursor, frame.last)
+
+    def heard(self, line: Line, frames: Iterable[wire.ClientFrame | wire.Mistake]) -> None:
+        """Frames came in over a connection, and are about to be handled."""
+        for frame in frames:
+            for checker in self.checkers:
+                if isinstance(frame, wire.Ack):
+                    checker.acked(line, frame.seq)
+                elif isinstance(frame, wire.Nack):
+                    checker.nacked(line, frame.seq)
+
+
+def tokens(text: str) -> list[int]:
+    """The numbers of the events that a text, maybe of several deltas, is made of."""
+    return [int(part.partition(".")[0]) for part in text.split(";")[:-1]]
+
+
+class _Link:
+    """A link, and a record of what goes over it."""
+
+    def __init__(self, record: Record, line: Line, link: Link) -> None:
+        self.line = line
+        self._record = record
+        self._link = link
+
+    def send(self, frames: list[bytes]) -> bool:
+        self._record.sent(self.line, frames)
+        took = self._link.send(frames)
+        if not took and self.line.blocked is None:
+            self.line.blocked = self._record.clock()
+        return took
+
+    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        self.line.closing = True
+        self._link.close(code, reason, retry_after)
+
+    def expect_by(self, deadline: float) -> None:
+        self._link.expect_by(deadline)
+
+    def authenticate(self, token: str) -> None:
+        self._link.authenticate(token)
+
+
+class _Attachment:
+    """What a connection is given in the place of its attachment: it notes what comes in, and hands it on."""
+
+    def __init__(self, record: Record, line: Line, attachment: Attachment) -> None:
+        self._record = record
+        self._line = line
+        self._attachment = attachment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attachment, name)
+
+    def receive(self, message: bytes | str) -> None:
+        if not self._attachment.fenced:
+            try:
+                self._record.heard(self._line, wire.decode_client(message))
+            except wire.NotAFrame:
+                pass
+        self._attachment.receive(message)
+
+    def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
+        if not self._attachment.fenced:
+            self._record.heard(self._line, frames)
+        self._attachment.handle(frames)
+
+    def drained(self) -> None:
+        self._line.blocked, self._line.free_since = None, self._record.clock()
+        self._attachment.drained()
+
+    def detach(self, *, silent: bool = False) -> None:
+        self._line.gone = True
+        self._attachment.detach(silent=silent)

@@ -1,0 +1,379 @@
+"""One simulated run of everything: a hub and its server, tabs, publishers, faults; then healing, in which all converge.
+
+The phases: load and faults for `Plan.duration`; then all faults end, one tab for each user stays, and within
+`Healing.bound` everything that is pending is delivered, acked and confirmed; then everybody leaves, and nothing
+may be left. `run` tells what was seen as an `Outcome`; what did not hold is in its `violations`.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ..config import Config
+from ..event import Message
+from ..hub import Hub
+from ..server import Credentials, serve
+from .bookkeeping import IN_THE_BOOKS
+from .chaos import Chaos
+from .checkers import ON_THE_WAY
+from .conditions import Conditions
+from .determinism import run_simulation
+from .plan import Plan
+from .publishers import Publisher
+from .record import Record, Watcher
+from .sight import Known, Published, Violation
+from .simulation import Simulation
+from .tabs import Tab
+from .timeliness import IN_TIME
+
+LOOK_EVERY: Final = 0.25
+"""Simulated seconds between two looks at what is due."""
+
+HEALING_BOUND: Final = (30 + 5 + 5 + 20) * 1.5
+"""Stall, handshake, confirmation and backoff, and half as much again."""
+
+CHECKERS: Final[Sequence[Watcher]] = (*ON_THE_WAY, *IN_TIME, *IN_THE_BOOKS)
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+      violations: what did not hold; empty where all is well.
+      seconds: how long it took in simulated time; `healed` is how long it took to converge, None if it did not.
+      events: how many were accepted.
+      faults: how many happened, by kind; `sometimes` the same for rare states.
+      trace_hash, wire_hash: over all that was noted, and over all bytes that were sent.
+      trace: the last lines.
+    """
+
+    seed: int
+    plan: Plan
+    violations: list[Violation]
+    seconds: float
+    healed: float | None
+    events: int
+    faults: dict[str, int]
+    sometimes: dict[str, int]
+    trace_hash: str
+    wire_hash: str
+    trace: str
+
+
+def simulate(seed: int, plan: Plan | None = None, *, watchers: Sequence[Watcher] = CHECKERS) -> Outcome:
+    """Run the scenario of `seed`, and tell what came of it. It runs Trio itself: call it outside of any loop.
+
+    Args:
+      seed: what everything follows from.
+      plan: what happens; None draws it from the seed.
+      watchers: the checkers.
+    """
+    sim = Simulation(seed)
+    if plan is None:
+        plan = Plan.draw(sim.derive("plan"))
+    world = World(sim, plan, watchers)
+    with _Errors(world.record):
+        try:
+            run_simulation(sim, world.run)
+        except Exception as error:
+            for single in _singles(error):
+                world.record.fail("nothing raises", "".join(traceback.format_exception(single)))
+    return world.outcome()
+
+
+def _singles(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, however deep; just the one where it is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return [single for inner in error.exceptions for single in _singles(inner)]
+    return [error]
+
+
+class World:
+    """All that takes part in a run.
+
+    Attributes:
+      hub: the one that runs now; None between two, and while one goes away. `up` is set while there is one.
+      tabs: the real clients.
+      faults: how many happened, by kind.
+    """
+
+    def __init__(self, sim: Simulation, plan: Plan, watchers: Sequence[Watcher]) -> None:
+        self.sim = sim
+        self.plan = plan
+        self.record = Record(sim.clock.current_time, watchers)
+        self.config = Config(**plan.limits)
+        self.users = [f"user{number}" for number in range(plan.users)]
+        self.tabs = [
+            Tab(sim, plan, self.record, user, number) for user in self.users for number in range(plan.tabs)
+        ]
+        self.hub: Hub | None = None
+        self.up = trio.Event()
+        self.faults: Counter[str] = Counter()
+        self._healed: float | None = None
+        self._end: Callable[[bool], object] = bool
+        self._last: dict[str, Any] = {}
+
+    def outcome(self) -> Outcome:
+        """What came of it, as far as it went."""
+        return Outcome(
+            seed=self.sim.seed,
+            plan=self.plan,
+            violations=self.record.violations,
+            seconds=self.sim.clock.current_time(),
+            healed=self._healed,
+            events=sum(event.receipt is not None for event in self.record.events.values()),
+            faults=dict(self.faults),
+            sometimes=self.sim.sometimes.counts,
+            trace_hash=self.sim.trace.hash,
+            wire_hash=self.sim.network.hash,
+            trace=self.sim.trace.tail(),
+        )
+
+    async def run(self, sim: Simulation) -> None:
+        """All phases; ends early at the first violation."""
+        plan = self.plan
+        sim.network.conditions = Conditions(
+            latency=plan.latency, jitter=plan.jitter, segment=plan.segment or None, capacity=plan.window
+        )
+        with trio.CancelScope() as scope:
+            self.record.on_violation = scope.cancel
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._serve)
+                nursery.start_soon(self._look)
+                async with trio.open_nursery() as tabs:
+                    for tab in self.tabs:
+                        tabs.start_soon(tab.run)
+                    await self._disturb()
+                    await self._heal(tabs)
+                    for tab in self.tabs:
+                        await tab.stop()
+                await self._empty()
+                nursery.cancel_scope.cancel()
+
+    # -- the server
+
+    async def _serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """A hub and its server; when it has ended, the next."""
+        rng = self.sim.derive("server")
+        while True:
+            ended = trio.Event()
+            graceful = True
+
+            def end(with_grace: bool, ended: trio.Event = ended) -> None:
+                nonlocal graceful
+                graceful = with_grace
+                ended.set()
+
+            self._end = end
+            with trio.CancelScope() as life:
+                async with self.sim.open_hub(self.config) as hub, trio.open_nursery() as nursery:
+                    self.record.watch(hub)
+                    listener = self.sim.network.listen("server")
+                    await nursery.start(
+                        partial(
+                            serve,
+                            hub,
+                            listeners=[listener],
+                            authenticate=self._authenticate,
+                            on_message=self._on_message,
+                        )
+                    )
+                    self.hub = hub
+                    self.up.set()
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await ended.wait()
+                    self.hub, self.up = None, trio.Event()
+                    self._count(hub)
+                    self.record.end_life()
+                    if graceful:
+                        await hub.drain()
+                    else:
+                        life.cancel()
+            if hub.engine.attachments:
+                self.record.fail(
+                    "nothing is left", f"{len(hub.engine.attachments)} connections after the end"
+                )
+            await trio.sleep(rng.uniform(0.05, 4))
+
+    async def end_server(self, *, graceful: bool) -> bool:
+        """End the server that runs, in order or not; another comes. Not a checkpoint. False where none runs."""
+        if self.hub is None:
+            return False
+        self._end(graceful)
+        return True
+
+    async def _authenticate(self, credentials: Credentials) -> Known | None:
+        """A token is the name of a client, after that of its user."""
+        token = credentials.token or ""
+        user, slash, client = token.partition("/")
+        if user not in self.users or not slash:
+            return None
+        return Known(user, client=token, honest=client.startswith("tab"))
+
+    async def _on_message(self, user: str, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def _look(self) -> None:
+        """Now and then, let the checkers see what should have happened and did not."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            if self.hub is not None:
+                self.record.stepped()
+
+    def _count(self, hub: Hub) -> None:
+        """Note which rare states this hub has reached."""
+        stats = hub.stats()
+        for group, names in _STATES.items():
+            for name in names:
+                self.sim.sometimes(f"{group}: {name}", stats[group][name] > 0)
+
+    # -- the phases
+
+    async def _disturb(self) -> None:
+        """Load and faults."""
+        with trio.move_on_after(self.plan.duration):
+            async with trio.open_nursery() as nursery:
+                for user in self.users:
+                    nursery.start_soon(Publisher(self, user).run)
+                nursery.start_soon(Chaos(self).run)
+
+    async def _heal(self, tabs: trio.Nursery) -> None:
+        """Faults end, one tab stays for each user; all must converge in time."""
+        self.sim.trace.note("healing")
+        network = self.sim.network
+        network.heal()
+        network.conditions = Conditions()
+        for connection in network.connections:
+            connection.resume()
+            connection.set_conditions(network.conditions)
+        stay = {tab.user: tab for tab in reversed(self.tabs)}
+        for tab in self.tabs:
+            tab.calm = True
+            if stay[tab.user] is not tab:
+                tabs.start_soon(tab.stop)
+        begun = trio.current_time()
+        why = "the server is away"
+        while trio.current_time() <= begun + HEALING_BOUND + self.plan.handler:
+            await trio.sleep(LOOK_EVERY)
+            why = self._unsettled(list(stay.values()))
+            if not why and (again := self._pending_for_the_next(list(stay.values()))):
+                # Its session was forgotten before it could ack: that stays pending for the user's next session.
+                self.sim.sometimes("pending for the next session")
+                for tab in again:
+                    await tab.leave()
+            elif not why:
+                self._healed = trio.current_time() - begun
+                self.sim.trace.note("healed")
+                return
+        self.record.fail("all converges once the faults are over", why)
+        await trio.sleep_forever()
+
+    def _unsettled(self, tabs: list[Tab]) -> str:
+        """What is still to be delivered, acked or confirmed; empty where nothing is."""
+        hub = self.hub
+        if hub is None:
+            return "the server is away"
+        for tab in tabs:
+            box = hub.engine.buffer.mailboxes.get(tab.user)
+            client = tab.client
+            saved = None if client is None else client.saved()
+            if client is None or saved is None or client.state.name != "live":
+                return f"{tab.name} is {'away' if client is None else client.state}"
+            if box is None or (saved.epoch, saved.seq) != (box.epoch, box.head):
+                return f"{tab.name} is at {saved.seq}, its log at {box and box.head}"
+        for event in self.record.events.values():
+            if self._is_pending(event) and not event.processed:
+                return f"{event}"
+        if hub.engine.room.waiting:
+            return f"{hub.engine.room.waiting} publishers wait"
+        return ""
+
+    def _is_pending(self, event: Published) -> bool:
+        return event.critical and event.life == self.record.life and event.state in ("held", "sent")
+
+    def _pending_for_the_next(self, tabs: list[Tab]) -> list[Tab]:
+        """The tabs of those for whom something critical was processed and never acked."""
+        users = [event.user for event in self.record.events.values() if self._is_pending(event)]
+        return [tab for tab in tabs if tab.user in users]
+
+    async def _empty(self) -> None:
+        """Everybody has left: when all times to live are over, nothing is left."""
+        hub = self.hub
+        assert hub is not None  # faults are over, and it was there when all had healed
+        config = hub.config
+        await trio.sleep(10)
+        engine = hub.engine
+        self._nothing(connections=engine.pool.connected, attachments=len(engine.attachments))
+        await trio.sleep(config.session_ttl + config.event_ttl + 3 * config.cleanup_interval)
+        self._nothing(
+            mailboxes=len(engine.buffer.mailboxes),
+            events=engine.books.events,
+            bytes=engine.books.bytes,
+            held=engine.books.held,
+            parked=engine.pool.parked,
+            publishers=engine.room.waiting,
+            tasks=len(engine.nursery.child_tasks) - 3,
+            connections=len(self.sim.network.connections),
+        )
+        self._count(hub)
+        self.record.end_life()
+
+    def _nothing(self, **left: int) -> None:
+        for what, count in left.items():
+            if count:
+                self.record.fail("nothing is left when all have gone", f"{count} {what}")
+
+
+_STATES: Final = {
+    "connections": ("rejected", "superseded", "mistakes"),
+    "pool": ("pool_hits", "pool_misses", "connections_reused"),
+    "delivery": (
+        "events_evicted",
+        "events_expired",
+        "events_superseded",
+        "events_refused",
+        "events_duplicate",
+        "redelivered",
+        "messages_timeout",
+        "messages_late",
+        "dead_letters",
+    ),
+    "buffer": ("critical_messages_preserved", "overflow_events", "merged"),
+    "recovery": ("count",),
+}
+"""Figures of the hub's `stats` that must each be above 0 in some run of a campaign."""
+
+
+class _Errors(logging.Handler):
+    """Takes the package's log while the block lasts: what was logged as an error did not end where it should have."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(logging.WARNING)
+        self._record = record
+        self._logger = logging.getLogger("trio_ws")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info:
+            self._record.fail("nothing fails inside", f"{text}\n{self.format(record)}")
+        elif "reports a mistake" in text and "nack" not in text:
+            self._record.fail("a real client makes no mistakes", text)
+
+    def __enter__(self) -> None:
+        self._before = (self._logger.propagate, self._logger.level)
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._before[0]

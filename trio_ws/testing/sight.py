@@ -1,0 +1,174 @@
+"""What a run is seen as: events, connections, violations; and `Checker`, which is told of all that happens to them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ..core import wire
+from ..core.session import Session
+from ..event import Event, Gap, Priority
+from ..hub import Attachment, Identity, Receipt
+
+if TYPE_CHECKING:
+    from .record import Record
+
+
+@attrs.frozen
+class Known(Identity):
+    """An identity that also names the client that bears it, so that checkers know whom they see."""
+
+    client: str = ""
+    honest: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Violation:
+    """An invariant that did not hold: which, when in simulated seconds, and what was seen."""
+
+    invariant: str
+    at: float
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at:.3f} {self.invariant}: {self.text}"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Published:
+    """An event that was handed to the hub.
+
+    Attributes:
+      token: its number; the payload carries it, so the event is known wherever it turns up.
+      life: which hub it was handed to, counted from 1.
+      receipt: the hub's answer; None until there is one.
+      seq, epoch: its place; known by the receipt, or by the first frame that shows it.
+      sent_to, acked_by: names of the clients that were sent it, and of those whose acks covered it then.
+      processed: how many tabs were through with it.
+      refused: its publisher was told that it was not accepted.
+    """
+
+    token: int
+    user: str
+    type: str
+    text: str
+    life: int
+    priority: Priority
+    tracked: bool
+    delta: bool
+    key: str | None
+    mortal: bool
+    id: str | None = None
+    receipt: Receipt | None = None
+    seq: int = 0
+    epoch: str = ""
+    sent_to: set[str] = attrs.field(factory=set)
+    acked_by: set[str] = attrs.field(factory=set)
+    processed: int = 0
+    refused: bool = False
+
+    @property
+    def critical(self) -> bool:
+        return self.priority is Priority.CRITICAL
+
+    @property
+    def state(self) -> str:
+        """As `Receipt.state`; of what was merged, that of what it went into; ``unknown`` until there is a receipt."""
+        if self.receipt is None:
+            return "unknown"
+        entry = self.receipt._entry
+        while entry.into is not None:
+            entry = entry.into
+        return entry.state
+
+    def __str__(self) -> str:
+        return f"{self.user} #{self.seq} ({self.type}, {self.priority.name.lower()}, {self.state})"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Line:
+    """One connection that holds, or held, a session.
+
+    Attributes:
+      client: the name of who is at its other end, `honest` where it is the real client in good faith.
+      welcome: the frame, once it was sent; None for a plain client.
+      cursor: the last seq that it was sent, as an event or in a gap.
+      closing, gone: it was told to close; it has ended.
+      blocked: the transport takes nothing since then; `free_since` when it last took all.
+    """
+
+    number: int
+    user: str
+    client: str
+    honest: bool
+    plain: bool
+    life: int
+    opened_at: float
+    attachment: Attachment | None = None
+    welcome: wire.Welcome | None = None
+    cursor: int = 0
+    closing: bool = False
+    gone: bool = False
+    blocked: float | None = None
+    free_since: float = -math.inf
+
+    @property
+    def open(self) -> bool:
+        """Whether the session is still expected to flow over it."""
+        fenced = self.attachment is not None and self.attachment.fenced
+        return not (self.closing or self.gone or fenced)
+
+    def __str__(self) -> str:
+        return f"connection {self.number} of {self.client}"
+
+
+class Checker:
+    """One invariant, watched. It hears of what happens by the methods that it overrides, and says `fail`.
+
+    Attributes:
+      invariant: what must hold, in a few words.
+    """
+
+    invariant = ""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def fail(self, text: str) -> None:
+        """The invariant does not hold."""
+        self.record.fail(self.invariant, text)
+
+    def attached(self, line: Line, session: Session) -> None:
+        """A connection was given its session; its welcome was sent before."""
+
+    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        """A connection of protocol v1 was handed a frame. `line.cursor` is where it was before."""
+
+    def sent_plain(self, line: Line, event: Published) -> None:
+        """A plain client was handed an event."""
+
+    def acked(self, line: Line, seq: int) -> None:
+        """An ack came in over a connection that holds its session; it takes effect after this."""
+
+    def nacked(self, line: Line, seq: int) -> None:
+        """A nack, likewise."""
+
+    def accepted(self, event: Published) -> None:
+        """A publisher was given the receipt of an event."""
+
+    def repeated(self, event: Published, receipt: Receipt) -> None:
+        """An event was published again under its id, and this was the answer."""
+
+    def processed(self, client: str, event: Published, seen: Event) -> None:
+        """A tab is through with an event."""
+
+    def told(self, client: str, gap: Gap) -> None:
+        """A tab was told of a gap."""
+
+    def stepped(self) -> None:
+        """A step of the hub is over."""
+
+    def life_over(self, events: list[Published]) -> None:
+        """A hub is about to end; these are the events that it was handed."""

@@ -1,0 +1,143 @@
+"""Tabs: real clients in a simulated run, with an application behind them that may be slow, or fail."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import trio
+
+from ..client import Client, SavedSession
+from ..errors import ConnectionRefused, SessionEnded
+from ..event import Event, Gap
+from .plan import Plan
+from .record import Record
+from .simulation import Simulation
+
+RESPAWN = (0.2, 2.0)
+"""Seconds after which a tab that ended is followed by another, from and to."""
+
+
+class Tab:
+    """One place at which a user looks: a client, and after its end the next one, until it is stopped.
+
+    Args:
+      user, number: whose, and the how manieth of that user.
+
+    Attributes:
+      client: the one that runs now; None between two.
+      name: that one's name. A client that goes on from what an earlier one had saved has its name.
+      calm: the faults are over: the handler is quick, and fails no more.
+    """
+
+    def __init__(self, sim: Simulation, plan: Plan, record: Record, user: str, number: int) -> None:
+        self.user = user
+        self.client: Client | None = None
+        self.name = ""
+        self.calm = False
+        self._sim = sim
+        self._plan = plan
+        self._record = record
+        self._label = f"{user}/tab{number}"
+        self._rng = sim.derive(self._label)
+        self._scope = trio.CancelScope()
+        self._count = 0
+        self._saved: SavedSession | None = None
+        self._stopped = False
+        self._begin_anew()
+
+    async def run(self) -> None:
+        """Live until `stop`. Cancelling it ends the client as a crash would, or nearly."""
+        while not self._stopped:
+            saved, self._saved = self._saved, None
+            if saved is None:
+                self._begin_anew()
+            with trio.CancelScope() as self._scope:
+                await self._one_life(saved)
+            if not self._stopped and self._saved is None:
+                await trio.sleep(self._rng.uniform(*RESPAWN))
+
+    def _begin_anew(self) -> None:
+        self._count += 1
+        self.name = f"{self._label}.{self._count}"
+
+    async def _one_life(self, saved: SavedSession | None) -> None:
+        start: Literal["retained", "pending"] = self._rng.choice(("retained", "retained", "pending"))
+        name = self.name
+        self._sim.trace.note("tab", name=name, start="saved" if saved else start)
+        try:
+            async with self._sim.connect(
+                host=name,
+                token=name,
+                session=saved,
+                from_=start,
+                on_gap=lambda gap: self._told(name, gap),
+                rng=random.Random(self._rng.getrandbits(64)),
+            ) as client:
+                self.client = client
+                try:
+                    async for event in client:
+                        await self._handle(client, name, event)
+                finally:
+                    self._look_back(client, name)
+        except (SessionEnded, ConnectionRefused) as error:
+            self._sim.trace.note("ended", name=name, why=str(error))
+            self._sim.sometimes(f"session ended: {getattr(error, 'code', 'HTTP')}")
+        finally:
+            self.client = None
+
+    async def _handle(self, client: Client, name: str, event: Event) -> None:
+        if not self.calm:
+            if self._plan.handler:
+                await trio.sleep(self._rng.uniform(0, self._plan.handler))
+            if self._rng.random() < self._plan.failing:
+                self._sim.sometimes("handler failed")
+                await client.nack(event)
+                return
+        self._sim.sometimes("merged event", event.merged is not None)
+        self._sim.trace.note("processed", name=name, seq=event.seq, retry=event.retry)
+        self._record.processed(name, event)
+
+    def _told(self, name: str, gap: Gap) -> None:
+        self._sim.sometimes(f"gap: {gap.reason}")
+        self._sim.trace.note("told", name=name, first=gap.first, last=gap.last, reason=gap.reason)
+        self._record.told(name, gap)
+
+    def _look_back(self, client: Client, name: str) -> None:
+        figures = client.statistics()
+        if figures.violations:
+            self._record.fail("the client sees the protocol kept", f"{name}: {figures.violations} violations")
+        self._sim.sometimes("reconnected", figures.reconnects > 0)
+        self._sim.sometimes("epoch was reset", figures.resets > 0)
+        self._sim.sometimes("duplicate dropped", figures.duplicates > 0)
+
+    # -- what may happen to it
+
+    def cut(self) -> None:
+        """Its connection is dropped."""
+        if self.client is not None:
+            self.client.cut()
+
+    def crash(self, *, keep: bool) -> None:
+        """It goes without a word, and comes back.
+
+        Args:
+          keep: it goes on from what it had saved.
+        """
+        if self.client is None:
+            return
+        self._saved = self.client.saved() if keep else None
+        self.client.cut()
+        self._scope.cancel()
+
+    async def leave(self) -> None:
+        """It says goodbye, and another comes. A checkpoint."""
+        if self.client is not None:
+            await self.client.aclose()
+
+    async def stop(self) -> None:
+        """It says goodbye for good. A checkpoint."""
+        self._stopped = True
+        if self.client is not None:
+            await self.client.aclose()
+        self._scope.cancel()
