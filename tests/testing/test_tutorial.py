@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
@@ -38,6 +39,7 @@ def test_the_tutorial_holds_what_it_promises(tmp_path: Path) -> None:
         assert line == "..." or without_numbers(line) in without_numbers(output)
 
     (old,) = re.findall(r".*await hub\.publish\(.*\n", application)
-    (tmp_path / "orders.py").write_text(application.replace(old, change))
+    indent = old[: len(old) - len(old.lstrip())]
+    (tmp_path / "orders.py").write_text(application.replace(old, textwrap.indent(change, indent)))
     output = run_tests(tmp_path)
     assert "20 passed" in output, output
