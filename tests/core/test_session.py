@@ -647,3 +647,18 @@ def test_the_first_writing_is_kept_though_it_was_at_zero() -> None:
 
 def test_a_firm_entry_is_firm_in_the_class_that_names_it() -> None:
     assert World().critical().retention == FIRM
+
+
+def test_who_acks_slowly_is_not_given_up() -> None:
+    world = World()
+    tab = world.connect()
+    for _ in range(3):
+        world.critical()
+    world.take(tab)
+    for seq in (1, 2):
+        world.now += 6.0
+        tab.redeliver(world.now)
+        assert not tab.exhausted(world.now)
+        tab.ack(seq, world.now)
+    assert not tab.exhausted(world.now + 9.9)
+    assert tab.exhausted(world.now + 10.0)

@@ -11,6 +11,7 @@ import trio
 from trio_ws.event import Priority
 from trio_ws.hub import attachment
 from trio_ws.hub.flusher import TURN, Flusher
+from trio_ws.hub.publisher import COMPANY
 
 from .peers import Peer, World, running, settled
 
@@ -309,3 +310,61 @@ async def test_a_slow_session_is_sent_deltas_as_one() -> None:
         payloads = [event["payload"] for event in peer.kinds("event")]
         assert payloads == [{"text": "a"}, {"text": "bc"}, "last"]
         assert peer.kinds("event")[1]["merged"] == {"from": 2, "n": 1}
+
+
+async def test_a_burst_beyond_the_bounds_costs_a_connection_that_takes_it_nothing() -> None:
+    async with running(max_events_per_user=50) as world:
+        peer = await _connected(world)
+        for _ in range(300):
+            world.hub.publish_nowait("ada", "note")
+        await settled()
+        assert peer.seqs == list(range(1, 301))
+        assert peer.kinds("gap") == []
+
+
+async def test_a_burst_beyond_the_bounds_in_all_costs_it_nothing_either() -> None:
+    async with running(max_events=50, max_events_per_user=200) as world:
+        peer = await _connected(world)
+        for _ in range(300):
+            world.hub.publish_nowait("ada", "note")
+        await settled()
+        assert peer.seqs == list(range(1, 301))
+
+
+async def test_who_does_not_take_it_is_told_of_a_burst_by_a_gap() -> None:
+    async with running(max_events_per_user=50) as world:
+        peer = await _connected(world)
+        peer.room = 0
+        for _ in range(300):
+            world.hub.publish_nowait("ada", "note")
+        peer.take_all()
+        await settled()
+        (gap,) = peer.kinds("gap")
+        assert (gap["to"], gap["reason"]) == (250, "evicted")
+        assert peer.seqs[-50:] == list(range(251, 301))
+
+
+async def test_a_connection_that_fails_on_what_waits_does_not_hold_the_publisher(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(max_events_per_user=5) as world:
+        await _connected(world)
+        monkeypatch.setattr(attachment.Session, "take", lambda *_: 1 // 0)
+        for _ in range(10):
+            world.hub.publish_nowait("ada", "note")
+        assert world.hub.stats()["delivery"]["events_accepted"] == 10
+        await settled()
+        assert "sending to a session failed" in caplog.text
+        caplog.clear()
+
+
+async def test_so_many_do_not_wait_for_the_window() -> None:
+    async with running(batch_interval=10.0) as world:
+        peer = await _connected(world)
+        await world.hub.publish("ada", "note")
+        await settled()
+        for _ in range(COMPANY):
+            world.hub.publish_nowait("ada", "note")
+        await settled()
+        assert len(peer.seqs) == COMPANY + 1
+        assert trio.current_time() == 1.0

@@ -624,3 +624,28 @@ async def test_drain_tells_flushes_and_closes(clock: Any) -> None:
         with pytest.raises(trio_ws.HubClosed):
             await server.hub.publish("ada", "agent_started")
         assert server.hub.stats()["delivery"]["events_settled"] == 1
+
+
+async def test_who_has_not_said_hello_is_told_of_the_drain_too(clock: Any) -> None:
+    async with serving() as server:
+        client = await server.dial()
+        await client.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.hub.drain)
+            error = await client.frame()
+            assert (error["code"], error["fatal"]) == (4503, True)
+            assert (await client.closed()).code == 4503
+
+
+async def test_a_connection_that_came_back_counts_as_new_at_the_limit(clock: Any) -> None:
+    async with serving(trio_ws.Config(max_connections_per_user=2)) as server:
+        first, welcome = await server.client()
+        await trio.sleep(0.5)
+        second, _ = await server.client()
+        await first.stream.aclose()
+        await trio.sleep(0.5)
+        again, _ = await server.client(session=welcome["session"], epoch=welcome["epoch"], seq=0)
+        await server.client()
+        assert (await second.closed()).code == 4409
+        await server.hub.publish("ada", "token")
+        await again.until("event")

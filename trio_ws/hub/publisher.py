@@ -226,7 +226,9 @@ class Publisher:
         now = self.engine.clock()
         for session in list(box.sessions.values()):
             attachment: Attachment | None = session.link
-            while attachment is not None and attachment.can_take:
+            cursor = -1
+            while attachment is not None and attachment.can_take and session.cursor > cursor:
+                cursor = session.cursor  # one that fails is being closed, and gets no further
                 attachment.flush(now)
 
     def _receipt(self, box: Mailbox, entry: Entry, *, duplicate: bool = False) -> Receipt:
