@@ -132,7 +132,7 @@ class Attachment:
             self._send([welcome], now)
         self._link.expect_by(now + self._promised + self._engine.config.heartbeat_grace)
         self._engine.flusher.mark(self, urgent=True)
-        self._arm(now)
+        self._arm()
 
     def recovers(self, cut_at: float, head: int, now: float) -> None:
         """Note that this connection mends a cut, and is through with it once everything up to `head` is acked."""
@@ -145,7 +145,7 @@ class Attachment:
         self.expires_at = (
             math.inf if identity.expires is None else engine.clock() + identity.expires - engine.wall_clock()
         )
-        self._arm(engine.clock())
+        self._arm()
 
     @property
     def can_take(self) -> bool:
@@ -167,7 +167,7 @@ class Attachment:
             self._engine.react()
             if session.pending:
                 self._engine.flusher.mark(self, urgent=True)
-            self._arm(now)
+            self._arm()
         except Exception:
             logger.exception("sending to a session failed")
             self.close(closing.INTERNAL_ERROR, "internal error")
@@ -195,7 +195,7 @@ class Attachment:
                 self.close(closing.SLOW_CONSUMER, "answers are not taken")
                 return
         self._send([frame], self._engine.clock())
-        self._arm(self.written_at)
+        self._arm()
 
     def drained(self) -> None:
         """The transport has taken all that it was handed."""
@@ -206,7 +206,7 @@ class Attachment:
         now = self._engine.clock()
         if self.session.pending:
             self._engine.flusher.mark(self, urgent=True)
-        self._arm(now)
+        self._arm()
         self._engine.react()
 
     # -- the way in
@@ -255,14 +255,14 @@ class Attachment:
             case wire.Ack(seq=seq):
                 if session.ack(seq, now):
                     self._note_recovery(now)
-                    self._arm(now)  # what is the oldest now may be due before what was
+                    self._arm()  # what is the oldest now may be due before what was
             case wire.Pong():
                 pass
             case wire.Ping():
                 self.answer(wire.PONG)
             case wire.Nack(seq=seq):
                 if session.nack(seq, now):
-                    self._arm(now)
+                    self._arm()
                 else:
                     code = closing.PROTOCOL_ERROR.code
                     self.answer(wire.error(code, f"nack {seq}: no longer held", fatal=False))
@@ -355,7 +355,7 @@ class Attachment:
         due = min(self.expires_at, self._beat_at())
         return due if session.plain else min(due, session.deadline())
 
-    def _arm(self, now: float) -> None:
+    def _arm(self) -> None:
         if not self.fenced:
             self._engine.arm(self, self._next())
 
