@@ -203,7 +203,6 @@ class Attachment:
             return
         self.session.blocked = None
         self._answered = 0
-        now = self._engine.clock()
         if self.session.pending:
             self._engine.flusher.mark(self, urgent=True)
         self._arm()
