@@ -24,7 +24,7 @@ from .groups import sole_error
 from .keeper import Keeper, Options
 from .session import SavedSession
 from .state import ClientState, ClientStatistics
-from .transport import parse_url
+from .transport import Upgrade, parse_url, upgrade
 
 LEAVE_TIMEOUT: Final = 1.0
 """Seconds in which the last ack, `bye` and the close must be over when the block is left."""
@@ -48,6 +48,7 @@ def connect(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     ssl_context: ssl.SSLContext | None = None,
     open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
+    upgrade: Upgrade = upgrade,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AbstractAsyncContextManager[Client]:
@@ -83,6 +84,8 @@ def connect(
       ssl_context: for ``wss:``; None takes Python's default.
       open_stream: makes the stream of each attempt, in place of TCP and TLS to the URL's address: for tests and
         simulation.
+      upgrade: makes the WebSocket of each stream. Another than the package's own is for simulation, where whole
+        messages travel in place of bytes.
       rng: where jitter and message ids come from.
       wall_clock: the time in seconds since the Unix epoch, to know when a token runs out.
 
@@ -111,6 +114,7 @@ def connect(
         max_message_bytes=max_message_bytes,
         ssl_context=ssl_context,
         open_stream=open_stream,
+        upgrade=upgrade,
         rng=rng or random.Random(),
     )
     return _block(options, session, on_gap)

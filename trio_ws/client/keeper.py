@@ -26,7 +26,7 @@ from .link import ATTEMPT_TIMEOUT, Ending, Link
 from .outbox import Outbox
 from .session import SavedSession, Session
 from .state import ClientState, Figures, StateName
-from .transport import Address, open_stream
+from .transport import Address, Upgrade, open_stream
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Options:
     max_message_bytes: int
     ssl_context: ssl.SSLContext | None
     open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None
+    upgrade: Upgrade
     rng: random.Random
 
 
@@ -219,7 +220,7 @@ class Keeper:
             return Ending(reason=str(error) or type(error).__name__)
         if attempt.cancelled_caught:
             return Ending(reason="the attempt took too long")
-        self._link = link = Link(self)
+        self._link = link = Link(self, options.upgrade)
         try:
             return await link.run(stream, options.address, self._hello(token), give_up_at)
         finally:

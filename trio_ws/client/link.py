@@ -26,7 +26,7 @@ from .inbox import Entry, Inbox
 from .outbox import Outbox
 from .session import Session, Verdict, Violation
 from .state import Figures
-from .transport import Address, Closed, Malformed, Refused, Transport, upgrade
+from .transport import Address, Closed, Malformed, Refused, Upgrade, WebSocket
 
 ATTEMPT_TIMEOUT: Final = 4.0
 """Seconds that an attempt has in all: TCP, TLS, upgrade, welcome."""
@@ -77,13 +77,18 @@ class Owner(Protocol):
 class Link:
     """One connection. `run` it once; the other methods are for other tasks meanwhile, and never block.
 
+    Args:
+      owner: the client that it is for.
+      upgrade: makes the WebSocket.
+
     Attributes:
       welcomed: the server has answered `hello`.
     """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, upgrade: Upgrade) -> None:
         self.welcomed = False
         self._owner = owner
+        self._upgrade = upgrade
         self._session, self._inbox, self._outbox = owner.session, owner.inbox, owner.outbox
         self._figures = owner.figures
         self._ending: Ending | None = None
@@ -155,7 +160,7 @@ class Link:
     ) -> None:
         try:
             with trio.CancelScope(deadline=give_up_at) as attempt:
-                transport = await upgrade(nursery, stream, address, self._on_data)
+                transport = await self._upgrade(nursery, stream, address, self._on_data)
                 await transport.send(hello)
                 while not self.welcomed:
                     self._take(await transport.receive())
@@ -184,7 +189,7 @@ class Link:
 
     # --- Reading ---
 
-    async def _read(self, transport: Transport) -> None:
+    async def _read(self, transport: WebSocket) -> None:
         with self._listening:
             self._heard(self._interval)
             while True:
@@ -313,7 +318,7 @@ class Link:
 
     # --- Writing ---
 
-    async def _write(self, transport: Transport) -> None:
+    async def _write(self, transport: WebSocket) -> None:
         """Everything that this side says after `hello` goes through here."""
         try:
             while True:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -120,6 +120,22 @@ async def open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> t
         await trio.aclose_forcefully(stream)
         raise
     return stream
+
+
+class WebSocket(Protocol):
+    """What a connection needs of its WebSocket; `Transport` says what each of these promises."""
+
+    async def receive(self) -> str: ...
+    async def send(self, message: bytes) -> None: ...
+    async def close(self, code: int) -> None: ...
+
+
+class Upgrade(Protocol):
+    """Makes a WebSocket of a stream, as `upgrade` does, which says what it promises."""
+
+    async def __call__(
+        self, nursery: trio.Nursery, stream: trio.abc.Stream, address: Address, on_data: Callable[[int], None]
+    ) -> WebSocket: ...
 
 
 class Transport:

@@ -1,6 +1,6 @@
 """One connection, from the request to upgrade to its end: the handshake, then a session over a WebSocket.
 
-It is the link between a `Transport` and an `Attachment`: what arrives is handed over as it comes, what is to be sent
+It is the link between a `WebSocket` and an `Attachment`: what arrives is handed over as it comes, what is to be sent
 is framed and handed on, and how it ends is decided here once (`_verdict`), told in an `error` frame and a close code.
 """
 
@@ -22,7 +22,7 @@ from ..hub import Attachment, Hub, OnMessage
 from ..identity import Identity
 from .auth import Authenticate, Credentials, Origins, checked
 from .ending import BinaryMessage, TransportClosed
-from .transport import Transport
+from .websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Connection:
       handshake: its handshake.
     """
 
-    def __init__(self, hub: Hub, transport: Transport, policy: Policy, handshake: Handshake) -> None:
+    def __init__(self, hub: Hub, transport: WebSocket, policy: Policy, handshake: Handshake) -> None:
         self._hub = hub
         self._transport = transport
         self._policy = policy

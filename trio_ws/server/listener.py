@@ -21,6 +21,7 @@ from .auth import Authenticate, Origins, believe
 from .connection import Connection, Handshake, Policy
 from .ending import TransportClosed
 from .transport import open_transport
+from .websocket import OpenTransport
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ async def serve(
     allowed_origins: Iterable[str] | None = None,
     insecure: bool = False,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    open_transport: OpenTransport = open_transport,
     task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSocket connections to the sessions of `hub`, until it drains or this is cancelled.
@@ -65,6 +67,8 @@ async def serve(
         this machine where there is no `authenticate`.
       insecure: believe clients on any address. Know what you do.
       listeners: where to accept from, in the place of `host` and `port`; closed at the end.
+      open_transport: makes a WebSocket of each stream that was accepted. Another than the package's own is for
+        simulation, where whole messages travel in place of bytes.
       task_status: is told the addresses, once connections are accepted.
 
     Raises:
@@ -79,7 +83,7 @@ async def serve(
     policy = Policy(path, authenticate or believe, on_message, Origins(allowed_origins, insecure=trusting))
     if listeners is None:
         listeners = await trio.open_tcp_listeners(port, host=host)
-    gate = _Gate(hub, policy)
+    gate = _Gate(hub, policy, open_transport)
     # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
     async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
         for listener in listeners:
@@ -93,9 +97,10 @@ async def serve(
 class _Gate:
     """Lets connections in: within the rate of their address, and within what can be shaking hands at once."""
 
-    def __init__(self, hub: Hub, policy: Policy) -> None:
+    def __init__(self, hub: Hub, policy: Policy, open_transport: OpenTransport) -> None:
         self._hub = hub
         self._policy = policy
+        self._open_transport = open_transport
         self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
         self._handshakes: dict[Handshake, None] = {}
 
@@ -134,7 +139,7 @@ class _Gate:
         with trio.CancelScope(deadline=deadline) as scope:
             handshake = Handshake(scope, deadline, self._handshakes)
             try:
-                async with open_transport(stream, config=hub.config, remote=remote) as transport:
+                async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
                     if not self._rates.take(remote, trio.current_time()):
                         await transport.refuse(429, "Too many connections from here.", [("Retry-After", "1")])
                     elif len(self._handshakes) > HANDSHAKES_PER_CONNECTION * hub.config.max_connections:
