@@ -578,6 +578,45 @@ async def test_a_broken_server_is_not_hammered(server: Server, clock: MockClock)
     assert 5 <= len(server.attempts) <= 12
 
 
+async def test_a_session_that_another_client_has_used_meanwhile_is_left_to_it(
+    server: Server, clock: MockClock
+) -> None:
+    async with server.connect() as client:
+        peer = await server.session()
+        await peer.send(event(1))
+        assert (await client.receive()).seq == 1
+        peer.cut()
+        peer, hello = await server.hello()
+        assert (hello["session"], hello["seq"]) == ("s1", 1)
+        await peer.welcome(3, head=4, resumed=True)  # the other one has acked 2 and 3
+        peer, hello = await server.hello()
+        assert hello == {"t": "hello", "epoch": "e1", "seq": 1, "from": "retained"}
+        await peer.welcome(1, session="s2", head=4, resumed=True)
+        await peer.send(event(2), event(3), event(4))
+        assert [(await client.receive()).seq for _ in range(3)] == [2, 3, 4]
+        peer.cut()
+        peer, hello = await server.hello()
+        assert (hello["session"], hello["seq"]) == ("s2", 4), "this one is its own"
+        await peer.welcome(4, session="s2", resumed=True)
+        await peer.close(1000)
+    assert client.gaps == ()
+    assert client.statistics().violations == 0
+
+
+async def test_a_server_that_leaves_events_out_of_a_session_of_ones_own_breaks_the_protocol(
+    server: Server, clock: MockClock
+) -> None:
+    async with server.connect() as client:
+        peer = await server.session()
+        for count in (0, 1):
+            peer.cut()
+            peer, _ = await server.hello()
+            assert client.statistics().violations == 0
+            await peer.welcome(3, resumed=True)
+            await wait_all_tasks_blocked()
+            assert client.statistics().violations == count
+
+
 async def test_unknown_frames_and_keys_are_skipped(server: Server, clock: MockClock) -> None:
     async with server.connect() as client:
         peer = await server.session()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trio_ws.client.session import REMEMBERED_IDS, SavedSession, Session, Verdict, Violation
+from trio_ws.client.session import REMEMBERED_IDS, Overtaken, SavedSession, Session, Verdict, Violation
 from trio_ws.event import Gap
 
 
@@ -146,12 +146,16 @@ def test_a_resume_goes_on_from_what_was_received() -> None:
     assert session.event(6, "a") is Verdict.NEW
 
 
-def test_a_resume_that_goes_on_too_late_is_a_loss_in_silence() -> None:
+def test_a_resume_that_does_not_go_on_from_here_is_refused_and_changes_nothing() -> None:
     session = at(0)
     session.gap(1, 5)
     before = numbers(session)
-    for arguments in (("s", "e", 6, 8, True), ("s", "e2", 5, 8, True), ("s", "e", 9, 8, True)):
-        with pytest.raises(Violation):
+    for arguments, error in (
+        (("s", "e", 6, 8, True), Overtaken),
+        (("s", "e2", 5, 8, True), Violation),
+        (("s", "e", 9, 8, True), Violation),
+    ):
+        with pytest.raises(error):
             session.welcome(*arguments)
         assert numbers(session) == before
 

@@ -69,6 +69,7 @@ class Keeper:
         self._scope = trio.CancelScope(shield=True)
         self._link: Link | None = None
         self._leaving = False
+        self._overtaken = False
         self._why: Callable[[], Exception] = _closed
         # A recovery under way: since when, and what must be processed (in which life, up to where).
         self._cut_at: float | None = None
@@ -138,6 +139,7 @@ class Keeper:
 
     def welcomed(self, frame: wire.Welcome, reset: Gap | None) -> None:
         """The session stands."""
+        self._overtaken = False
         self._backoff.connected(trio.current_time())
         self._options.credentials.accepted()
         self.figures.connections += 1
@@ -156,6 +158,14 @@ class Keeper:
     def caught_up(self) -> None:
         """The replay is over."""
         self._set_state("live")
+
+    def overtaken(self) -> None:
+        """Another client has the session: two would take it from each other for ever, and what that one acked would
+        never be given here. The next hello asks for a session of our own, from where we are."""
+        if self._overtaken:  # it was asked for one already, and leaves events out all the same
+            self.figures.violations += 1
+        self._overtaken = True
+        logger.info("another client has used this session: going on in a new one")
 
     async def keep_token_fresh(self, expires: float | None) -> None:
         """Replaces the token before it runs out."""
@@ -238,7 +248,7 @@ class Keeper:
         return wire.hello(
             token=token,
             user=self._options.user,
-            session=session.id,
+            session=None if self._overtaken else session.id,
             epoch=session.epoch,
             seq=session.received,
             from_=from_,

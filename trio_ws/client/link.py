@@ -24,7 +24,7 @@ from ..event import Gap
 from .groups import sole_error
 from .inbox import Entry, Inbox
 from .outbox import Outbox
-from .session import Session, Verdict, Violation
+from .session import Overtaken, Session, Verdict, Violation
 from .state import Figures
 from .transport import Address, Closed, Malformed, Refused, Upgrade, WebSocket
 
@@ -69,6 +69,9 @@ class Owner(Protocol):
 
     def caught_up(self) -> None:
         """The server has said that its replay is over."""
+
+    def overtaken(self) -> None:
+        """The session is another client's too, and that one is further."""
 
     async def keep_token_fresh(self, expires: float | None) -> None:
         """Sends a fresh token before `expires`, where there is one to be had."""
@@ -175,6 +178,9 @@ class Link:
             self._end(Ending(reason=refused.reason, after=after, status=refused.status))
         except Closed as closed:
             await self._over(closed)
+        except Overtaken:
+            self._owner.overtaken()
+            self._end(Ending(reason="another client has used this session"))
         except (Violation, Malformed, wire.NotAFrame) as error:
             self._figures.violations += 1
             logger.warning("the server broke the protocol: %s", error)

@@ -37,6 +37,11 @@ class Violation(Exception):
     """The server broke the protocol; the words say how, and quote nothing that was sent."""
 
 
+class Overtaken(Violation):
+    """A session goes on after what was not received. That is a loss in silence, unless another client uses the session
+    too, a duplicated tab for one, and has acked what this one never received."""
+
+
 @attrs.frozen(kw_only=True)
 class SavedSession:
     """What a later client needs to go on where an earlier one stopped. It holds for as long as the server keeps
@@ -107,6 +112,9 @@ class Session:
     def welcome(self, session: str, epoch: str, seq: int, head: int, resumed: bool) -> Gap | None:
         """The server's answer to `hello`.
 
+        Raises:
+          Violation: it can't be. `Overtaken`: go on from `received` in a session of our own.
+
         Returns:
           the gap with reason ``reset`` if an earlier epoch was known and is void: from the first seq that was not
           received to the last one known of, in the seqs of the life that ends (so it is empty, `last` below `first`,
@@ -120,7 +128,7 @@ class Session:
             raise Violation("welcome: resumed, but in another epoch")
         if seq > self.received:
             if not self._foreign:
-                raise Violation("welcome: goes on after what was not received")
+                raise Overtaken("welcome: goes on after what was not received")
             # What lies between was acked by the client that was here before: it is done with.
             self.received = self.processed = seq
         self.id = session
