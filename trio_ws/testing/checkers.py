@@ -6,7 +6,10 @@ what it can't see.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..core import wire
+from ..core.gaps import ANY_TYPE
 from ..event import Event, Gap
 from ..hub import Receipt
 from .record import Record, tokens
@@ -97,17 +100,20 @@ class Reasons(Checker):
             return
         allowed = GRAVITY[: GRAVITY.index(frame.reason) + 1]
         critical = 0
-        for seq in range(frame.first, frame.last + 1):
-            event = self.record.at(line, seq)
+        span = [self.record.at(line, seq) for seq in range(frame.first, frame.last + 1)]
+        types = Counter("?" if event is None else event.type for event in span)
+        if not (types.keys() | frame.lost.keys()) & {"?", ANY_TYPE} and types != frame.lost:
+            self.fail(
+                f"{line}: gap {frame.first} to {frame.last} tells of {frame.lost}, not of {dict(types)}"
+            )
+        for event in span:
             if event is None or event.receipt is None:
                 continue  # its publisher is still to hear of it
             state = event.state
             critical += event.critical and state == "expired"
             if state == "settled" or (state == "confirmed" and frame.reason != "evicted"):
                 continue
-            if state not in allowed and not (
-                event.key is not None and "superseded" in allowed and self._has_successor(event)
-            ):
+            if state not in allowed and not ("superseded" in allowed and self._has_successor(event)):
                 self.fail(f"{line}: gap {frame.first} to {frame.last}, {frame.reason}, but {event}")
         if frame.critical < critical:
             self.fail(f"{line}: {critical} critical events expired in a gap that tells of {frame.critical}")
@@ -115,9 +121,12 @@ class Reasons(Checker):
             self.fail(f"{line}: {frame.critical} critical events lost because {frame.reason}")
 
     def _has_successor(self, event: Published) -> bool:
+        """Whether a later event has taken its place."""
+        if event.key is None or event.delta or event.critical:
+            return False
         later = self.record.log[event.user, event.epoch]
         return any(
-            other.seq > event.seq and (other.type, other.key) == (event.type, event.key)
+            other.seq > event.seq and (other.type, other.key) == (event.type, event.key) and not other.delta
             for other in later.values()
         )
 

@@ -9,6 +9,7 @@ import trio
 from ..errors import EventTooLarge, HubClosed
 from ..event import LIFECYCLE_TYPES, Priority
 from ..hub import Hub, Receipt
+from ..hub.engine import MEMORY_CRITICAL_TTL
 from .sight import Published
 
 if TYPE_CHECKING:
@@ -59,11 +60,15 @@ class Publisher:
         if rng.random() < plan.critical:
             priority = Priority.CRITICAL
             kind = rng.choice((*LIFECYCLE_TYPES, "alarm"))
+            if rng.random() < plan.keyed:  # which means nothing to it: it is superseded by none
+                options["key"] = rng.choice(("a", "b"))
         elif rng.random() < plan.deltas:
-            kind, delta, priority = "token", True, Priority.NORMAL
+            kind, delta, priority = rng.choice(("token", "token", "token", "thought")), True, Priority.NORMAL
             options["merge"] = "append"
+            if rng.random() < 0.2:
+                options["key"] = key = rng.choice(("a", "b"))
         elif rng.random() < plan.keyed:
-            kind, key = "progress", rng.choice(("a", "b"))
+            kind, key = rng.choice(("progress", "progress", "load")), rng.choice(("a", "b"))
             options["key"] = key
         confirmed = rng.random() < plan.confirmed and not delta
         mortal = rng.random() < plan.mortal
@@ -88,9 +93,17 @@ class Publisher:
             key=key,
             mortal=mortal,
             id=options.get("id"),
+            asked_at=trio.current_time(),
+            ttl=options.get("ttl", self._default_ttl(priority)),
         )
         options["payload"] = world.record.publish(event)
         return event, options
+
+    def _default_ttl(self, priority: Priority) -> float:
+        config = self._world.config
+        if priority is not Priority.CRITICAL:
+            return config.event_ttl
+        return MEMORY_CRITICAL_TTL if config.critical_ttl is None else config.critical_ttl
 
     def _publish_nowait(self, hub: Hub, event: Published, options: dict[str, Any]) -> None:
         try:

@@ -103,6 +103,8 @@ class Record:
             plain=ask.plain,
             life=self.life,
             opened_at=self.clock(),
+            ask=ask,
+            heard_at=self.clock(),
         )
         self.lines.append(line)
         return line
@@ -126,6 +128,7 @@ class Record:
     def accepted(self, event: Published, receipt: Receipt) -> None:
         """The hub has accepted an event."""
         event.receipt = receipt
+        event.accepted_at = self.clock()
         self.bind(event, receipt.epoch, receipt.seq)
         for checker in self.checkers:
             checker.accepted(event)
@@ -167,6 +170,11 @@ class Record:
         for checker in self.checkers:
             checker.told(client, gap)
 
+    def handed_back(self, client: str, seen: Event) -> None:
+        """A tab's handler failed on an event."""
+        for checker in self.checkers:
+            checker.handed_back(client, seen)
+
     # -- frames
 
     def sent(self, line: Line, frames: list[bytes]) -> None:
@@ -192,12 +200,32 @@ class Record:
 
     def heard(self, line: Line, frames: Iterable[wire.ClientFrame | wire.Mistake]) -> None:
         """Frames came in over a connection, and are about to be handled."""
+        line.heard_at = self.clock()
         for frame in frames:
             for checker in self.checkers:
                 if isinstance(frame, wire.Ack):
                     checker.acked(line, frame.seq)
                 elif isinstance(frame, wire.Nack):
                     checker.nacked(line, frame.seq)
+                checker.heard(line, frame)
+
+    def closed(self, line: Line, code: CloseCode, reason: str) -> None:
+        """A connection is told to close."""
+        if line.closing:
+            return
+        line.closing, line.code = True, code
+        line.ended_at = min(line.ended_at, self.clock())
+        for checker in self.checkers:
+            checker.closed(line, code, reason)
+
+    def went(self, line: Line, *, silent: bool) -> None:
+        """A connection has ended."""
+        if line.gone:
+            return
+        line.gone = True
+        line.ended_at = min(line.ended_at, self.clock())
+        for checker in self.checkers:
+            checker.went(line, silent=silent)
 
 
 def tokens(text: str) -> list[int]:
@@ -221,7 +249,7 @@ class _Link:
         return took
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
-        self.line.closing = True
+        self._record.closed(self.line, code, reason)
         self._link.close(code, reason, retry_after)
 
     def expect_by(self, deadline: float) -> None:
@@ -260,5 +288,5 @@ class _Attachment:
         self._attachment.drained()
 
     def detach(self, *, silent: bool = False) -> None:
-        self._line.gone = True
+        self._record.went(self._line, silent=silent)
         self._attachment.detach(silent=silent)

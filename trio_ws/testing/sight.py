@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ..core import wire
+from ..core.closing import CloseCode
+from ..core.pool import Ask
 from ..core.session import Session
 from ..event import Event, Gap, Priority
 from ..hub import Attachment, Identity, Receipt
@@ -48,6 +50,8 @@ class Published:
       sent_to, acked_by: names of the clients that were sent it, and of those whose acks covered it then.
       processed: how many tabs were through with it.
       refused: its publisher was told that it was not accepted.
+      asked_at, accepted_at: when it was handed to the hub, and when its publisher learned that it was accepted.
+      ttl: seconds after its acceptance at which it expires unconfirmed; infinity where it never does.
     """
 
     token: int
@@ -68,6 +72,9 @@ class Published:
     acked_by: set[str] = attrs.field(factory=set)
     processed: int = 0
     refused: bool = False
+    asked_at: float = math.inf
+    accepted_at: float = math.inf
+    ttl: float = math.inf
 
     @property
     def critical(self) -> bool:
@@ -95,7 +102,10 @@ class Line:
       client: the name of who is at its other end, `honest` where it is the real client in good faith.
       welcome: the frame, once it was sent; None for a plain client.
       cursor: the last seq that it was sent, as an event or in a gap.
-      closing, gone: it was told to close; it has ended.
+      ask: what its hello asked for.
+      heard_at: when its client last gave a sign of life.
+      closing, gone: it was told to close; it has ended; `ended_at` when the first of the two happened.
+      code: the first that it was told to close with.
       blocked: the transport takes nothing since then; `free_since` when it last took all.
     """
 
@@ -108,9 +118,13 @@ class Line:
     opened_at: float
     attachment: Attachment | None = None
     welcome: wire.Welcome | None = None
+    ask: Ask = attrs.field(factory=Ask)
     cursor: int = 0
+    heard_at: float = -math.inf
     closing: bool = False
     gone: bool = False
+    ended_at: float = math.inf
+    code: CloseCode | None = None
     blocked: float | None = None
     free_since: float = -math.inf
 
@@ -155,6 +169,15 @@ class Checker:
     def nacked(self, line: Line, seq: int) -> None:
         """A nack, likewise."""
 
+    def heard(self, line: Line, frame: wire.ClientFrame | wire.Mistake) -> None:
+        """Any frame came in over a connection that holds its session; acks and nacks are told first as such."""
+
+    def closed(self, line: Line, code: CloseCode, reason: str) -> None:
+        """A connection was told to close, for the first time."""
+
+    def went(self, line: Line, *, silent: bool) -> None:
+        """A connection has ended; `silent` where the server gave it up because nothing was heard."""
+
     def accepted(self, event: Published) -> None:
         """A publisher was given the receipt of an event."""
 
@@ -166,6 +189,9 @@ class Checker:
 
     def told(self, client: str, gap: Gap) -> None:
         """A tab was told of a gap."""
+
+    def handed_back(self, client: str, seen: Event) -> None:
+        """A tab's handler failed on an event, and it has handed that back."""
 
     def stepped(self) -> None:
         """A step of the hub is over."""

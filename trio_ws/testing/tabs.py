@@ -92,6 +92,7 @@ class Tab:
                 await trio.sleep(self._rng.uniform(0, self._plan.handler))
             if self._rng.random() < self._plan.failing:
                 self._sim.sometimes("handler failed")
+                self._record.handed_back(name, event)
                 await client.nack(event)
                 return
         self._sim.sometimes("merged event", event.merged is not None)

@@ -1,0 +1,21 @@
+"""Planted bugs: a green simulator proves nothing until each of these has turned it red.
+
+Every bug is a function that patches the code of today, one at a time and in one process, by `pytest.MonkeyPatch`; its
+docstring says what it breaks, and which invariant should see it. A campaign must catch each within `WITHIN` seeds:
+
+    python -m tests.simulation.bugs             # a table: bug, first seed, what did not hold
+    python -m tests.simulation.bugs no_replay   # some of them
+
+What is not caught shows a checker that is blind, or a state that no plan reaches: mend that, and leave the bug subtle.
+"""
+
+from __future__ import annotations
+
+from . import ends, hub, log, sessions
+from .planting import Bug, bugs_in, purpose
+from .trial import WITHIN, Trial, try_all
+
+BUGS: dict[str, Bug] = {bug.__name__: bug for module in (log, sessions, hub, ends) for bug in bugs_in(module)}
+"""All of them, by name."""
+
+__all__ = ["BUGS", "WITHIN", "Bug", "Trial", "purpose", "try_all"]

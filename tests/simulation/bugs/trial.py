@@ -1,0 +1,66 @@
+"""The trial of planted bugs: each is switched on by itself, and seeds are run until one of them turns red."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+import attrs
+import pytest
+
+from trio_ws.testing.campaign import TWICE_EVERY
+from trio_ws.testing.scenario import simulate
+
+WITHIN = 200
+"""Seeds, from 0 on, in which each must be caught."""
+
+CHANCE = "same seed, same trace and bytes"
+
+
+@attrs.frozen
+class Trial:
+    """What came of a bug: the seed that caught it and the invariant, or None where none did.
+
+    Attributes:
+      seconds: what that took of a processor's time.
+    """
+
+    bug: str
+    seed: int | None
+    invariant: str = ""
+    text: str = ""
+    runs: int = 0
+    seconds: float = 0.0
+
+
+def try_one(name: str, seeds: Iterable[int]) -> Trial:
+    """Plant the bug of that name, and run seeds until one catches it."""
+    import time
+
+    from . import BUGS
+
+    begun, runs = time.process_time(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        if name:
+            BUGS[name](patch)
+        for seed in seeds:
+            outcome = simulate(seed)
+            runs += 1
+            found = outcome.violations[:1]
+            if not found and seed % TWICE_EVERY == 0:
+                again = simulate(seed)
+                if (again.trace_hash, again.wire_hash) != (outcome.trace_hash, outcome.wire_hash):
+                    return Trial(name, seed, CHANCE, "", runs, time.process_time() - begun)
+            if found:
+                return Trial(name, seed, found[0].invariant, found[0].text, runs, time.process_time() - begun)
+    return Trial(name, None, "", "", runs, time.process_time() - begun)
+
+
+def try_all(names: Iterable[str], seeds: range, *, jobs: int | None = None) -> Iterator[Trial]:
+    """The trials of several bugs, over several processes, as they come out."""
+    with ProcessPoolExecutor(jobs or os.cpu_count() or 1, get_context("spawn")) as pool:
+        futures = [pool.submit(try_one, name, seeds) for name in names]
+        for future in as_completed(futures):
+            yield future.result()
