@@ -127,6 +127,20 @@ def test_saved_is_what_was_processed() -> None:
     assert Session(saved).saved() == saved
 
 
+def test_a_session_that_leaves_out_what_was_not_processed_is_not_saved() -> None:
+    session = at(0)
+    session.gap(1, 5)
+    session.done(0, 2)
+    session.welcome("s2", "e", 5, 8, True)
+    assert session.saved() == SavedSession(session="", epoch="e", seq=2)
+    assert Session(session.saved()).saved() == session.saved()
+    session.welcome("s2", "e", 5, 8, True)
+    session.done(0, 4)
+    assert session.saved() == SavedSession(session="", epoch="e", seq=4)
+    session.done(0, 5)
+    assert session.saved() == SavedSession(session="s2", epoch="e", seq=5)
+
+
 # --- Welcome ---
 
 

@@ -402,6 +402,21 @@ test("a reload goes on from what was processed; a duplicated tab begins a sessio
   assert.equal((await world.open()).session, undefined);
 });
 
+test("a reload does not skip what was waiting when the server had to begin a new session", async () => {
+  const before = open();
+  before.c.on("note", (e) => e.seq === 2 && new Promise(() => {})); // still at it when the page goes
+  await world.welcome();
+  await world.say(event(1), event(2), event(3));
+  world.socket.onclose({ code: 1006, reason: "" });
+  await world.pass(0.2);
+  await world.welcome({ session: "s2", seq: 3, head: 3, resumed: true });
+  await world.fire("pagehide");
+  world.listeners.clear();
+  open();
+  const hello = await world.open();
+  assert.deepEqual([hello.session || undefined, hello.epoch, hello.seq], [undefined, "e1", 1]);
+});
+
 test("back from the back-forward cache it connects again; if another page took the session, with a new one", async () => {
   const { got } = open();
   await world.welcome();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from tests.hub.peers import running, settled
+from trio_ws.testing import Simulation, run_simulated
 
 
 async def test_what_becomes_the_oldest_by_an_ack_is_redelivered_in_time(autojump_clock: object) -> None:
@@ -18,3 +19,26 @@ async def test_what_becomes_the_oldest_by_an_ack_is_redelivered_in_time(autojump
         peer.ack(1)
         await trio.sleep(0.65)
         assert peer.seqs.count(2) == 2
+
+
+def test_what_waits_in_a_client_is_not_lost_with_it_when_its_session_had_to_begin_anew() -> None:
+    async def main(sim: Simulation) -> list[object]:
+        async with sim.open_hub() as hub, trio.open_nursery() as nursery:
+            await nursery.start(sim.serve, hub)
+            for number in range(4):
+                await hub.publish("ada", "note", number)
+            async with sim.connect("ada", bye=False) as client:
+                assert (await client.receive()).payload == 0
+                await client.wait_live()
+                before = client.saved()
+                assert before is not None
+                sim.network.connections[0].reset()
+                await trio.sleep(0.05)
+                assert hub.end_session("ada", before.session)
+                await client.wait_live()
+            async with sim.connect("ada", session=client.saved()) as client:
+                seen = [(await client.receive()).payload for _ in range(3)]
+            nursery.cancel_scope.cancel()
+        return seen
+
+    assert run_simulated(1, main) == [1, 2, 3]

@@ -248,7 +248,7 @@ class Keeper:
         return wire.hello(
             token=token,
             user=self._options.user,
-            session=None if self._overtaken else session.id,
+            session=None if self._overtaken else session.id or None,
             epoch=session.epoch,
             seq=session.received,
             from_=from_,

@@ -48,7 +48,8 @@ class SavedSession:
     the session and its log; `session` is a secret: whoever has it can take the session over.
 
     Attributes:
-      session: the session's id.
+      session: the session's id; empty where the server has begun a new one that leaves out what is after `seq`: then
+        the later client asks for one of its own, from `seq`.
       epoch: which life of the user's log `seq` belongs to.
       seq: the last seq that was processed.
     """
@@ -76,6 +77,7 @@ class Session:
     """
 
     __slots__ = (
+        "_begun",
         "_foreign",
         "_ids",
         "_void_ids",
@@ -93,6 +95,7 @@ class Session:
         self.epoch = saved.epoch if saved else None
         self.cursor = self.received = self.processed = self.head = saved.seq if saved else 0
         self.life = 0
+        self._begun = 0  # the seq that the session `id` began after
         # Until its first welcome a saved session may be behind what its earlier client acked.
         self._foreign = saved is not None
         self._ids: deque[str] = deque(maxlen=REMEMBERED_IDS)
@@ -107,7 +110,8 @@ class Session:
         """What a later client can resume with; None before the first `welcome`."""
         if self.id is None or self.epoch is None:
             return None
-        return SavedSession(session=self.id, epoch=self.epoch, seq=self.processed)
+        session = self.id if self.processed >= self._begun else ""
+        return SavedSession(session=session, epoch=self.epoch, seq=self.processed)
 
     def welcome(self, session: str, epoch: str, seq: int, head: int, resumed: bool) -> Gap | None:
         """The server's answer to `hello`.
@@ -131,7 +135,8 @@ class Session:
                 raise Overtaken("welcome: goes on after what was not received")
             # What lies between was acked by the client that was here before: it is done with.
             self.received = self.processed = seq
-        self.id = session
+        if session != self.id:
+            self.id, self._begun = session, seq
         self.cursor = seq
         self.head = head
         self._foreign = False
@@ -146,7 +151,7 @@ class Session:
             # The server may still hold, under new seqs, what was received in the old life.
             self._void_ids = set(self._ids)
         self.id, self.epoch = session, epoch
-        self.cursor = self.received = self.processed = seq
+        self.cursor = self.received = self.processed = self._begun = seq
         self.head = head
         self._foreign = False
         return gap

@@ -6,9 +6,9 @@
 const ATTEMPT_TIMEOUT = 4;
 const STABLE_AFTER = 5; // then attempt 1 starts over
 const FIRST_DELAYS = [0.1, 0.5, 1];
-const REDO_AFTER = 6; // if the server does not send a failed event again
+const REDO_AFTER = 6; // if the server sends no failed event again
 const MAX_QUEUED = 1000; // events; beyond that the connection rests
-const MAX_UNDERWAY = 16; // messages sent, not answered
+const MAX_UNDERWAY = 16; // messages unanswered
 const MAX_WAITING = 1000; // messages in all
 const REMEMBERED = 1000; // ids
 const MAX_MISTAKES = 5; // the server closes for good at the 10th
@@ -48,7 +48,7 @@ export class Ledger {
     if (known && resumed) {
       check(epoch === this.epoch, "another epoch");
       if (seq > this.received) {
-        if (!this.foreign) this.session = undefined; // another page has it: begin a new one, from here
+        if (!this.foreign) this.session = undefined; // another page has it: begin one here
         check(this.foreign, "left out");
         this.received = this.processed = seq;
       }
@@ -60,6 +60,7 @@ export class Ledger {
       }
       this.received = this.processed = seq;
     }
+    if (session !== this.session) this.begun = seq; // not before
     Object.assign(this, { session, epoch, head, cursor: seq, foreign: false });
     return gap;
   }
@@ -524,13 +525,13 @@ export function connect(address, options) {
   function load() {
     try {
       const saved = JSON.parse(sessionStorage.getItem(key));
-      if (saved?.session && !saved.open) return saved;
+      if (saved?.epoch && !saved.open) return saved;
     } catch {}
   }
 
   function save(open) {
-    const { session, epoch, processed } = ledger;
-    if (session) store(JSON.stringify({ session, epoch, seq: processed, open }));
+    const { session, epoch, processed, begun } = ledger;
+    if (session) store(JSON.stringify({ session: processed < begun ? "" : session, epoch, seq: processed, open }));
   }
 
   function store(value) {
