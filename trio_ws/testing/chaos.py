@@ -171,7 +171,11 @@ class Chaos:
         return True
 
     async def _restart(self, rng: random.Random) -> bool:
-        return await self._world.end_server(graceful=True)
+        return self._world.lives.leave()
 
     async def _kill(self, rng: random.Random) -> bool:
-        return await self._world.end_server(graceful=False)
+        return self._world.lives.cancel()
+
+    async def _die(self, rng: random.Random) -> bool:
+        self._world.lives.die_after(rng.randint(1, 400))
+        return self._world.hub is not None

@@ -226,8 +226,9 @@ class SimNetwork:
             self.note("over", connection=connection.number)
 
     def unlisten(self, listener: SimListener) -> None:
-        """A listener was closed."""
-        del self._listeners[listener.name]
+        """A listener was closed, or its host has gone: nobody gets through to it any more."""
+        if self._listeners.get(listener.name) is listener:
+            del self._listeners[listener.name]
 
     def _connect(self, client: str, server: str, conditions: Conditions) -> Connection:
         self._made += 1

@@ -29,7 +29,8 @@ FAULTS: Final = {
     "dismiss": "the operator ends a session",
     "pause": "the clock jumps",
     "restart": "the server goes away in order, and another comes in its place",
-    "kill": "the server dies, and another comes in its place",
+    "kill": "the server is cancelled as a whole, and another comes in its place",
+    "die": "the server dies between two steps of its tasks, and another comes in its place",
 }
 """The kinds of fault that happen at chosen moments, with what each is."""
 
@@ -63,6 +64,7 @@ class Plan:
       failing: share of the events that a tab's handler fails on.
       faults: how often each kind of `FAULTS` happens, a second; what is not named does not.
       characters: how many clients of each kind of `CHARACTERS` there are.
+      dies_at: after how many steps of its tasks the server dies; 0 leaves that to the faults.
       limits: what the hub's configuration has that is not the default.
     """
 
@@ -84,6 +86,7 @@ class Plan:
     window: int = 65536
     handler: float = 0.0
     failing: float = 0.0
+    dies_at: int = 0
     faults: Mapping[str, float] = attrs.field(factory=dict)
     characters: Mapping[str, int] = attrs.field(factory=dict)
     limits: Mapping[str, Any] = attrs.field(factory=dict)
@@ -100,7 +103,7 @@ class Plan:
         if rng.random() < 0.05:
             faults = {}
         # What ends a server, or jumps over all deadlines, must leave something to happen in between.
-        for kind, highest in (("restart", 0.04), ("kill", 0.04), ("pause", 0.05)):
+        for kind, highest in (("restart", 0.04), ("kill", 0.04), ("die", 0.04), ("pause", 0.05)):
             if kind in faults:
                 faults[kind] = min(faults[kind], highest)
         segment = rng.choice((0, 0, 0, 7, 100, 1))

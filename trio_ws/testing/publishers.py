@@ -38,7 +38,7 @@ class Publisher:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(rng.expovariate(plan.rate / mean))
-                await self._world.up.wait()
+                await self._world.lives.up.wait()
                 for _ in range(rng.randint(1, plan.burst)):
                     hub = self._world.hub
                     if hub is None:

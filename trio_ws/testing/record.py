@@ -53,6 +53,7 @@ class Record:
         self.on_violation: Callable[[], object] = lambda: None
         self.jumped_at = self.begun_at = -math.inf
         self._by_attachment: dict[Attachment, Line] = {}
+        self._dead = 0
         self.checkers = [watcher(self) for watcher in watchers]
 
     def fail(self, invariant: str, text: str) -> None:
@@ -93,6 +94,16 @@ class Record:
         mine = [event for event in self.events.values() if event.life == self.life]
         for checker in self.checkers:
             checker.life_over(mine)
+
+    def bury(self) -> None:
+        """The hub has died, here and now: nothing that its tasks still do has an effect."""
+        self._dead = self.life
+        if self.hub is not None:
+            self.hub.engine.after_step = None
+
+    def is_dead(self, life: int) -> bool:
+        """Whether this hub has died, as far as the last ones go."""
+        return life == self._dead
 
     def _line(self, identity: Identity, ask: Ask) -> Line:
         line = Line(
@@ -242,6 +253,8 @@ class _Link:
         self._link = link
 
     def send(self, frames: list[bytes]) -> bool:
+        if self._record.is_dead(self.line.life):
+            return True
         self._record.sent(self.line, frames)
         took = self._link.send(frames)
         if not took and self.line.blocked is None:
@@ -271,6 +284,8 @@ class _Attachment:
         return getattr(self._attachment, name)
 
     def receive(self, message: bytes | str) -> None:
+        if self._record.is_dead(self._line.life):
+            return
         if not self._attachment.fenced:
             try:
                 self._record.heard(self._line, wire.decode_client(message))
@@ -279,6 +294,8 @@ class _Attachment:
         self._attachment.receive(message)
 
     def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
+        if self._record.is_dead(self._line.life):
+            return
         if not self._attachment.fenced:
             self._record.heard(self._line, frames)
         self._attachment.handle(frames)

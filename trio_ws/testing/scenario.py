@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 import attrs
@@ -26,6 +25,8 @@ from .chaos import Chaos
 from .checkers import ON_THE_WAY
 from .conditions import Conditions
 from .determinism import run_simulation
+from .lives import Lives
+from .network import SimListener
 from .plan import Plan
 from .publishers import Publisher
 from .record import Record, Watcher
@@ -51,6 +52,7 @@ class Outcome:
       violations: what did not hold; empty where all is well.
       seconds: how long it took in simulated time; `healed` is how long it took to converge, None if it did not.
       events: how many were accepted.
+      steps: how many steps the server's tasks took, until all had converged.
       faults: how many happened, by kind; `sometimes` the same for rare states.
       trace_hash, wire_hash: over all that was noted, and over all bytes that were sent.
       trace: the last lines.
@@ -62,6 +64,7 @@ class Outcome:
     seconds: float
     healed: float | None
     events: int
+    steps: int
     faults: dict[str, int]
     sometimes: dict[str, int]
     trace_hash: str
@@ -101,7 +104,7 @@ class World:
     """All that takes part in a run.
 
     Attributes:
-      hub: the one that runs now; None between two, and while one goes away. `up` is set while there is one.
+      lives: the server.
       tabs: the real clients.
       faults: how many happened, by kind.
     """
@@ -115,11 +118,10 @@ class World:
         self.tabs = [
             Tab(sim, plan, self.record, user, number) for user in self.users for number in range(plan.tabs)
         ]
-        self.hub: Hub | None = None
-        self.up = trio.Event()
+        self.lives = Lives(sim, self.config, self.record, self._serve, self._over)
         self.faults: Counter[str] = Counter()
         self._healed: float | None = None
-        self._end: Callable[[bool], object] = bool
+        self._steps = 0
         self._last: dict[str, Any] = {}
 
     def outcome(self) -> Outcome:
@@ -131,6 +133,7 @@ class World:
             seconds=self.sim.clock.current_time(),
             healed=self._healed,
             events=sum(event.receipt is not None for event in self.record.events.values()),
+            steps=self._steps,
             faults=dict(self.faults),
             sometimes=self.sim.sometimes.counts,
             trace_hash=self.sim.trace.hash,
@@ -144,10 +147,13 @@ class World:
         sim.network.conditions = Conditions(
             latency=plan.latency, jitter=plan.jitter, segment=plan.segment or None, capacity=plan.window
         )
+        if plan.dies_at:
+            self.lives.die_after(plan.dies_at)
         with trio.CancelScope() as scope:
             self.record.on_violation = scope.cancel
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._serve)
+                nursery.start_soon(self.lives.run)
+                await self.lives.up.wait()
                 nursery.start_soon(self._look)
                 async with trio.open_nursery() as tabs:
                     for tab in self.tabs:
@@ -161,56 +167,19 @@ class World:
 
     # -- the server
 
-    async def _serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """A hub and its server; when it has ended, the next."""
-        rng = self.sim.derive("server")
-        while True:
-            ended = trio.Event()
-            graceful = True
+    @property
+    def hub(self) -> Hub | None:
+        """The hub that runs now; None between two, and while one goes away."""
+        return self.lives.hub
 
-            def end(with_grace: bool, ended: trio.Event = ended) -> None:
-                nonlocal graceful
-                graceful = with_grace
-                ended.set()
-
-            self._end = end
-            with trio.CancelScope() as life:
-                async with self.sim.open_hub(self.config) as hub, trio.open_nursery() as nursery:
-                    self.record.watch(hub)
-                    listener = self.sim.network.listen("server")
-                    await nursery.start(
-                        partial(
-                            serve,
-                            hub,
-                            listeners=[listener],
-                            authenticate=self._authenticate,
-                            on_message=self._on_message,
-                        )
-                    )
-                    self.hub = hub
-                    self.up.set()
-                    task_status.started()
-                    task_status = trio.TASK_STATUS_IGNORED
-                    await ended.wait()
-                    self.hub, self.up = None, trio.Event()
-                    self._count(hub)
-                    self.record.end_life()
-                    if graceful:
-                        await hub.drain()
-                    else:
-                        life.cancel()
-            if hub.engine.attachments:
-                self.record.fail(
-                    "nothing is left", f"{len(hub.engine.attachments)} connections after the end"
-                )
-            await trio.sleep(rng.uniform(0.05, 4))
-
-    async def end_server(self, *, graceful: bool) -> bool:
-        """End the server that runs, in order or not; another comes. Not a checkpoint. False where none runs."""
-        if self.hub is None:
-            return False
-        self._end(graceful)
-        return True
+    def _serve(self, hub: Hub, listener: SimListener, **options: Any) -> Coroutine[Any, Any, None]:
+        return serve(
+            hub,
+            listeners=[listener],
+            authenticate=self._authenticate,
+            on_message=self._on_message,
+            **options,
+        )
 
     async def _authenticate(self, credentials: Credentials) -> Known | None:
         """A token is the name of a client, after that of its user."""
@@ -229,6 +198,11 @@ class World:
             await trio.sleep(LOOK_EVERY)
             if self.hub is not None:
                 self.record.stepped()
+
+    def _over(self, hub: Hub) -> None:
+        """A hub is about to end."""
+        self._count(hub)
+        self.record.end_life()
 
     def _count(self, hub: Hub) -> None:
         """Note which rare states this hub has reached."""
@@ -250,6 +224,7 @@ class World:
     async def _heal(self, tabs: trio.Nursery) -> None:
         """Faults end, one tab stays for each user; all must converge in time."""
         self.sim.trace.note("healing")
+        self.lives.let_go()
         network = self.sim.network
         network.heal()
         network.conditions = Conditions()
@@ -273,6 +248,8 @@ class World:
                     await tab.leave()
             elif not why:
                 self._healed = trio.current_time() - begun
+                self._steps = self.lives.steps.count
+                self.lives.safe = True
                 self.sim.trace.note("healed")
                 return
         self.record.fail("all converges once the faults are over", why)
@@ -325,8 +302,7 @@ class World:
             tasks=len(engine.nursery.child_tasks) - 3,
             connections=len(self.sim.network.connections),
         )
-        self._count(hub)
-        self.record.end_life()
+        self._over(hub)
 
     def _nothing(self, **left: int) -> None:
         for what, count in left.items():

@@ -1,0 +1,143 @@
+"""The server's lives: a hub and its server, and after their end the next ones, however they end.
+
+They end in order, as by SIGTERM; or cancelled, with all that runs in their block; or they die, between any two steps
+of their tasks, and nothing that their tasks still do has an effect. Nothing is durable here, so the next hub knows
+nothing of the one before, and begins a new epoch. A store would be handed to `open_hub` in `Lives._live`, as the one
+before has left it when it died.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ..config import Config
+from ..hub import Hub
+from .connection import Connection
+from .network import SimListener
+from .record import Record
+from .simulation import Simulation
+from .steps import Steps
+
+REST = (0.05, 4.0)
+"""Seconds between two lives, from and to."""
+
+SILENT = 0.3
+"""Share of the deaths that the clients hear nothing of: the machine has gone, not just the process."""
+
+
+class Lives:
+    """Runs hub after hub, each with its server.
+
+    Args:
+      serve: serves a hub on a listener; for `trio.Nursery.start`.
+      over: is told of each hub that has ended, before it unwinds.
+
+    Attributes:
+      hub: the one that runs now; None between two, and while one goes away. `up` is set while there is one.
+      steps: counts those of the server's tasks.
+      safe: it does not die any more.
+    """
+
+    def __init__(
+        self,
+        sim: Simulation,
+        config: Config,
+        record: Record,
+        serve: Callable[..., Awaitable[None]],
+        over: Callable[[Hub], None],
+    ) -> None:
+        self.hub: Hub | None = None
+        self.up = trio.Event()
+        self.safe = False
+        self.steps = Steps(lambda error: record.fail("nothing raises", repr(error)))
+        self._sim = sim
+        self._config = config
+        self._record = record
+        self._serve = serve
+        self._over = over
+        self._rng: random.Random = sim.derive("server")
+        self._scope: trio.CancelScope | None = None
+        self._listener: SimListener | None = None
+        self._leave = trio.Event()
+        self._silenced: list[Connection] = []
+
+    async def run(self) -> None:
+        """Live, end and live again, until cancelled."""
+        trio.lowlevel.add_instrument(self.steps)
+        self.steps.watch(trio.lowlevel.current_task())
+        try:
+            while True:
+                await self._live()
+                await trio.sleep(self._rng.uniform(*REST))
+                self.let_go()
+        finally:
+            trio.lowlevel.remove_instrument(self.steps)
+
+    async def _live(self) -> None:
+        self._leave = trio.Event()
+        with trio.CancelScope() as self._scope:
+            async with self._sim.open_hub(self._config) as hub, trio.open_nursery() as nursery:
+                self._record.watch(hub)
+                self._listener = self._sim.network.listen("server")
+                await nursery.start(self._serve, hub, self._listener)
+                self.hub = hub
+                self.up.set()
+                await self._leave.wait()
+                self._retire()
+                await hub.drain()
+        self._scope = self._listener = None
+        if hub.engine.attachments:
+            self._record.fail("nothing is left", f"{len(hub.engine.attachments)} connections after the end")
+
+    def _retire(self) -> None:
+        """Nobody uses this hub any more."""
+        hub, self.hub, self.up = self.hub, None, trio.Event()
+        if hub is not None:
+            self._over(hub)
+
+    # -- how it ends: none of these is a checkpoint
+
+    def leave(self) -> bool:
+        """Go away in order; False where nothing runs, or it goes already."""
+        self._leave.set()
+        return self.hub is not None
+
+    def cancel(self) -> bool:
+        """Cancel the block in which hub and server run; False where none runs."""
+        if self.hub is None or self._scope is None:
+            return False
+        self._retire()
+        self._scope.cancel()
+        return True
+
+    def die_after(self, steps: int) -> None:
+        """Die when the server's tasks have made so many more steps, wherever they are then; in a drain too, but not
+        where nothing runs."""
+        self.steps.after(steps, self._die, of_watched=True)
+
+    def _die(self) -> None:
+        if self._scope is None or self.safe:
+            return
+        self._retire()
+        self._record.bury()
+        if self._listener is not None:
+            self._sim.network.unlisten(self._listener)
+        silent = self._rng.random() < SILENT
+        self._sim.trace.note("died", steps=self.steps.count, silent=silent)
+        self._sim.sometimes("the server died in silence", silent)
+        for connection in self._sim.network.connections:
+            if silent:
+                connection.stall()
+                self._silenced.append(connection)
+            else:
+                connection.reset()
+        self._scope.cancel()
+
+    def let_go(self) -> None:
+        """The machine is back: what was connected to the one that died there finds that out."""
+        for connection in self._silenced:
+            connection.reset()
+        self._silenced.clear()
