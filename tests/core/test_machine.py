@@ -22,7 +22,7 @@ from trio_ws.config import Config
 from trio_ws.core import gaps
 from trio_ws.core.buffer import Buffer
 from trio_ws.core.confirmations import Confirmations
-from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, FIRM
+from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, CLASSES, FIRM
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.pool import Admitted, Ask, Pool, Refused
 from trio_ws.core.session import Impossible, Session
@@ -599,11 +599,12 @@ class CoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def queues_hold_what_they_should(self) -> None:
-        order = [(entry.first, box.user) for entry, box in self.buffer._history.items()]
+        order = [(entry.first, entry.box.user) for entry in self.buffer._history]
         assert order == [(h.first, h.log.user) for h in self.model.history]
         for user, log in self.model.logs.items():
             box = self.buffer.mailboxes[user]
-            queues = {cls: [e.first for e in q.values()] for cls, q in box._retention._queues.items() if q}
+            lines = {cls: [e.first for e in box._retention.line(cls)] for cls in CLASSES}
+            queues = {cls: line for cls, line in lines.items() if line}
             expected: dict[int, list[int]] = {}
             for held in log.held:
                 if not held.settled and not held.superseded and held.retention != FIRM:

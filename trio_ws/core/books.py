@@ -81,11 +81,11 @@ class Books:
         self.firm_events -= 1
         self.firm_bytes -= entry.size
 
-    def settle(self, entry: Entry) -> None:
-        """Book that `entry`, held until now, is history."""
-        self.held -= entry.weight
-        self.settled += entry.weight
-        self.history += 1
+    def settle(self, entries: int, weight: int) -> None:
+        """Book that so many entries, that stand for `weight` events and were held until now, are history."""
+        self.held -= weight
+        self.settled += weight
+        self.history += entries
 
     def remove(self, entry: Entry) -> None:
         """Book that `entry`, which is history or lost, is in no log any more."""

@@ -9,13 +9,13 @@ fullest mailbox.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable
 
 from ..config import Config
 from .books import Books
-from .entry import Entry
+from .entry import CLASS_SETTLED, Entry
 from .mailbox import Mailbox
+from .retention import Line
 
 
 class Buffer:
@@ -31,7 +31,7 @@ class Buffer:
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
         self._new_id = new_id
-        self._history: OrderedDict[Entry, Mailbox] = OrderedDict()
+        self._history = Line(CLASS_SETTLED)
         self._closed = 0
         self._by_events = _Fullest(lambda box: len(box.entries))
         self._by_bytes = _Fullest(lambda box: box.bytes)
@@ -94,7 +94,7 @@ class Buffer:
         ):
             return not box.has_history
         if books.events >= limits.max_events or books.bytes + entry.size > limits.max_bytes:
-            return not self._history
+            return not books.history
         return False
 
     def _touch(self, box: Mailbox) -> None:
@@ -126,9 +126,11 @@ class Buffer:
     def _make_room_in_all(self, fullest: _Fullest, done: Callable[[], bool]) -> None:
         """Make room within the bounds over all users until `done`."""
         while not done():
-            if self._history:
-                entry, box = next(iter(self._history.items()))
-                box.forget(entry)
+            oldest = self._history.first()
+            if oldest is not None:
+                assert oldest.box is not None
+                box = oldest.box
+                box.forget(oldest)
             else:
                 self._rank_anew()
                 box = fullest.pop()

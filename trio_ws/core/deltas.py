@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from . import payload, wire
-from .entry import Entry
+from .entry import GONE, Entry
 
 
 class Deltas:
@@ -104,9 +104,10 @@ def joined(run: list[Entry]) -> Entry:
         owned_id=last.owned_id,
     )
     entry.first, entry.seq = start.first, last.seq
+    entry.line, entry.box = start.line, start.box
     entry.waiters = [waiter for delta in run for waiter in delta.waiters or ()] or None
     for delta in run:
-        delta.into = entry
+        delta.into, delta.line = entry, GONE
         delta.tail, delta.payload, delta.waiters = b"", None, None
     return entry
 

@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
 
 EVICTED: Final = "evicted"
 EXPIRED: Final = "expired"
@@ -34,6 +37,8 @@ CLASS_NORMAL: Final = 3
 CLASS_HIGH: Final = 4
 FIRM: Final = 5
 CLASSES: Final = (CLASS_SETTLED, CLASS_SUPERSEDED, CLASS_LOW, CLASS_NORMAL, CLASS_HIGH)
+GONE: Final = -1
+"""What `Entry.line` is where it stands in no log: not yet, or not any more."""
 
 
 class Entry:
@@ -46,6 +51,8 @@ class Entry:
       size: what it counts for in the byte bounds.
       accepted_at, expires_at: on the hub's clock, in seconds.
       retention: its class while it is not settled; `FIRM` for critical events.
+      line: the retention class that it stands in as it is now, `FIRM` where it can't go; `GONE` outside of its log.
+      box: the mailbox that numbered it; None before.
       tracked: confirmation is timed and redelivery happens; so for critical events and those with `confirm`.
       first_sent: when it was first written to a session, or None.
       waiters: called without arguments, once, when it is confirmed or gone.
@@ -53,6 +60,7 @@ class Entry:
 
     __slots__ = (
         "accepted_at",
+        "box",
         "confirmed_at",
         "expires_at",
         "first",
@@ -60,6 +68,7 @@ class Entry:
         "id",
         "into",
         "key",
+        "line",
         "merge",
         "owned_id",
         "payload",
@@ -80,7 +89,6 @@ class Entry:
 
     def __init__(
         self,
-        *,
         id: str,
         type: str,
         tail: bytes,
@@ -89,6 +97,7 @@ class Entry:
         ts: float,
         accepted_at: float,
         expires_at: float = math.inf,
+        *,
         key: str | None = None,
         merge: bool = False,
         payload: bytes | None = None,
@@ -110,6 +119,8 @@ class Entry:
         self.owned_id = owned_id
         self.size = len(tail) if payload is None else len(tail) + len(payload)
         self.first = self.seq = 0
+        self.line = GONE
+        self.box: Mailbox | None = None
         self.settled = self.superseded = self.timed_out = False
         self.confirmed_at: float | None = None
         self.first_sent: float | None = None
