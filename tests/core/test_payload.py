@@ -404,6 +404,61 @@ def test_encode_gives_strict_json_or_raises_invalid_event(value: object) -> None
     assert not payload.is_large(value, 1 << 20)
 
 
+# --- encode_small ------------------------------------------------------------------------------------
+
+
+@given(anything)
+def test_what_is_encoded_at_sight_needed_no_closer_look(value: object) -> None:
+    encoded = payload.encode_small(value)
+    assert encoded is None or (encoded, True) == payload.encode_by_path(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "x",
+        1,
+        1.5,
+        True,
+        {},
+        [],
+        {"run": 7, "args": ["-r", ("x", None)], "at": {"line": 1.25, "ok": True}},
+    ],
+)
+def test_what_is_plain_and_small_is_encoded_at_sight(value: object) -> None:
+    assert payload.encode_small(value) == payload.encode(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        {"a": [1.0, -math.inf]},
+        {"a": "\ud800"},
+        {"\ud800": 1},
+        {1: "a"},
+        {(1, 2): "a"},
+        10**10_000,
+        {"a": {3, 1, 2}},
+        b"{}",
+        Color.RED,
+        Point(1, "x"),
+        Text("x"),
+        nested(20),
+        cyclic_list(),
+        object(),
+        "x" * payload.SMALL,
+        {"x" * payload.SMALL: 1},
+        [0] * payload.SMALL,
+        [[], {"a": ["x" * 5000, {"b": "x" * 5000}]}],
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+def test_everything_else_takes_a_closer_look(value: object) -> None:
+    assert payload.encode_small(value) is None
+
+
 # --- is_large ----------------------------------------------------------------------------------------
 
 

@@ -97,7 +97,6 @@ class Entry:
         ts: float,
         accepted_at: float,
         expires_at: float = math.inf,
-        *,
         key: str | None = None,
         merge: bool = False,
         payload: bytes | None = None,

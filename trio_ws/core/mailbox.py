@@ -213,7 +213,7 @@ class Mailbox:
         return any(session.owes(entry) for session in self.sessions.values())
 
     def _settle(self, entries: list[Entry]) -> None:
-        """`entries`, at least one and in the order of their seqs, are confirmed and owed to nobody: history from now on."""
+        """What is confirmed and owed to nobody is history from now on: `entries`, at least one, in order."""
         weight = 0
         for entry in entries:
             if entry.retention == FIRM:

@@ -149,7 +149,7 @@ def event_tail(id: str, type: str, payload_json: bytes, ts: float) -> bytes:
       payload_json: one JSON text, as `payload.encode` makes it.
       ts: when the event was accepted, in seconds since the Unix epoch; finite.
     """
-    return b',"id":%b,"type":%b,"payload":%b,"ts":%a}' % (_dumps(id), _dumps(type), payload_json, ts)
+    return b',"id":%b,"type":%b,"payload":%b,"ts":%b}' % (_dumps(id), _dumps(type), payload_json, _dumps(ts))
 
 
 def event_frame(

@@ -49,7 +49,7 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
 
     async def publish(self, value: Draft) -> Receipt:
         """As `send`, and gives the receipt."""
-        self._check(value)
+        self._check()
         return await self._publisher.publish_draft(self._user, value)
 
     def send_nowait(self, value: Draft) -> Receipt:
@@ -58,15 +58,14 @@ class PublishChannel(trio.abc.SendChannel[Draft]):
         Raises:
           trio.WouldBlock: the mailbox is full of critical events.
         """
-        self._check(value)
+        self._check()
         return self._publisher.publish_draft_nowait(self._user, value)
 
-    def _check(self, value: Draft) -> None:
+    def _check(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         if self._publisher.engine.closed:
             raise trio.BrokenResourceError("the hub has ended")
-        self._publisher.intake.check(value)
 
     def clone(self) -> PublishChannel:
         """Another channel to the same user.

@@ -11,28 +11,51 @@ import trio
 from ..config import KIB, Config
 from ..core import payload as payloads
 from ..core import wire
-from ..core.entry import FIRM, Entry
+from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM, Entry
 from ..core.histogram import Histogram
 from ..errors import EventTooLarge, InvalidEvent
-from ..event import Draft, Priority
+from ..event import Priority
 
 LARGE: Final = 64 * KIB
 """Bytes from which on a payload is encoded in a worker thread."""
 
+_RETENTION = {
+    Priority.LOW: CLASS_LOW,
+    Priority.NORMAL: CLASS_NORMAL,
+    Priority.HIGH: CLASS_HIGH,
+    Priority.CRITICAL: FIRM,
+}
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,128}")
 
 
+KINDS: Final = 1024
+"""How many event types are known at once; their names need not be checked again."""
+
+
 class Parcel:
-    """A draft whose payload is encoded: all of an event but its place in a log."""
+    """An event that was checked: all of it but its place in a log. `Intake.encode` fills in the payload."""
 
-    __slots__ = ("draft", "encoded", "retention", "tracked", "truncated")
+    __slots__ = ("encoded", "id", "key", "merge", "retention", "tracked", "truncated", "ttl", "type")
 
-    def __init__(self, draft: Draft, encoded: bytes, retention: int, truncated: bool) -> None:
-        self.draft = draft
-        self.encoded = encoded
+    def __init__(
+        self,
+        type: str,
+        id: str | None,
+        retention: int,
+        tracked: bool,
+        key: str | None,
+        merge: bool,
+        ttl: float | None,
+    ) -> None:
+        self.type = type
+        self.id = id
         self.retention = retention
-        self.tracked = draft.confirm or retention == FIRM
-        self.truncated = truncated
+        self.tracked = tracked
+        self.key = key
+        self.merge = merge
+        self.ttl = ttl
+        self.encoded = b""
+        self.truncated = False
 
 
 class Intake:
@@ -50,142 +73,151 @@ class Intake:
         self.seconds = Histogram()
         self._config = config
         self._critical_types = frozenset(config.critical_types)
+        self._kinds: dict[str, int] = {}
 
-    def draft(
+    def check(
         self,
         type: str,
-        payload: Any,
-        *,
         id: str | None,
         priority: Priority | None,
         key: str | None,
         merge: Literal["append"] | None,
         ttl: float | None,
         confirm: bool,
-    ) -> Draft:
-        """The draft of these fields.
+    ) -> Parcel:
+        """The parcel of an event with these fields (see `Draft`), its payload still to come.
 
         Raises:
           InvalidEvent: a field is out of its bounds.
         """
-        draft = Draft(
-            type=type,
-            payload=payload,
-            id=id,
-            priority=priority,
-            key=key,
-            merge=merge,
-            ttl=ttl,
-            confirm=confirm,
-        )
-        self.check(draft)
-        return draft
-
-    def check(self, draft: Draft) -> None:
-        """Refuse a draft one of whose fields is out of its bounds; the payload is seen to by `pack`.
-
-        Raises:
-          InvalidEvent: with that `field`.
-        """
-        check_name(draft.type, "type")
-        if draft.id is not None:
-            check_name(draft.id, "id")
-        if draft.key is not None:
-            check_name(draft.key, "key")
-        if draft.merge is not None and draft.merge != "append":
-            raise InvalidEvent(f'merge must be "append", not {draft.merge!r}', field="merge")
-        ttl = draft.ttl
+        retention = self._kinds.get(type) if isinstance(type, str) else None
+        if retention is None:
+            retention = self._learn(type)
+        if id is not None:
+            check_name(id, "id")
+        if key is not None:
+            check_name(key, "key")
+        if merge is not None and merge != "append":
+            raise InvalidEvent(f'merge must be "append", not {merge!r}', field="merge")
         if ttl is not None and (
             not isinstance(ttl, int | float) or isinstance(ttl, bool) or not 0 < ttl < math.inf
         ):
             raise InvalidEvent("ttl must be a number of seconds above 0", field="ttl")
-        priority = draft.priority
-        if priority is not None and not isinstance(priority, Priority):
-            raise InvalidEvent(f"priority must be a Priority, not {priority!r}", field="priority")
+        if priority is not None:
+            if not isinstance(priority, Priority):
+                raise InvalidEvent(f"priority must be a Priority, not {priority!r}", field="priority")
+            retention = _RETENTION[priority]
+        tracked = confirm or retention == FIRM
+        return Parcel(type, id, retention, tracked, key, merge is not None and not tracked, ttl)
 
-    def pack(self, draft: Draft) -> Parcel:
-        """Encode the payload here and now.
+    def _learn(self, type: str) -> int:
+        """The retention class of events of a type whose name is to be checked yet."""
+        check_name(type, "type")
+        if len(self._kinds) >= KINDS:
+            self._kinds.clear()
+        critical = type in self._critical_types
+        retention = self._kinds[type] = _RETENTION[Priority.CRITICAL if critical else Priority.NORMAL]
+        return retention
+
+    def encode_small(self, parcel: Parcel, payload: Any) -> bool:
+        """Encode a payload that is plain and small here and now; returns False where `payload` is none such."""
+        encoded = payloads.encode_small(payload)
+        if encoded is None:
+            return False
+        self.fast += 1
+        self._fill(parcel, encoded)
+        return True
+
+    def encode(self, parcel: Parcel, payload: Any) -> None:
+        """Encode any payload here and now.
 
         Raises:
           InvalidEvent: it has no JSON form.
           EventTooLarge: it is over the limit and can't be cut.
         """
-        encoded, fast = payloads.encode_by_path(draft.payload)
+        if self.encode_small(parcel, payload):
+            return
+        encoded, fast = payloads.encode_by_path(payload)
         if fast:
             self.fast += 1
         else:
             self.slow += 1
-        return self._parcel(draft, encoded)
+        self._fill(parcel, encoded)
 
-    async def pack_large(self, draft: Draft) -> Parcel:
-        """As `pack`, in a worker thread, for at most `serialize_timeout` seconds. A checkpoint.
+    async def encode_any(self, parcel: Parcel, payload: Any) -> None:
+        """As `encode`, a large payload in a worker thread, for at most `serialize_timeout` seconds.
 
         Cancelled or timed out, the thread is left to its end and its result is thrown away.
         """
+        if self._is_large(payload):
+            await self._encode_large(parcel, payload)
+        else:
+            self.encode(parcel, payload)
+
+    async def _encode_large(self, parcel: Parcel, payload: Any) -> None:
         started = trio.current_time()
         with trio.move_on_after(self._config.serialize_timeout):
-            encoded = await trio.to_thread.run_sync(payloads.encode, draft.payload, abandon_on_cancel=True)
+            encoded = await trio.to_thread.run_sync(payloads.encode, payload, abandon_on_cancel=True)
             self.slow += 1
             self.seconds.record(trio.current_time() - started)
-            return self._parcel(draft, encoded)
+            self._fill(parcel, encoded)
+            return
         self.timeouts += 1
         raise InvalidEvent(
             f"payload took more than {self._config.serialize_timeout:g} s to encode", field="payload"
         )
 
-    def is_large(self, payload: Any) -> bool:
-        """Whether `pack_large` is the way to go."""
+    def _is_large(self, payload: Any) -> bool:
+        """Whether a worker thread is the place to encode it."""
         if payload is None:
             return False
         if isinstance(payload, str | bytes):
             return len(payload) > LARGE
         return payloads.is_large(payload, LARGE)
 
+    def _fill(self, parcel: Parcel, encoded: bytes) -> None:
+        """Put the encoded payload into its parcel, cut to the limit if need be."""
+        limit = self._config.max_event_bytes
+        if len(encoded) > limit:
+            firm = parcel.retention == FIRM
+            cut = None if firm else payloads.truncate(encoded, limit)
+            if cut is None:
+                why = "and critical" if firm else "and there is no text in it to cut"
+                raise EventTooLarge(f"payload is over max_event_bytes ({limit}) {why}", field="payload")
+            encoded, parcel.truncated = cut, True
+            self.truncated += 1
+        parcel.encoded = encoded
+
     def entry(self, parcel: Parcel, id: str, *, now: float, ts: float, tail: bytes | None = None) -> Entry:
         """The entry of a parcel, to be accepted now.
 
         Args:
-          id: the event's id, the draft's own or a fresh one.
+          id: the event's id, the publisher's own or a fresh one.
           now: on the hub's clock, for its times to live.
           ts: seconds since the Unix epoch.
           tail: its wire form where another user's entry of the same event has it already.
         """
-        draft = parcel.draft
-        critical = parcel.retention == FIRM
-        merge = draft.merge is not None and not parcel.tracked
-        life = draft.ttl
+        retention, life = parcel.retention, parcel.ttl
         if life is None:
-            life = self._config.critical_ttl if critical else self._config.event_ttl
-        return Entry(
-            id=id,
-            type=draft.type,
-            tail=tail or wire.event_tail(id, draft.type, parcel.encoded, ts),
-            retention=parcel.retention,
-            tracked=parcel.tracked,
-            ts=ts,
-            accepted_at=now,
-            expires_at=math.inf if life is None else now + life,
-            key=None if critical else draft.key,
-            merge=merge,
-            payload=parcel.encoded if merge else None,
-            truncated=parcel.truncated,
-            owned_id=draft.id is not None,
+            life = self._config.critical_ttl if retention == FIRM else self._config.event_ttl
+        expires_at = math.inf if life is None else now + life
+        if tail is None:
+            tail = wire.event_tail(id, parcel.type, parcel.encoded, ts)
+        return Entry(  # by position: with names it takes three times as long
+            id,
+            parcel.type,
+            tail,
+            retention,
+            parcel.tracked,
+            ts,
+            now,
+            expires_at,
+            None if retention == FIRM else parcel.key,
+            parcel.merge,
+            parcel.encoded if parcel.merge else None,
+            parcel.truncated,
+            parcel.id is not None,
         )
-
-    def _parcel(self, draft: Draft, encoded: bytes) -> Parcel:
-        priority = draft.priority
-        if priority is None:
-            priority = Priority.CRITICAL if draft.type in self._critical_types else Priority.NORMAL
-        retention = FIRM if priority is Priority.CRITICAL else int(priority) + 2
-        limit = self._config.max_event_bytes
-        if len(encoded) <= limit:
-            return Parcel(draft, encoded, retention, False)
-        cut = None if retention == FIRM else payloads.truncate(encoded, limit)
-        if cut is None:
-            why = "and critical" if retention == FIRM else "and there is no text in it to cut"
-            raise EventTooLarge(f"payload is over max_event_bytes ({limit}) {why}", field="payload")
-        self.truncated += 1
-        return Parcel(draft, cut, retention, True)
 
 
 def check_name(value: object, field: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Final, Literal
 
 import trio
 
-from ..core.entry import Entry
 from ..core.mailbox import Mailbox
 from ..errors import EventTooLarge, HubClosed, InvalidEvent
 from ..event import Draft, Priority
@@ -67,10 +66,19 @@ class Publisher:
           EventTooLarge: it is over `max_event_bytes` and can't be cut.
           HubClosed: the hub drains or has ended.
         """
-        draft = self.intake.draft(
-            type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
-        )
-        return await self.publish_draft(user, draft)
+        parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
+        self._check_open()
+        self._check_user(user)
+        if not self.intake.encode_small(parcel, payload):
+            await self.intake.encode_any(parcel, payload)
+        self._turn += 1
+        if self._turn % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        self._check_open()
+        receipt = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
+        return receipt or await self.engine.room.wait(user, lambda: self._accept(user, parcel))
 
     def publish_nowait(
         self,
@@ -90,31 +98,23 @@ class Publisher:
         Raises:
           trio.WouldBlock: the buffer is full of critical events, or others wait for room already.
         """
-        draft = self.intake.draft(
-            type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
-        )
-        return self.publish_draft_nowait(user, draft)
-
-    async def publish_draft(self, user: str, draft: Draft) -> Receipt:
-        """As `publish`, of an event that is worded already."""
+        parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
         self._check_open()
-        check_name(user, "user")
-        parcel = await self._pack(draft)
-        await self._take_turn()
-        self._check_open()
-        receipt = None if self._has_to_wait(user, draft) else self._accept(user, parcel)
-        return receipt or await self.engine.room.wait(user, lambda: self._accept(user, parcel))
-
-    def publish_draft_nowait(self, user: str, draft: Draft) -> Receipt:
-        """As `publish_nowait`, of an event that is worded already."""
-        self._check_open()
-        check_name(user, "user")
-        parcel = self.intake.pack(draft)
-        receipt = None if self._has_to_wait(user, draft) else self._accept(user, parcel)
+        self._check_user(user)
+        self.intake.encode(parcel, payload)
+        receipt = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
         if receipt is None:
             self.engine.books.refused += 1
             raise trio.WouldBlock
         return receipt
+
+    async def publish_draft(self, user: str, draft: Draft) -> Receipt:
+        """As `publish`, of an event that is worded already."""
+        return await self.publish(user, draft.type, draft.payload, **_options(draft))
+
+    def publish_draft_nowait(self, user: str, draft: Draft) -> Receipt:
+        """As `publish_nowait`, of an event that is worded already."""
+        return self.publish_nowait(user, draft.type, draft.payload, **_options(draft))
 
     async def broadcast(
         self,
@@ -140,9 +140,7 @@ class Publisher:
         Raises: as `publish`; nothing was published then, except where the hub ended while this waited for room.
         Cancelled, some users may have it: give an `id` to be able to repeat.
         """
-        draft = self.intake.draft(
-            type, payload, id=id, priority=priority, key=key, merge=merge, ttl=ttl, confirm=confirm
-        )
+        parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
         self._check_open()
         if not isinstance(users, str):
             names = list(dict.fromkeys(users))
@@ -151,8 +149,8 @@ class Publisher:
         else:
             raise InvalidEvent('users must be several names, or "*"', field="users")
         for user in names:
-            check_name(user, "user")
-        parcel = await self._pack(draft)
+            self._check_user(user)
+        await self.intake.encode_any(parcel, payload)
         await trio.lowlevel.checkpoint()
         self._check_open()
         shared = id or self.engine.fresh_id()
@@ -160,7 +158,7 @@ class Publisher:
         tail: bytes | None = None
         for count, user in enumerate(names, 1):
             receipt = None
-            if not self._has_to_wait(user, draft):
+            if not self._has_to_wait(user, parcel):
                 receipt, tail = self._accept_shared(user, parcel, shared, tail)
             receipts[user] = receipt
             if count % 64 == 0:
@@ -170,21 +168,14 @@ class Publisher:
             receipts.update(await self._wait_for_all(full, parcel, shared))
         return [receipt for receipt in receipts.values() if receipt is not None]
 
-    async def _pack(self, draft: Draft) -> Parcel:
-        if self.intake.is_large(draft.payload):
-            return await self.intake.pack_large(draft)
-        return self.intake.pack(draft)
-
-    async def _take_turn(self) -> None:
-        self._turn += 1
-        if self._turn % YIELD_EVERY:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()
-
     def _check_open(self) -> None:
         if self.engine.draining or self.engine.closed:
             raise HubClosed("the hub has ended" if self.engine.closed else "the hub is draining")
+
+    def _check_user(self, user: str) -> None:
+        # The name of one who has a mailbox was checked.
+        if not isinstance(user, str) or user not in self.engine.buffer.mailboxes:
+            check_name(user, "user")
 
     def _accept(self, user: str, parcel: Parcel, id: str | None = None) -> Receipt | None:
         return self._accept_shared(user, parcel, id, None)[0]
@@ -194,10 +185,10 @@ class Publisher:
     ) -> tuple[Receipt | None, bytes | None]:
         """Accept a parcel if there is room; the wire form is shared with the users before, and handed on."""
         box = self.engine.buffer.mailbox(user)
-        own = parcel.draft.id
+        own = parcel.id
         if own is not None and (known := box.find(own)) is not None:
             self.engine.books.duplicates += 1
-            return self._receipt(box, known, duplicate=True), tail
+            return Receipt(known, box, self.engine.config.confirm_timeout, True), tail
         entry = self.intake.entry(
             parcel,
             own or id or self.engine.fresh_id(),
@@ -215,11 +206,11 @@ class Publisher:
             if session.link is not None:
                 crowd = box.head - session.cursor >= COMPANY
                 self.engine.flusher.mark(session.link, urgent=entry.tracked or crowd)
-        if parcel.draft.ttl is not None:
+        if parcel.ttl is not None:
             self.engine.arm(box, entry.expires_at)
         if self.engine.books.resolved:
             self.engine.react()
-        return self._receipt(box, entry), entry.tail
+        return Receipt(entry, box, self.engine.config.confirm_timeout, False), entry.tail
 
     def _write_first(self, box: Mailbox) -> None:
         """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""
@@ -231,15 +222,12 @@ class Publisher:
                 cursor = session.cursor  # one that fails is being closed, and gets no further
                 attachment.flush(now)
 
-    def _receipt(self, box: Mailbox, entry: Entry, *, duplicate: bool = False) -> Receipt:
-        timeout = self.engine.config.confirm_timeout
-        return Receipt(entry, user=box.user, epoch=box.epoch, timeout=timeout, duplicate=duplicate)
-
-    def _has_to_wait(self, user: str, draft: Draft) -> bool:
+    def _has_to_wait(self, user: str, parcel: Parcel) -> bool:
         """Whether others wait for this user's room already; what was accepted before needs none."""
-        if not self.engine.room.line(user):
+        room = self.engine.room
+        if not room.waiting or not room.line(user):
             return False
-        return draft.id is None or self.engine.buffer.mailbox(user).find(draft.id) is None
+        return parcel.id is None or self.engine.buffer.mailbox(user).find(parcel.id) is None
 
     async def _wait_for_all(self, users: list[str], parcel: Parcel, id: str) -> dict[str, Receipt]:
         """Wait in the lines of several users at once, so that one who is full for long holds up nobody else."""
@@ -258,3 +246,15 @@ class Publisher:
         if closed:
             self._check_open()
         return receipts
+
+
+def _options(draft: Draft) -> dict[str, Any]:
+    """All of a draft but type and payload, as `Publisher.publish` takes it."""
+    return {
+        "id": draft.id,
+        "priority": draft.priority,
+        "key": draft.key,
+        "merge": draft.merge,
+        "ttl": draft.ttl,
+        "confirm": draft.confirm,
+    }

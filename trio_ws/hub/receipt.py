@@ -6,6 +6,7 @@ import attrs
 import trio
 
 from ..core.entry import Entry
+from ..core.mailbox import Mailbox
 from ..errors import ConfirmationTimeout
 
 
@@ -27,19 +28,17 @@ class Receipt:
 
     Attributes:
       id: the event's id: the publisher's own key, or what the hub made.
-      seq, epoch: its place in its user's log.
-      user: whose log that is.
+      user: whose log it is in.
+      epoch, seq: its place there.
       duplicate: the id was published before; this is the receipt of that event.
     """
 
-    __slots__ = ("_entry", "_timeout", "duplicate", "epoch", "seq", "user")
+    __slots__ = ("_box", "_entry", "_timeout", "duplicate")
 
-    def __init__(self, entry: Entry, *, user: str, epoch: str, timeout: float, duplicate: bool) -> None:
+    def __init__(self, entry: Entry, box: Mailbox, timeout: float, duplicate: bool) -> None:
         self._entry = entry
+        self._box = box
         self._timeout = timeout
-        self.seq = entry.seq
-        self.user = user
-        self.epoch = epoch
         self.duplicate = duplicate
 
     def __repr__(self) -> str:
@@ -49,6 +48,21 @@ class Receipt:
     def id(self) -> str:
         """The event's id."""
         return self._entry.id
+
+    @property
+    def user(self) -> str:
+        """Whose log it is in."""
+        return self._box.user
+
+    @property
+    def epoch(self) -> str:
+        """Which life of that log."""
+        return self._box.epoch
+
+    @property
+    def seq(self) -> int:
+        """Its place there."""
+        return self._entry.seq
 
     @property
     def state(self) -> str:
