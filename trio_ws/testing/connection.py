@@ -12,6 +12,7 @@ import trio
 
 from .conditions import Conditions
 from .pipe import Pipe
+from .timers import Timers
 
 if TYPE_CHECKING:
     from .network import SimNetwork
@@ -32,12 +33,12 @@ class Connection:
     def __init__(
         self, network: SimNetwork, number: int, client: str, server: str, conditions: Conditions, seed: int
     ) -> None:
-        rng = random.Random(seed)
+        rng, timers = random.Random(seed), Timers.of()
         self.number = number
         self.client = client
         self.server = server
-        self.up = Pipe(conditions, rng, lambda: network.blocked_until(client, server))
-        self.down = Pipe(conditions, rng, lambda: network.blocked_until(server, client))
+        self.up = Pipe(conditions, rng, timers, lambda: network.blocked_until(client, server))
+        self.down = Pipe(conditions, rng, timers, lambda: network.blocked_until(server, client))
         self.client_stream = SimStream(self, self.up, self.down, network.now, network.sent)
         self.server_stream = SimStream(self, self.down, self.up, network.now, network.sent)
         self.client_stream.peer, self.server_stream.peer = self.server_stream, self.client_stream
@@ -78,8 +79,8 @@ class Connection:
     def wake(self) -> None:
         """Let all who wait for this connection look again."""
         for pipe in (self.up, self.down):
-            pipe.readable.ring()
-            pipe.writable.ring()
+            pipe.readable.soon()
+            pipe.writable.soon()
 
     def closed_one(self) -> None:
         """One of its ends was closed."""
@@ -211,8 +212,8 @@ class SimStream(trio.abc.HalfCloseableStream):
         """It is broken from now on: nothing can be sent, nothing received, and what was not read is lost."""
         self._broken = True
         self._in.drop()
-        self._in.readable.ring()
-        self._out.writable.ring()
+        self._in.readable.soon()
+        self._out.writable.soon()
 
     def _take(self, max_bytes: int | None) -> bytes | None:
         self._check()

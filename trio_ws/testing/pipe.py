@@ -1,6 +1,6 @@
 """One direction of a simulated connection: a bounded pipe whose contents arrive when they arrive.
 
-No task moves the bytes. Each piece has the time at which it arrives, and who waits for it sleeps until then.
+No task moves the bytes. Each piece has the time at which it arrives, and an alarm rings then for who waits for it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from .conditions import Conditions
+from .timers import Alarm, Timers
 
 READ_BYTES: Final = 64 * 1024
 """How much is read at once where the reader sets no limit."""
@@ -22,37 +21,13 @@ SLICE: Final = 0.1
 """Seconds of transmission that one piece holds where the rate is limited, so that a slow transfer is seen to go on."""
 
 
-class Alarm:
-    """Lets one task sleep until a time that others may bring forward. It may ring for nothing: look again."""
-
-    def __init__(self) -> None:
-        self._scope: trio.CancelScope | None = None
-
-    async def wait(self, until: float) -> None:
-        """Sleep until then, or until it rings. A checkpoint; cancelling it changes nothing."""
-        try:
-            with trio.CancelScope(deadline=until) as self._scope:
-                await trio.sleep_forever()
-        finally:
-            self._scope = None
-
-    def set(self, at: float) -> None:
-        """Ring at this time, if not before."""
-        if self._scope is not None and at < self._scope.deadline:
-            self._scope.deadline = at
-
-    def ring(self) -> None:
-        """Ring now."""
-        if self._scope is not None:
-            self._scope.cancel()
-
-
 class Pipe:
     """What is on its way, or has come and was not read.
 
     Args:
       conditions: how it travels; may be replaced at any time, for what is sent from then on.
       rng: where jitter and the sizes of segments come from.
+      timers: of the run.
       blocked: until when a partition keeps its two hosts apart in this direction; -inf where none does.
 
     Attributes:
@@ -61,12 +36,14 @@ class Pipe:
       readable, writable: ring when something may have come, or when there may be room.
     """
 
-    def __init__(self, conditions: Conditions, rng: random.Random, blocked: Callable[[], float]) -> None:
+    def __init__(
+        self, conditions: Conditions, rng: random.Random, timers: Timers, blocked: Callable[[], float]
+    ) -> None:
         self.conditions = conditions
         self.stalled_until = -math.inf
         self.size = 0
-        self.readable = Alarm()
-        self.writable = Alarm()
+        self.readable = Alarm(timers)
+        self.writable = Alarm(timers)
         self._rng = rng
         self._blocked = blocked
         self._pieces: deque[tuple[float, bytes]] = deque()  # an empty one is the end
@@ -120,7 +97,7 @@ class Pipe:
         else:
             data = self._take_all(limit, now)
         self.size -= len(data)
-        self.writable.ring()
+        self.writable.soon()
         return data
 
     def swallow(self, data: bytes) -> None:

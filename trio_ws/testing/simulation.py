@@ -16,6 +16,7 @@ from ..hub import Hub, open_hub
 from ..server import serve
 from .counters import Sometimes
 from .network import SimNetwork
+from .timers import Timers
 from .trace import Trace
 
 EPOCH: Final = 1_700_000_000.0
@@ -32,6 +33,7 @@ class Simulation:
       seed: as given.
       rng: chance for the test's own decisions.
       clock: Trio's, which jumps to the next deadline whenever all tasks wait. It begins at 0.
+      timers: what happens by itself, with no task behind it.
       network: connects hosts.
       trace: what has happened.
       sometimes: counts rare states: ``simulation.sometimes("resumed in a replay")``.
@@ -40,6 +42,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.clock = MockClock(autojump_threshold=0)
+        self.timers = Timers.of(self.clock)
         self.rng = self.derive("test")
         self.trace = Trace(self.clock.current_time)
         self.sometimes = Sometimes()
@@ -62,6 +65,7 @@ class Simulation:
         """Let so much time pass in which no task runs, as when a process or a laptop is suspended. Not a checkpoint."""
         self.trace.note("pause", seconds=seconds)
         self.clock.jump(seconds)
+        self.timers.ring()  # what has arrived meanwhile is there before anybody's patience ends
 
     # -- The package, in this world
 
