@@ -147,7 +147,7 @@ class Chaos:
         except OSError:
             return
         try:
-            await misbehave(character, stream, name, rng, hello)
+            await misbehave(character, stream, name, rng, hello, self._sim.level.speak)
         finally:
             if rng.random() < 0.5:
                 stream.connection.reset()
@@ -166,8 +166,9 @@ class Chaos:
         return hub.end_session(user, rng.choice(list(box.sessions)))
 
     async def _pause(self, rng: random.Random) -> bool:
-        self._sim.pause(rng.choice((0.3, 1.0, 4.0, 20.0, 60.0)))
-        self._world.record.jumped_at = trio.current_time()
+        seconds = rng.choice((0.3, 1.0, 4.0, 20.0, 60.0))
+        self._world.record.jumped_at = trio.current_time() + seconds
+        self._sim.pause(seconds)
         return True
 
     async def _restart(self, rng: random.Random) -> bool:

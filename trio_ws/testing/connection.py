@@ -181,7 +181,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         waited = False
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            while (data := self._take(max_bytes)) is None:
+            while (data := self.take(max_bytes)) is None:
                 await self._in.readable.wait(min(self._in.next_at(), self._breaks_at()))
                 waited = True
             return data
@@ -208,16 +208,38 @@ class SimStream(trio.abc.HalfCloseableStream):
             self._in.drop()
         self.connection.closed_one()
 
+    # -- For those who don't wait: none of these is a checkpoint
+
+    def take(self, max_bytes: int | None = None) -> bytes | None:
+        """As `receive_some`; None where nothing has come yet."""
+        self._check()
+        return self._in.take(max_bytes, self._now())
+
+    def put(self, data: bytes) -> int:
+        """As `send_all`, with as much of `data` as there is room for; returns how much that is."""
+        self._check(sends=True)
+        room = self._out.room
+        if room <= 0:
+            return 0
+        if room < len(data):
+            data = data[:room]
+        self._send(data)
+        return len(data)
+
+    def when_readable(self, call: Callable[[], object]) -> None:
+        """Call `call` once, when `take` may have something to give or to raise."""
+        self._in.readable.arm(min(self._in.next_at(), self._breaks_at()), call)
+
+    def when_writable(self, call: Callable[[], object], until: float) -> None:
+        """Call `call` once, when `put` may have room or something to raise; at this time at the latest."""
+        self._out.writable.arm(min(until, self._breaks_at()), call)
+
     def break_off(self) -> None:
         """It is broken from now on: nothing can be sent, nothing received, and what was not read is lost."""
         self._broken = True
         self._in.drop()
         self._in.readable.soon()
         self._out.writable.soon()
-
-    def _take(self, max_bytes: int | None) -> bytes | None:
-        self._check()
-        return self._in.take(max_bytes, self._now())
 
     def _send(self, data: bytes) -> None:
         self._sent(self, data)

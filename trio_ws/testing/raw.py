@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import trio
 import wsproto
@@ -18,7 +19,9 @@ from wsproto.events import (
     TextMessage,
 )
 
-SUBPROTOCOL = "trio-ws.v1"
+from ..client.transport import SUBPROTOCOL, Closed, Refused
+from .connection import SimStream
+from .messages import ClientMessages
 
 NONSENSE = (
     "{}",
@@ -42,13 +45,8 @@ class Gone(Exception):
     """The server closed the connection, refused it, or it broke."""
 
 
-class RawClient:
-    """A WebSocket over a stream that sends what it is told, and shows what comes; it answers only pings of RFC 6455."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self._text = ""
-        self._ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+class RawClient(Protocol):
+    """A client that sends what it is told, and shows what comes, at one of the levels."""
 
     async def open(self, token: str, *, plain: bool = False) -> None:
         """Shake hands.
@@ -56,8 +54,64 @@ class RawClient:
         Raises:
           Gone: the server refused, or the connection broke.
         """
-        target = f"/ws?token={token}" if plain else "/ws"
-        await self._send(Request(host="server", target=target, subprotocols=[] if plain else [SUBPROTOCOL]))
+
+    async def say(self, *frames: dict[str, Any] | str) -> None:
+        """Send frames, each as one message; a str as it stands.
+
+        Raises:
+          Gone: the connection is over.
+        """
+
+    async def receive(self) -> list[dict[str, Any]]:
+        """The frames that come next, maybe none.
+
+        Raises:
+          Gone: the connection is over.
+        """
+        ...
+
+
+class RawMessages:
+    """A `RawClient` at message level."""
+
+    def __init__(self, stream: SimStream) -> None:
+        self._end = ClientMessages(stream, lambda size: None)
+
+    async def open(self, token: str, *, plain: bool = False) -> None:
+        """Shake hands."""
+        try:
+            await self._end.shake_hands(_target(token, plain), None if plain else SUBPROTOCOL)
+        except (Refused, Closed) as error:
+            raise Gone(str(error)) from None
+
+    async def say(self, *frames: dict[str, Any] | str) -> None:
+        """Send frames."""
+        for frame in frames:
+            try:
+                await self._end.send(_text(frame).encode())
+            except Closed as closed:
+                raise Gone(str(closed)) from None
+
+    async def receive(self) -> list[dict[str, Any]]:
+        """The frames of the next message."""
+        try:
+            return _frames(await self._end.receive())
+        except Closed as closed:
+            raise Gone(str(closed)) from None
+
+
+class RawWebSocket:
+    """A `RawClient` at full wire. A WebSocket over a stream that sends what it is told, and shows what comes; it answers only pings of RFC 6455."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self._text = ""
+        self._ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+
+    async def open(self, token: str, *, plain: bool = False) -> None:
+        """Shake hands."""
+        protocols = [] if plain else [SUBPROTOCOL]
+        await self._send(Request(host="server", target=_target(token, plain), subprotocols=protocols))
         while True:
             for event in await self._events():
                 if isinstance(event, AcceptConnection):
@@ -66,20 +120,12 @@ class RawClient:
                     raise Gone(f"HTTP {event.status_code}")
 
     async def say(self, *frames: dict[str, Any] | str) -> None:
-        """Send frames, each as one message; a str as it stands.
-
-        Raises:
-          Gone: the connection is over.
-        """
+        """Send frames."""
         for frame in frames:
-            await self._send(TextMessage(data=frame if isinstance(frame, str) else json.dumps(frame)))
+            await self._send(TextMessage(data=_text(frame)))
 
     async def receive(self) -> list[dict[str, Any]]:
-        """The frames that come next, maybe none.
-
-        Raises:
-          Gone: the connection is over.
-        """
+        """The frames that come next."""
         frames: list[dict[str, Any]] = []
         for event in await self._events():
             if isinstance(event, CloseConnection):
@@ -91,8 +137,8 @@ class RawClient:
                 self._text += event.data
                 if not event.message_finished:
                     continue
-                value, self._text = json.loads(self._text), ""
-                frames += value if isinstance(value, list) else [value]
+                text, self._text = self._text, ""
+                frames += _frames(text)
         return frames
 
     async def _send(self, event: wsproto.events.Event) -> None:
@@ -112,16 +158,35 @@ class RawClient:
         return list(self._ws.events())
 
 
+def _target(token: str, plain: bool) -> str:
+    return f"/ws?token={token}" if plain else "/ws"
+
+
+def _text(frame: dict[str, Any] | str) -> str:
+    return frame if isinstance(frame, str) else json.dumps(frame)
+
+
+def _frames(text: str) -> list[dict[str, Any]]:
+    value = json.loads(text)
+    return value if isinstance(value, list) else [value]
+
+
 async def misbehave(
-    character: str, stream: trio.abc.Stream, token: str, rng: random.Random, hello: dict[str, Any]
+    character: str,
+    stream: SimStream,
+    token: str,
+    rng: random.Random,
+    hello: dict[str, Any],
+    speak: Callable[[SimStream], RawClient] = RawWebSocket,
 ) -> None:
     """Be a client of this character (see `plan.CHARACTERS`) on `stream`, until the connection ends. Cancelling it
     leaves the stream to the caller to close.
 
     Args:
       hello: what its hello holds besides the token.
+      speak: makes the client, of one level or the other.
     """
-    client = RawClient(stream)
+    client = speak(stream)
     try:
         if character == "hasty":
             if rng.random() < 0.5:
@@ -135,7 +200,7 @@ async def misbehave(
             await client.say({"t": "hello", "token": token} | hello)
         if character == "deaf":
             await trio.sleep_forever()
-        if character == "half" and isinstance(stream, trio.abc.HalfCloseableStream):
+        if character == "half":
             await stream.send_eof()
         while True:
             for frame in await client.receive():

@@ -19,12 +19,13 @@ import trio
 from ..config import Config
 from ..event import Message
 from ..hub import Hub
-from ..server import Credentials, serve
+from ..server import Credentials
 from .bookkeeping import IN_THE_BOOKS
 from .chaos import Chaos
 from .checkers import ON_THE_WAY
 from .conditions import Conditions
 from .determinism import run_simulation
+from .levels import LevelName
 from .lives import Lives
 from .network import SimListener
 from .plan import Plan
@@ -49,6 +50,7 @@ class Outcome:
     """What came of a run.
 
     Attributes:
+      level: at which it ran.
       violations: what did not hold; empty where all is well.
       seconds: how long it took in simulated time; `healed` is how long it took to converge, None if it did not.
       events: how many were accepted.
@@ -60,6 +62,7 @@ class Outcome:
 
     seed: int
     plan: Plan
+    level: LevelName
     violations: list[Violation]
     seconds: float
     healed: float | None
@@ -72,15 +75,22 @@ class Outcome:
     trace: str
 
 
-def simulate(seed: int, plan: Plan | None = None, *, watchers: Sequence[Watcher] = CHECKERS) -> Outcome:
+def simulate(
+    seed: int,
+    plan: Plan | None = None,
+    *,
+    level: LevelName = "wire",
+    watchers: Sequence[Watcher] = CHECKERS,
+) -> Outcome:
     """Run the scenario of `seed`, and tell what came of it. It runs Trio itself: call it outside of any loop.
 
     Args:
       seed: what everything follows from.
       plan: what happens; None draws it from the seed.
+      level: what travels: bytes, or whole messages.
       watchers: the checkers.
     """
-    sim = Simulation(seed)
+    sim = Simulation(seed, level=level)
     if plan is None:
         plan = Plan.draw(sim.derive("plan"))
     world = World(sim, plan, watchers)
@@ -129,6 +139,7 @@ class World:
         return Outcome(
             seed=self.sim.seed,
             plan=self.plan,
+            level=self.sim.level.name,
             violations=self.record.violations,
             seconds=self.sim.clock.current_time(),
             healed=self._healed,
@@ -145,7 +156,10 @@ class World:
         """All phases; ends early at the first violation."""
         plan = self.plan
         sim.network.conditions = Conditions(
-            latency=plan.latency, jitter=plan.jitter, segment=plan.segment or None, capacity=plan.window
+            latency=plan.latency,
+            jitter=plan.jitter,
+            segment=plan.segment if plan.segment and sim.level.in_bytes else None,
+            capacity=plan.window,
         )
         if plan.dies_at:
             self.lives.die_after(plan.dies_at)
@@ -178,6 +192,7 @@ class World:
             listeners=[listener],
             authenticate=self._authenticate,
             on_message=self._on_message,
+            **self.sim.level.serve,
             **options,
         )
 

@@ -15,6 +15,7 @@ from ..config import Config
 from ..hub import Hub, open_hub
 from ..server import serve
 from .counters import Sometimes
+from .levels import LEVELS, LevelName
 from .network import SimNetwork
 from .timers import Timers
 from .trace import Trace
@@ -28,9 +29,11 @@ class Simulation:
 
     Args:
       seed: any whole number.
+      level: what travels: bytes (``wire``), or whole messages (``message``), which is faster.
 
     Attributes:
       seed: as given.
+      level: what differs by level.
       rng: chance for the test's own decisions.
       clock: Trio's, which jumps to the next deadline whenever all tasks wait. It begins at 0.
       timers: what happens by itself, with no task behind it.
@@ -39,8 +42,9 @@ class Simulation:
       sometimes: counts rare states: ``simulation.sometimes("resumed in a replay")``.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, level: LevelName = "wire") -> None:
         self.seed = seed
+        self.level = LEVELS[level]
         self.clock = MockClock(autojump_threshold=0)
         self.timers = Timers.of(self.clock)
         self.rng = self.derive("test")
@@ -75,7 +79,7 @@ class Simulation:
 
     def serve(self, hub: Hub, name: str = "server", **options: Any) -> Coroutine[Any, Any, None]:
         """As `trio_ws.serve`, listening on the network under `name`: ``await nursery.start(simulation.serve, hub)``."""
-        return serve(hub, listeners=[self.network.listen(name)], **options)
+        return serve(hub, **{**self.level.serve, "listeners": [self.network.listen(name)], **options})
 
     def connect(
         self,
@@ -96,7 +100,8 @@ class Simulation:
           options: as `trio_ws.connect` has them.
         """
         stream = self.dialer(to, host or user or "client")
-        chosen = {"rng": random.Random(self._ids.getrandbits(64)), "wall_clock": self.wall_clock, **options}
+        rng = random.Random(self._ids.getrandbits(64))
+        chosen = {**self.level.connect, "rng": rng, "wall_clock": self.wall_clock, **options}
         return connect(f"ws://{to}{path}", user=user, open_stream=stream, **chosen)
 
     def dialer(self, to: str, host: str) -> Callable[[], Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from ..core import wire
-from ..core.session import Session
 from .record import Record
 from .sight import Checker, Line
 
@@ -68,11 +67,9 @@ class Repetition(Checker):
         super().__init__(record)
         self._flights: dict[Line, _Flight] = {}
 
-    def attached(self, line: Line, session: Session) -> None:
-        if not line.plain and line not in self._flights:
-            self._flights[line] = _Flight(self.record.clock())
-
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        if isinstance(frame, wire.Welcome):
+            self._flights[line] = _Flight(self.record.clock())
         if not isinstance(frame, wire.EventFrame):
             return
         flight, now = self._flights.get(line), self.record.clock()
