@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from trio_ws.cli import simulate as module
+from trio_ws.testing.levels import LevelName
 from trio_ws.testing.plan import Plan
 from trio_ws.testing.scenario import Outcome, simulate
 from trio_ws.testing.sight import Violation
@@ -25,6 +26,13 @@ def test_one_seed_prints_its_hash_last_and_the_same_each_time() -> None:
     assert run("--seed", "3") == (status, output)
 
 
+def test_at_message_level_too() -> None:
+    status, output = run("--seed", "3", "--level", "message")
+    assert status == 0
+    assert output.splitlines()[0].startswith("seed 3 at message level: ")
+    assert output.splitlines()[-1] == f"trace {simulate(3, level='message').trace_hash}"
+
+
 def test_a_plan_stands_in_for_the_seeds_own() -> None:
     plan = Plan(duration=5.0)
     status, output = run("--seed", "3", "--plan", plan.to_json())
@@ -35,12 +43,13 @@ def test_a_plan_stands_in_for_the_seeds_own() -> None:
 def test_several_seeds_are_summed_up() -> None:
     status, output = run("--seeds", "3", "--jobs", "1")
     assert status == 0
-    assert output.startswith("3 runs, ")
+    assert output.startswith("3 runs, 1 of them twice, ")
+    assert "simulated seconds a CPU second" in output
     assert output.endswith("all held\n")
 
 
 def test_a_failure_exits_1_and_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(seed: int, plan: Plan | None = None) -> Outcome:
+    def fails(seed: int, plan: Plan | None = None, *, level: LevelName = "wire") -> Outcome:
         outcome = simulate(seed, Plan(duration=1.0))
         outcome.violations.append(Violation(invariant="it holds", at=1.0, text="it does not"))
         return outcome

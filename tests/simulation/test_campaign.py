@@ -5,8 +5,10 @@ What is told as a failure is replayed by `trio-ws simulate --seed K`.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
+import attrs
 import pytest
 
 from trio_ws.testing.campaign import run_campaign, shrink
@@ -82,8 +84,22 @@ def test_a_failure_is_told_and_shrunk_to_what_it_takes() -> None:
     assert rebellious(5, small.plan) == small
 
 
-def test_a_seed_that_comes_out_otherwise_a_second_time_is_a_failure() -> None:
-    runs = iter((simulate(0, Plan(duration=1.0)), simulate(0, Plan(duration=2.0))))
-    summary = run_campaign([0], run=lambda seed: next(runs))
-    assert summary.runs == 1
+def otherwise_elsewhere(seed: int) -> Outcome:
+    return simulate(seed, Plan(duration=1.0 if multiprocessing.parent_process() is None else 2.0))
+
+
+def test_a_seed_that_comes_out_otherwise_in_another_process_is_a_failure() -> None:
+    summary = run_campaign([0, 1], run=otherwise_elsewhere)
+    assert (summary.runs, summary.twice) == (2, 1)
     assert [v.invariant for v in summary.failures[0].violations] == ["same seed, same trace and bytes"]
+
+
+def the_hash_seed(seed: int) -> Outcome:
+    outcome = simulate(seed, Plan(duration=0.1))
+    return attrs.evolve(outcome, trace_hash=os.environ.get("PYTHONHASHSEED", ""))
+
+
+def test_strings_are_hashed_otherwise_the_second_time() -> None:
+    before = os.environ.get("PYTHONHASHSEED")
+    assert run_campaign([0], run=the_hash_seed).failures
+    assert os.environ.get("PYTHONHASHSEED") == before

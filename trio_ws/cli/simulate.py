@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..testing.campaign import Summary
+    from ..testing.levels import LevelName
     from ..testing.plan import Plan
     from ..testing.scenario import Outcome
 
@@ -30,6 +31,13 @@ SHOWN_FAILURES = 10
 )
 @click.option("--minutes", type=click.FloatRange(0), metavar="M", help="Begin no further run after so long.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes. [default: one for each core]")
+@click.option(
+    "--level",
+    type=click.Choice(("wire", "message")),
+    default="wire",
+    show_default=True,
+    help="What travels: bytes, or whole messages, which is faster.",
+)
 @click.option("--seed", type=click.IntRange(0), metavar="K", help="One run, in full; the same each time.")
 @click.option(
     "--plan", "plan_json", metavar="JSON", help="With --seed: this plan in place of the seed's own."
@@ -40,6 +48,7 @@ def command(
     first: int,
     minutes: float | None,
     jobs: int | None,
+    level: LevelName,
     seed: int | None,
     plan_json: str | None,
     shrink: bool,
@@ -52,21 +61,21 @@ def command(
     if seed is None:
         if plan_json is not None or shrink:
             raise click.UsageError("--plan and --shrink need --seed")
-        _many(seeds, first, minutes, jobs)
+        _many(seeds, first, minutes, jobs, level)
     elif seeds is not None or minutes is not None:
         raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
     else:
-        _one(seed, plan_json, shrink)
+        _one(seed, level, plan_json, shrink)
 
 
-def _one(seed: int, plan_json: str | None, shrink: bool) -> None:
+def _one(seed: int, level: LevelName, plan_json: str | None, shrink: bool) -> None:
     from ..testing.campaign import shrink as shrunk
     from ..testing.scenario import simulate
 
-    outcome = simulate(seed, _plan(plan_json))
+    outcome = simulate(seed, _plan(plan_json), level=level)
     if shrink and outcome.violations:
         outcome = shrunk(outcome)
-    click.echo(f"seed {seed}: {outcome.plan}")
+    click.echo(f"seed {seed} at {level} level: {outcome.plan}")
     click.echo(outcome.trace)
     click.echo(_line("faults", outcome.faults))
     click.echo(_line("reached", {name: count for name, count in outcome.sometimes.items() if count}))
@@ -91,7 +100,7 @@ def _plan(text: str | None) -> Plan | None:
         raise Failure(f"--plan: {exc}", 2) from None
 
 
-def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None) -> None:
+def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None, level: LevelName) -> None:
     from ..testing.campaign import run_campaign
 
     count = seeds if seeds is not None or minutes is not None else 100
@@ -100,6 +109,7 @@ def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None
         with _progress(count) as advance:
             summary = run_campaign(
                 numbers,
+                level=level,
                 jobs=jobs or os.cpu_count() or 1,
                 seconds=None if minutes is None else 60 * minutes,
                 on_run=advance,
@@ -133,7 +143,10 @@ def _progress(count: int | None) -> Iterator[Callable[[Outcome], None]]:
 
 def _tell(summary: Summary) -> None:
     hours = summary.seconds / 3600
-    click.echo(f"{summary.runs} runs, {hours:.1f} simulated hours, {summary.events} events")
+    click.echo(
+        f"{summary.runs} runs, {summary.twice} of them twice, {hours:.1f} simulated hours, {summary.events} events"
+    )
+    click.echo(f"{summary.seconds / summary.cpu_seconds:,.0f} simulated seconds a CPU second")
     click.echo(_line("faults", dict(summary.faults.most_common())))
     click.echo(_line("reached", {name: n for name, n in summary.sometimes.most_common() if n}))
     if summary.never:
@@ -152,4 +165,4 @@ def _line(name: str, counts: dict[str, int]) -> str:
 
 def _replay(outcome: Outcome, *, planned: bool = False) -> str:
     plan = f" --plan '{outcome.plan.to_json()}'" if planned else ""
-    return f"replay: trio-ws simulate --seed {outcome.seed}{plan}"
+    return f"replay: trio-ws simulate --level {outcome.level} --seed {outcome.seed}{plan}"

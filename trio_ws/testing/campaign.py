@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import Final
 
 import attrs
 
+from .levels import LevelName
 from .plan import Plan
 from .scenario import Outcome, simulate
 from .sight import Violation
 
 TWICE_EVERY: Final = 100
-"""Each so manieth seed is run a second time, in whatever process comes, and must come out the same."""
+"""Each so manieth seed is run a second time, in a process of its own with another hash seed, and must come out the
+same."""
 
 ALWAYS: Final = (
     "reconnected",
@@ -49,6 +54,8 @@ class Summary:
 
     Attributes:
       runs, seconds, events: how many runs, how much simulated time, how many events were accepted.
+      cpu_seconds: how much computing that took; second runs don't count.
+      twice: how many were run a second time.
       faults, sometimes: how often each happened, or in how many runs.
       failures: the runs in which something did not hold.
       longest_healing: simulated seconds that a run took to converge at most.
@@ -57,6 +64,8 @@ class Summary:
     runs: int = 0
     seconds: float = 0.0
     events: int = 0
+    cpu_seconds: float = 0.0
+    twice: int = 0
     faults: Counter[str] = attrs.field(factory=Counter)
     sometimes: Counter[str] = attrs.field(factory=lambda: Counter(dict.fromkeys(ALWAYS, 0)))
     failures: list[Outcome] = attrs.field(factory=list)
@@ -67,6 +76,7 @@ class Summary:
         self.runs += 1
         self.seconds += outcome.seconds
         self.events += outcome.events
+        self.cpu_seconds += outcome.cpu_seconds
         self.faults.update(outcome.faults)
         for name, count in outcome.sometimes.items():
             self.sometimes[name] += count
@@ -83,43 +93,74 @@ class Summary:
 def run_campaign(
     seeds: Iterable[int],
     *,
+    level: LevelName = "wire",
     jobs: int = 1,
     seconds: float | None = None,
     on_run: Callable[[Outcome], object] = lambda outcome: None,
-    run: Callable[[int], Outcome] = simulate,
+    run: Callable[[int], Outcome] | None = None,
 ) -> Summary:
     """Run the scenario of each seed.
 
     Args:
       seeds: which; they may be endless where `seconds` are given.
-      jobs: how many processes; with 1 it all happens here.
+      level: what travels: bytes, or whole messages.
+      jobs: how many processes; with 1 it all happens here. Second runs are in one of their own in any case.
       seconds: real time after which no further run is begun.
       on_run: called with each outcome as it comes, in no certain order.
-      run: what is run; it must be importable by its name where there are several processes.
+      run: what is run, in the place of `scenario.simulate` at `level`; it must be importable by its name.
     """
     summary = Summary()
-    hashes: dict[int, tuple[str, str]] = {}
-    for outcome in _outcomes(_until(_some_twice(seeds), seconds), jobs, run):
-        first = hashes.pop(outcome.seed, None)
-        if first is None:
-            if outcome.seed % TWICE_EVERY == 0:
-                hashes[outcome.seed] = (outcome.trace_hash, outcome.wire_hash)
-            summary.add(outcome)
-            on_run(outcome)
-        elif first != (outcome.trace_hash, outcome.wire_hash):
-            text = "it came out otherwise a second time"
-            broken = Violation(invariant="same seed, same trace and bytes", at=outcome.seconds, text=text)
-            summary.failures.append(attrs.evolve(outcome, violations=[broken]))
+    run = run or partial(simulate, level=level)
+    again: list[tuple[Outcome, Future[Outcome]]] = []
+    with ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts) as elsewhere:
+        try:
+            for outcome in _outcomes(_until(iter(seeds), seconds), jobs, run):
+                summary.add(outcome)
+                on_run(outcome)
+                if outcome.seed % TWICE_EVERY == 0:
+                    with _another_hash_seed():
+                        again.append((outcome, elsewhere.submit(run, outcome.seed)))
+            for first, future in again:
+                summary.twice += 1
+                second = future.result()
+                if (first.trace_hash, first.wire_hash) != (second.trace_hash, second.wire_hash):
+                    summary.failures.append(_differs(first))
+        finally:
+            elsewhere.shutdown(wait=False, cancel_futures=True)
     return summary
 
 
-def shrink(outcome: Outcome, *, tries: int = 200, run: Callable[[int, Plan], Outcome] = simulate) -> Outcome:
+def _differs(outcome: Outcome) -> Outcome:
+    text = "it came out otherwise a second time"
+    broken = Violation(invariant="same seed, same trace and bytes", at=outcome.seconds, text=text)
+    return attrs.evolve(outcome, violations=[broken])
+
+
+@contextmanager
+def _another_hash_seed() -> Iterator[None]:
+    """A process that is started in the block hashes strings otherwise than this one."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "1" if before != "1" else "2"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONHASHSEED"]
+        else:
+            os.environ["PYTHONHASHSEED"] = before
+
+
+def shrink(
+    outcome: Outcome, *, tries: int = 200, run: Callable[[int, Plan], Outcome] | None = None
+) -> Outcome:
     """A failure of the same invariant with as little in its plan as could be found.
 
     Args:
       outcome: a failure.
       tries: how many runs it may take.
+      run: what is run, in the place of `scenario.simulate` at the level of `outcome`.
     """
+    run = run or partial(simulate, level=outcome.level)
     left = tries
     while left > 0:
         for plan in outcome.plan.simpler():
@@ -133,13 +174,6 @@ def shrink(outcome: Outcome, *, tries: int = 200, run: Callable[[int, Plan], Out
         else:
             return outcome
     return outcome
-
-
-def _some_twice(seeds: Iterable[int]) -> Iterator[int]:
-    for seed in seeds:
-        yield seed
-        if seed % TWICE_EVERY == 0:
-            yield seed
 
 
 def _until(seeds: Iterator[int], seconds: float | None) -> Iterator[int]:

@@ -248,7 +248,11 @@ class ClientMessages(MessageEnd):
 
     def __init__(self, stream: SimStream, on_data: Callable[[int], None]) -> None:
         super().__init__(stream)
-        self.heard = on_data  # type: ignore[method-assign]
+        self._on_data = on_data
+
+    def heard(self, size: int) -> None:
+        """Bytes came in."""
+        self._on_data(size)
 
     async def shake_hands(self, target: str, subprotocol: str | None) -> None:
         """Ask for the upgrade.
@@ -274,9 +278,7 @@ class ClientMessages(MessageEnd):
         headers = dict(line.split(": ", 1) for line in lines if line)
         if status != 101:
             after = headers.get("Retry-After")
-            raise UpgradeRefused(
-                status, "the upgrade was refused", None if after is None else float(after)
-            )
+            raise UpgradeRefused(status, "the upgrade was refused", None if after is None else float(after))
         if headers.get("Sec-WebSocket-Protocol") != subprotocol:
             raise UpgradeRefused(101, f"did not select the subprotocol {subprotocol}", None)
 

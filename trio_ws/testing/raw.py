@@ -101,7 +101,7 @@ class RawMessages:
 
 
 class RawWebSocket:
-    """A `RawClient` at full wire. A WebSocket over a stream that sends what it is told, and shows what comes; it answers only pings of RFC 6455."""
+    """A `RawClient` at full wire; of RFC 6455 it answers only pings and the close."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream

@@ -8,6 +8,7 @@ may be left. `run` tells what was seen as an `Outcome`; what did not hold is in 
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections import Counter
 from collections.abc import Coroutine, Sequence
@@ -58,6 +59,7 @@ class Outcome:
       faults: how many happened, by kind; `sometimes` the same for rare states.
       trace_hash, wire_hash: over all that was noted, and over all bytes that were sent.
       trace: the last lines.
+      cpu_seconds: how much computing it took, which is another each time.
     """
 
     seed: int
@@ -73,6 +75,7 @@ class Outcome:
     trace_hash: str
     wire_hash: str
     trace: str
+    cpu_seconds: float = attrs.field(default=0.0, eq=False)
 
 
 def simulate(
@@ -90,6 +93,7 @@ def simulate(
       level: what travels: bytes, or whole messages.
       watchers: the checkers.
     """
+    begun = time.process_time()
     sim = Simulation(seed, level=level)
     if plan is None:
         plan = Plan.draw(sim.derive("plan"))
@@ -100,7 +104,7 @@ def simulate(
         except Exception as error:
             for single in _singles(error):
                 world.record.fail("nothing raises", "".join(traceback.format_exception(single)))
-    return world.outcome()
+    return attrs.evolve(world.outcome(), cpu_seconds=time.process_time() - begun)
 
 
 def _singles(error: BaseException) -> list[BaseException]:

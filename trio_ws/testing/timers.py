@@ -29,8 +29,7 @@ class Timers:
         self._count = 0
         for name in ("_autojump", "current_time", "_virtual_base"):
             getattr(clock, name)  # AttributeError here, where a version of Trio has no such thing
-        self._clock._autojump = self._jump
-        self._clock.current_time = self.now
+        vars(clock).update(_autojump=self._jump, current_time=self.now)
         self._context = importlib.import_module("trio._core._run").GLOBAL_RUN_CONTEXT
 
     @classmethod
@@ -43,10 +42,10 @@ class Timers:
         clock = clock or trio.lowlevel.current_clock()
         if not isinstance(clock, MockClock) or clock.rate or clock.autojump_threshold:
             raise TypeError("the simulated network takes a MockClock(autojump_threshold=0)")
-        timers = getattr(clock, "timers", None)
+        timers: Timers | None = vars(clock).get("timers")
         if timers is None:
-            timers = clock.timers = cls(clock)  # type: ignore[attr-defined]
-        return timers  # type: ignore[no-any-return]
+            timers = vars(clock)["timers"] = cls(clock)
+        return timers
 
     def now(self) -> float:
         """The simulated time. It stands in for `MockClock.current_time`, which reads the real clock each time."""
