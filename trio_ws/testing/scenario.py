@@ -20,7 +20,7 @@ import trio
 from ..config import Config
 from ..event import Message
 from ..hub import Hub
-from ..server import Credentials
+from ..server import Credentials, serve
 from .bookkeeping import IN_THE_BOOKS
 from .chaos import Chaos
 from .checkers import ON_THE_WAY
