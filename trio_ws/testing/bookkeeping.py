@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..core.entry import FIRM
 from .record import Record
 from .sight import Checker, Published
@@ -14,6 +16,9 @@ class Bounds(Checker):
     """Events, bytes, connections: at or under their limits after every step."""
 
     invariant = "every bound holds"
+
+    def due(self) -> float:
+        return math.inf
 
     def stepped(self) -> None:
         hub = self.record.hub
@@ -43,6 +48,9 @@ class Balance(Checker):
     """accepted = settled + held + evicted + expired + superseded; and now and then all of it counted anew."""
 
     invariant = "the books balance"
+
+    def due(self) -> float:
+        return math.inf
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -92,6 +100,9 @@ class Victims(Checker):
     """Who goes when room is needed: history, then what is superseded, then the lowest class; the oldest first."""
 
     invariant = "room is made from the lowest class, the oldest first"
+
+    def due(self) -> float:
+        return math.inf
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)

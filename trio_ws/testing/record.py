@@ -38,6 +38,7 @@ class Record:
       events: what was published, by token; `log` by (user, epoch) and seq.
       lines: all connections, in order.
       violations: what did not hold; after the first, `on_violation` is called.
+      on_step: called after each step.
       jumped_at: when the clock last jumped: what was due by then may be late.
       begun_at: when this hub began.
     """
@@ -51,10 +52,12 @@ class Record:
         self.lines: list[Line] = []
         self.violations: list[Violation] = []
         self.on_violation: Callable[[], object] = lambda: None
+        self.on_step: Callable[[], object] = lambda: None
         self.jumped_at = self.begun_at = -math.inf
         self._by_attachment: dict[Attachment, Line] = {}
         self._dead = 0
         self.checkers = [watcher(self) for watcher in watchers]
+        self._looking = [checker for checker in self.checkers if type(checker).stepped is not Checker.stepped]
 
     def fail(self, invariant: str, text: str) -> None:
         """Note that an invariant did not hold. At most 20 are kept: what follows a first is of little use."""
@@ -125,9 +128,14 @@ class Record:
         return self._by_attachment.get(attachment)
 
     def stepped(self) -> None:
-        """A step of the hub is over."""
-        for checker in self.checkers:
+        """A step of the hub is over; or it is time to look."""
+        for checker in self._looking:
             checker.stepped()
+        self.on_step()
+
+    def due(self) -> float:
+        """When to look next, if there is no step before."""
+        return min((checker.due() for checker in self._looking), default=math.inf)
 
     # -- publishers and tabs
 

@@ -28,6 +28,7 @@ from .conditions import Conditions
 from .determinism import run_simulation
 from .levels import LevelName
 from .lives import Lives
+from .looks import Looks
 from .network import SimListener
 from .plan import Plan
 from .publishers import Publisher
@@ -38,7 +39,7 @@ from .tabs import Tab
 from .timeliness import IN_TIME
 
 LOOK_EVERY: Final = 0.25
-"""Simulated seconds between two looks at what is due."""
+"""Simulated seconds between two looks at whether all has healed."""
 
 HEALING_BOUND: Final = (30 + 5 + 5 + 20) * 1.5
 """Stall, handshake, confirmation and backoff, and half as much again."""
@@ -172,7 +173,7 @@ class World:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.lives.run)
                 await self.lives.up.wait()
-                nursery.start_soon(self._look)
+                self.record.on_step = Looks(sim.timers, self._look, self.record.due).stepped
                 async with trio.open_nursery() as tabs:
                     for tab in self.tabs:
                         tabs.start_soon(tab.run)
@@ -211,12 +212,10 @@ class World:
     async def _on_message(self, user: str, message: Message) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def _look(self) -> None:
-        """Now and then, let the checkers see what should have happened and did not."""
-        while True:
-            await trio.sleep(LOOK_EVERY)
-            if self.hub is not None:
-                self.record.stepped()
+    def _look(self) -> None:
+        """Let the checkers see what should have happened and did not."""
+        if self.hub is not None:
+            self.record.stepped()
 
     def _over(self, hub: Hub) -> None:
         """A hub is about to end."""

@@ -194,7 +194,12 @@ class Checker:
         """A tab's handler failed on an event, and it has handed that back."""
 
     def stepped(self) -> None:
-        """A step of the hub is over."""
+        """A step of the hub is over; or none was made until `due`."""
+
+    def due(self) -> float:
+        """When `stepped` may have something to say though no step is made until then: because something is late. A
+        time that has passed has it look again and again; inf where only a step can change what it sees."""
+        return -math.inf
 
     def life_over(self, events: list[Published]) -> None:
         """A hub is about to end; these are the events that it was handed."""
