@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from trio_ws.testing.campaign import run_campaign, shrink
+from trio_ws.testing.each_step import BUSY, crash_each_step
 from trio_ws.testing.plan import Plan
 from trio_ws.testing.scenario import CHECKERS, Outcome, simulate
 from trio_ws.testing.sight import Checker, Line
@@ -103,3 +104,19 @@ def test_strings_are_hashed_otherwise_the_second_time() -> None:
     before = os.environ.get("PYTHONHASHSEED")
     assert run_campaign([0], run=the_hash_seed).failures
     assert os.environ.get("PYTHONHASHSEED") == before
+
+
+def test_a_server_that_dies_at_any_step_is_recovered_from() -> None:
+    # Every step of it: `trio-ws simulate --seed 3 --crash-each-step`.
+    summary = crash_each_step(3, stride=3)
+    assert summary.runs > 50
+    assert not summary.failures, "\n".join(map(told, summary.failures[:5]))
+    assert summary.sometimes["epoch was reset"] > summary.runs / 2
+    assert summary.sometimes["the server died in silence"] > 0
+
+
+def test_the_steps_at_which_the_server_dies_differ() -> None:
+    plan = attrs.evolve(BUSY, duration=1.0)
+    runs = [simulate(3, attrs.evolve(plan, dies_at=steps)) for steps in range(20, 30)]
+    assert len({outcome.trace_hash for outcome in runs}) == len(runs)
+    assert all("died steps=" in outcome.trace for outcome in runs)

@@ -42,6 +42,11 @@ SHOWN_FAILURES = 10
 @click.option(
     "--plan", "plan_json", metavar="JSON", help="With --seed: this plan in place of the seed's own."
 )
+@click.option(
+    "--crash-each-step",
+    is_flag=True,
+    help="With --seed: a small run for each step of the server's tasks, which dies there. --plan takes another run.",
+)
 @click.option("--shrink", is_flag=True, help="With --seed: find a smaller plan that fails alike.")
 def command(
     seeds: int | None,
@@ -51,6 +56,7 @@ def command(
     level: LevelName,
     seed: int | None,
     plan_json: str | None,
+    crash_each_step: bool,
     shrink: bool,
 ) -> None:
     """Run the server, real clients and a network that drops, stalls and lies, on simulated time.
@@ -59,11 +65,13 @@ def command(
     and says how to replay it.
     """
     if seed is None:
-        if plan_json is not None or shrink:
-            raise click.UsageError("--plan and --shrink need --seed")
+        if plan_json is not None or shrink or crash_each_step:
+            raise click.UsageError("--plan, --shrink and --crash-each-step need --seed")
         _many(seeds, first, minutes, jobs, level)
     elif seeds is not None or minutes is not None:
         raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
+    elif crash_each_step:
+        _each_step(seed, level, plan_json, jobs)
     else:
         _one(seed, level, plan_json, shrink)
 
@@ -88,6 +96,21 @@ def _one(seed: int, level: LevelName, plan_json: str | None, shrink: bool) -> No
     click.echo(f"wire {outcome.wire_hash}")
     click.echo(f"trace {outcome.trace_hash}")
     if outcome.violations:
+        sys.exit(1)
+
+
+def _each_step(seed: int, level: LevelName, plan_json: str | None, jobs: int | None) -> None:
+    from ..testing.each_step import BUSY, crash_each_step
+
+    try:
+        with _progress(None) as advance:
+            summary = crash_each_step(
+                seed, _plan(plan_json) or BUSY, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
+            )
+    except KeyboardInterrupt:
+        sys.exit(130)
+    _tell(summary, planned=True)
+    if summary.failures:
         sys.exit(1)
 
 
@@ -141,7 +164,7 @@ def _progress(count: int | None) -> Iterator[Callable[[Outcome], None]]:
         yield advance
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: Summary, *, planned: bool = False) -> None:
     hours = summary.seconds / 3600
     click.echo(
         f"{summary.runs} runs, {summary.twice} of them twice, {hours:.1f} simulated hours, {summary.events} events"
@@ -149,13 +172,13 @@ def _tell(summary: Summary) -> None:
     click.echo(f"{summary.seconds / summary.cpu_seconds:,.0f} simulated seconds a CPU second")
     click.echo(_line("faults", dict(summary.faults.most_common())))
     click.echo(_line("reached", {name: n for name, n in summary.sometimes.most_common() if n}))
-    if summary.never:
+    if summary.never and not planned:
         click.echo(f"never reached: {', '.join(summary.never)}")
     click.echo(f"longest healing: {summary.longest_healing:.2f} s")
     for outcome in sorted(summary.failures, key=lambda o: o.seed)[:SHOWN_FAILURES]:
         click.echo(f"FAILED seed {outcome.seed}: {outcome.violations[0]}")
         click.echo(f"  {outcome.plan}")
-        click.echo(f"  {_replay(outcome)}")
+        click.echo(f"  {_replay(outcome, planned=planned)}")
     click.echo(f"{len(summary.failures)} failed" if summary.failures else "all held")
 
 

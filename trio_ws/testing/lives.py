@@ -94,8 +94,9 @@ class Lives:
 
     def _retire(self) -> None:
         """Nobody uses this hub any more."""
-        hub, self.hub, self.up = self.hub, None, trio.Event()
+        hub, self.hub = self.hub, None
         if hub is not None:
+            self.up = trio.Event()
             self._over(hub)
 
     # -- how it ends: none of these is a checkpoint
