@@ -94,6 +94,30 @@ class Chaos:
             connection.reset()
         return True
 
+    async def _half_close(self, rng: random.Random) -> bool:
+        tab = self._tab(rng)
+        mine = [c for c in self._sim.network.connections if tab is not None and c.client == tab.name]
+        if not mine:
+            return False
+        try:
+            await mine[-1].client_stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):  # the client is through with it
+            return False
+        return True
+
+    async def _rolling(self, rng: random.Random) -> bool:
+        """One after the other goes, as when cells of a network fail; they come back in another order."""
+        gone = list(self._sim.network.connections)
+        rng.shuffle(gone)
+        for connection in gone:
+            connection.stall()
+            await trio.sleep(rng.uniform(0, 0.5))
+        rng.shuffle(gone)
+        for connection in gone:
+            connection.resume()
+            await trio.sleep(rng.uniform(0, 0.5))
+        return bool(gone)
+
     # -- clients
 
     def _tab(self, rng: random.Random) -> Tab | None:
@@ -129,6 +153,49 @@ class Chaos:
         hello = {"session": saved.session, "epoch": saved.epoch, "seq": seq}
         with trio.move_on_after(rng.uniform(0.1, 5)):
             await self._dial(rng.choice(("mute", "deaf")), f"{tab.user}/double", rng, hello)
+        return True
+
+    async def _twin(self, rng: random.Random) -> bool:
+        """A tab is duplicated, with what it has saved; maybe while it is away."""
+        tab = self._tab(rng)
+        if tab is None or tab.client is None or (saved := tab.client.saved()) is None:
+            return False
+        if rng.random() < 0.5:
+            self._sim.network.partition(tab.name, "server", rng.uniform(0.5, 8))
+        await tab.duplicate(saved, rng.uniform(0.5, 10))
+        return True
+
+    async def _away(self, rng: random.Random) -> bool:
+        """A tab is away for about as long as its session is kept: its resume races the cleanup."""
+        tab, config = self._tab(rng), self._world.config
+        if tab is None or config.session_ttl > 10:
+            return False
+        seconds = config.session_ttl + rng.uniform(-0.5, config.cleanup_interval)
+        tab.cut()
+        self._sim.network.partition(tab.name, "server", seconds)
+        await trio.sleep(seconds)
+        return True
+
+    async def _in_replay(self, rng: random.Random) -> bool:
+        """The next tab that is catching up is cut off, or its server goes."""
+        blows: tuple[Callable[[Tab], object], ...] = (
+            Tab.cut,
+            lambda tab: self._world.lives.leave(),
+            lambda tab: self._world.lives.die_after(1),
+        )
+        blow = rng.choice(blows[:1] * 6 + blows)
+        steps = rng.randint(1, 60)
+
+        def catching_up(tab: Tab) -> None:
+            self._world.on_catching_up = None
+            self._world.lives.steps.after(steps, lambda: strike(tab))
+
+        def strike(tab: Tab) -> None:
+            if tab.client is not None:
+                self._sim.sometimes("struck in a replay", tab.client.state.name == "catching_up")
+                blow(tab)
+
+        self._world.on_catching_up = catching_up
         return True
 
     async def _be(self, character: str, label: str) -> None:
@@ -169,6 +236,22 @@ class Chaos:
         seconds = rng.choice((0.3, 1.0, 4.0, 20.0, 60.0))
         self._world.record.jumped_at = trio.current_time() + seconds
         self._sim.pause(seconds)
+        return True
+
+    async def _wall(self, rng: random.Random) -> bool:
+        self._sim.set_wall_clock(rng.choice((-3600.0, -60.0, -1.0, 1.0, 60.0, 3600.0)))
+        return True
+
+    async def _unserve(self, rng: random.Random) -> bool:
+        return self._world.lives.unserve()
+
+    async def _cancel(self, rng: random.Random) -> bool:
+        """Something that may be cancelled is, at whatever checkpoint it has come to some steps from now."""
+        steps, at = rng.randint(1, 200), rng.random()
+        if rng.random() < 0.5:
+            self._world.lives.steps.after(steps, lambda: self._world.cancels.cancel_any(at))
+        else:
+            self._world.lives.steps.after(steps, lambda: self._world.lives.cancel_any(at))
         return True
 
     async def _restart(self, rng: random.Random) -> bool:

@@ -67,7 +67,7 @@ class Content(Checker):
             elif event.refused:
                 self.fail(f"{line}: {event} was refused, and is delivered")
             self.record.bind(event, line.welcome.epoch, seq)
-            event.sent_to.add(line.client)
+            event.sent_to |= {line.client, line.welcome.session}
         if not parts:
             return
         last = parts[-1]
@@ -202,8 +202,8 @@ class Confirming(Checker):
         # What comes as a gap after all (another session has processed it) is acked without being processed.
         if isinstance(frame, wire.GapFrame):
             for seq in range(frame.first, frame.last + 1):
-                if event := self.record.at(line, seq):
-                    event.sent_to.discard(line.client)
+                if (event := self.record.at(line, seq)) and line.welcome is not None:
+                    event.sent_to -= {line.client, line.welcome.session}
 
     def _move(self, client: str, epoch: str, seq: int) -> None:
         where = (client, epoch)
@@ -215,7 +215,8 @@ class Confirming(Checker):
         where = (line.client, line.welcome.epoch, line.welcome.session)
         for at in range(self._upto.get(where, 0) + 1, seq + 1):
             event = self.record.at(line, at)
-            if event is None or line.client not in event.sent_to:
+            # A client may share its session with another, and ack what that one was sent and has processed.
+            if event is None or not {line.client, line.welcome.session} & event.sent_to:
                 continue
             event.acked_by.add(line.client)
             if line.honest and event.critical and event.processed == 0:

@@ -15,6 +15,7 @@ import trio
 
 from ..config import Config
 from ..hub import Hub
+from .cancels import pick
 from .connection import Connection
 from .network import SimListener
 from .record import Record
@@ -62,6 +63,8 @@ class Lives:
         self._scope: trio.CancelScope | None = None
         self._listener: SimListener | None = None
         self._leave = trio.Event()
+        self._serving = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
         self._silenced: list[Connection] = []
 
     async def run(self) -> None:
@@ -81,16 +84,32 @@ class Lives:
         with trio.CancelScope() as self._scope:
             async with self._sim.open_hub(self._config) as hub, trio.open_nursery() as nursery:
                 self._record.watch(hub)
-                self._listener = self._sim.network.listen("server")
-                await nursery.start(self._serve, hub, self._listener)
+                await nursery.start(self._server, hub)
                 self.hub = hub
                 self.up.set()
                 await self._leave.wait()
                 self._retire()
                 await hub.drain()
-        self._scope = self._listener = None
+        self._scope = self._listener = self._nursery = None
         if hub.engine.attachments:
             self._record.fail("nothing is left", f"{len(hub.engine.attachments)} connections after the end")
+
+    async def _server(
+        self, hub: Hub, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve a hub until it drains; each time that this is cancelled by itself, another server comes."""
+        while True:
+            self._listener = self._sim.network.listen("server")
+            with trio.CancelScope() as self._serving:
+                async with trio.open_nursery() as self._nursery:
+                    await self._nursery.start(self._serve, hub, self._listener)
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+            if not self._serving.cancelled_caught:
+                return
+            if left := [line for line in map(self._record.line_of, hub.engine.attachments) if line]:
+                self._record.fail("a server that was cancelled leaves no connection", str(left[0]))
+            await trio.sleep(self._rng.uniform(0, 1))
 
     def _retire(self) -> None:
         """Nobody uses this hub any more."""
@@ -113,6 +132,32 @@ class Lives:
         self._retire()
         self._scope.cancel()
         return True
+
+    def unserve(self) -> bool:
+        """Cancel the server, and let the hub go on: connections are cut, and another server comes."""
+        self._serving.cancel()
+        return self.hub is not None
+
+    def cancel_any(self, at: float) -> None:
+        """Cancel one of the nurseries that serve connections: that which stands at this share of the way."""
+        if self.hub is None or self._nursery is None:
+            return
+        serving = self._below(self._nursery)
+        found = [
+            nursery for task in serving for own in task.child_nurseries for nursery in self._nurseries(own)
+        ]
+        if found:
+            self._sim.sometimes("cancelled: connection")
+            pick(found, at).cancel_scope.cancel()
+
+    def _nurseries(self, nursery: trio.Nursery) -> list[trio.Nursery]:
+        """All that are open in the tasks of `nursery`, however deep."""
+        opened = [inner for task in self._below(nursery) for inner in task.child_nurseries]
+        return opened + [deeper for inner in opened for deeper in self._nurseries(inner)]
+
+    def _below(self, nursery: trio.Nursery) -> list[trio.lowlevel.Task]:
+        """Trio keeps child tasks as a set, whose order follows addresses in memory."""
+        return sorted(nursery.child_tasks, key=self.steps.number)
 
     def die_after(self, steps: int) -> None:
         """Die when the server's tasks have made so many more steps, wherever they are then; in a drain too, but not

@@ -21,13 +21,21 @@ FAULTS: Final = {
     "stall_out": "nothing reaches the client on one connection for a while",
     "stall_reset": "a connection takes nothing for a while, then breaks",
     "partition": "the network between one client and the server is away for a while",
+    "half_close": "a client's sending side ends, and it does not know why",
+    "rolling": "connections stop one by one, and go on in another order",
     "storm": "all connections break at once",
     "duplicate": "a second connection takes a session over",
+    "twin": "a tab is duplicated, with the session of the first, maybe while that one is away",
+    "away": "a tab is away for about as long as its session is kept",
+    "in_replay": "a tab that is catching up is cut off, or its server goes",
     "crash": "a tab goes without a word, and goes on from what it had saved",
     "reload": "a tab goes without a word, and begins anew",
     "leave": "a tab says goodbye, and another comes",
     "dismiss": "the operator ends a session",
     "pause": "the clock jumps",
+    "wall": "the time of day jumps, forwards or back",
+    "cancel": "a call, a block of a client or what serves a connection is cancelled, at any checkpoint",
+    "unserve": "a server is cancelled while its hub goes on, and another takes its place",
     "restart": "the server goes away in order, and another comes in its place",
     "kill": "the server is cancelled as a whole, and another comes in its place",
     "die": "the server dies between two steps of its tasks, and another comes in its place",
@@ -103,7 +111,13 @@ class Plan:
         if rng.random() < 0.05:
             faults = {}
         # What ends a server, or jumps over all deadlines, must leave something to happen in between.
-        for kind, highest in (("restart", 0.04), ("kill", 0.04), ("die", 0.04), ("pause", 0.05)):
+        for kind, highest in (
+            ("restart", 0.04),
+            ("kill", 0.04),
+            ("die", 0.04),
+            ("in_replay", 0.1),
+            ("pause", 0.05),
+        ):
             if kind in faults:
                 faults[kind] = min(faults[kind], highest)
         segment = rng.choice((0, 0, 0, 7, 100, 1))

@@ -120,7 +120,7 @@ class Publisher:
         self._waiting += 1
         before = trio.current_time()
         try:
-            with trio.move_on_after(patience):
+            with trio.move_on_after(patience), self._world.cancels.scope("publish"):
                 receipt = await hub.publish(self._user, event.type, **options)
                 self._world.sim.sometimes("publisher waited", trio.current_time() > before)
                 self._accepted(event, receipt)

@@ -47,7 +47,8 @@ class Published:
       life: which hub it was handed to, counted from 1.
       receipt: the hub's answer; None until there is one.
       seq, epoch: its place; known by the receipt, or by the first frame that shows it.
-      sent_to, acked_by: names of the clients that were sent it, and of those whose acks covered it then.
+      sent_to, acked_by: names of the clients, and of their sessions, that were sent it; and the clients whose acks
+        covered it then.
       processed: how many tabs were through with it.
       refused: its publisher was told that it was not accepted.
       asked_at, accepted_at: when it was handed to the hub, and when its publisher learned that it was accepted.

@@ -52,6 +52,7 @@ class Simulation:
         self.sometimes = Sometimes()
         self.network = SimNetwork(self.derive("network"), clock=self.clock.current_time, trace=self.trace)
         self._ids = self.derive("ids")
+        self._wall_offset = 0.0
 
     def derive(self, purpose: str) -> random.Random:
         """A generator of its own for one purpose, so that what is drawn for it does not change other draws."""
@@ -63,7 +64,12 @@ class Simulation:
 
     def wall_clock(self) -> float:
         """Simulated seconds since the Unix epoch."""
-        return EPOCH + self.clock.current_time()
+        return EPOCH + self._wall_offset + self.clock.current_time()
+
+    def set_wall_clock(self, seconds: float) -> None:
+        """Put the wall clock forward by so much, or back, as an operator or NTP does. No other clock is touched."""
+        self.trace.note("wall clock", seconds=seconds)
+        self._wall_offset += seconds
 
     def pause(self, seconds: float) -> None:
         """Let so much time pass in which no task runs, as when a process or a laptop is suspended. Not a checkpoint."""

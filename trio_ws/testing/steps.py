@@ -25,13 +25,19 @@ class Steps(trio.abc.Instrument):
     def __init__(self, fail: Callable[[BaseException], object]) -> None:
         self.all = self.count = 0
         self._fail = fail
-        self._watched: set[trio.lowlevel.Task] = set()
+        self._spawned = 0
+        self._watched: dict[trio.lowlevel.Task, int] = {}
         self._acts: dict[int, list[Callable[[], object]]] = {}
         self._acts_of_watched: dict[int, list[Callable[[], object]]] = {}
 
     def watch(self, task: trio.lowlevel.Task) -> None:
         """Count this task, and what it starts from now on."""
-        self._watched.add(task)
+        self._spawned += 1
+        self._watched[task] = self._spawned
+
+    def number(self, task: trio.lowlevel.Task) -> int:
+        """The place of a watched task in the order in which they began."""
+        return self._watched[task]
 
     def after(self, steps: int, act: Callable[[], object], *, of_watched: bool = False) -> None:
         """Have `act` called when so many more steps are over, at least one: of all tasks, or of the watched ones. It
@@ -44,11 +50,11 @@ class Steps(trio.abc.Instrument):
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
         if task.parent_nursery is not None and task.parent_nursery.parent_task in self._watched:
-            self._watched.add(task)
+            self.watch(task)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
-        self._watched.discard(task)
+        self._watched.pop(task, None)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""

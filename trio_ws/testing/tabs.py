@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Literal
 
 import trio
 
-from ..client import Client, SavedSession
+from ..client import Client, ClientState, SavedSession
 from ..errors import ConnectionRefused, SessionEnded
 from ..event import Event, Gap
+from .cancels import Cancels
 from .plan import Plan
 from .record import Record
 from .simulation import Simulation
@@ -23,6 +25,8 @@ class Tab:
 
     Args:
       user, number: whose, and the how manieth of that user.
+      cancels: where what may be cancelled is found.
+      on_catching_up: called when a client of it has something to catch up with.
 
     Attributes:
       client: the one that runs now; None between two.
@@ -30,11 +34,23 @@ class Tab:
       calm: the faults are over: the handler is quick, and fails no more.
     """
 
-    def __init__(self, sim: Simulation, plan: Plan, record: Record, user: str, number: int) -> None:
+    def __init__(
+        self,
+        sim: Simulation,
+        plan: Plan,
+        record: Record,
+        user: str,
+        number: int,
+        *,
+        cancels: Cancels,
+        on_catching_up: Callable[[Tab], object],
+    ) -> None:
         self.user = user
         self.client: Client | None = None
         self.name = ""
         self.calm = False
+        self._cancels = cancels
+        self._on_catching_up = on_catching_up
         self._sim = sim
         self._plan = plan
         self._record = record
@@ -52,7 +68,7 @@ class Tab:
             saved, self._saved = self._saved, None
             if saved is None:
                 self._begin_anew()
-            with trio.CancelScope() as self._scope:
+            with self._cancels.scope("connect") as self._scope:
                 await self._one_life(saved)
             if not self._stopped and self._saved is None:
                 await trio.sleep(self._rng.uniform(*RESPAWN))
@@ -72,12 +88,15 @@ class Tab:
                 session=saved,
                 from_=start,
                 on_gap=lambda gap: self._told(name, gap),
+                on_state=self._state,
                 rng=random.Random(self._rng.getrandbits(64)),
             ) as client:
                 self.client = client
                 try:
-                    async for event in client:
-                        await self._handle(client, name, event)
+                    while True:
+                        await self._handle(client, name, await self._receive(client))
+                except trio.EndOfChannel:
+                    pass
                 finally:
                     self._look_back(client, name)
         except (SessionEnded, ConnectionRefused) as error:
@@ -85,6 +104,16 @@ class Tab:
             self._sim.sometimes(f"session ended: {getattr(error, 'code', 'HTTP')}")
         finally:
             self.client = None
+
+    async def _receive(self, client: Client) -> Event:
+        """The next event; a call that was cancelled is made again."""
+        while True:
+            with self._cancels.scope("receive"):
+                return await client.receive()
+
+    def _state(self, state: ClientState) -> None:
+        if state.name == "catching_up":
+            self._on_catching_up(self)
 
     async def _handle(self, client: Client, name: str, event: Event) -> None:
         if not self.calm:
@@ -130,6 +159,26 @@ class Tab:
         self._saved = self.client.saved() if keep else None
         self.client.cut()
         self._scope.cancel()
+
+    async def duplicate(self, saved: SavedSession, seconds: float) -> None:
+        """Another client goes on with what this one has saved, for so long, beside it. A checkpoint."""
+        self._count += 1
+        name = f"{self._label}.{self._count}"
+        self._sim.trace.note("twin", name=name, of=self.name)
+        with trio.move_on_after(seconds):
+            try:
+                async with self._sim.connect(
+                    host=name,
+                    token=name,
+                    session=saved,
+                    bye=False,
+                    on_gap=lambda gap: self._told(name, gap),
+                    rng=random.Random(self._rng.getrandbits(64)),
+                ) as client:
+                    async for event in client:
+                        self._record.processed(name, event)
+            except (SessionEnded, ConnectionRefused) as error:
+                self._sim.trace.note("ended", name=name, why=str(error))
 
     async def leave(self) -> None:
         """It says goodbye, and another comes. A checkpoint."""
