@@ -1,0 +1,99 @@
+"""How the cost of an event grows: with the number of connections, and with how full its user's mailbox is.
+
+By connections: always 2,000 events a second in all, to one user after the other, each acked by itself, over sockets.
+What grows with connections and not with events is left out: there are no heartbeats. Events are critical, so that the
+batch window plays no part: there are more of them in one where there are few connections.
+By mailbox, in this process: it is filled from empty to full, and then as much again, when each event has to make room.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import trio
+
+from . import scenarios
+from .compare import say, started
+from .inprocess import Client, hub_of, publish, taken
+from .peers.trio_ws import with_options
+from .report import table
+
+CONNECTIONS = (10, 100, 1000, 5000)
+RATE = 2000
+SECONDS = 10
+LIMITS = (200, 10_000)
+STAGES = 5
+"""Into how many parts the way from empty to full is divided."""
+BATCH = 20
+FLAT = 1.2
+"""The goal: nowhere more than so many times the cost at the beginning."""
+
+
+def run(repetitions: int) -> int:
+    """Measure all curves, and print them; the exit status."""
+    costs = {str(connections): list[float]() for connections in CONNECTIONS}
+    for _ in range(repetitions):
+        for connections in CONNECTIONS:
+            cost = by_connections(connections)
+            costs[str(connections)].append(cost)
+            say(f"{connections} connections: {cost:.1f} µs an event")
+    print(curve("connections", "CPU µs/event", costs))
+    for limit in LIMITS:
+        for there in (True, False):
+            costs = {}
+            for _ in range(repetitions):
+                for stage, cost in trio.run(by_mailbox, limit, there).items():
+                    costs.setdefault(stage, []).append(cost)
+            how = "to a client that acks" if there else "for a user who is away"
+            print(curve(f"mailbox of {limit}, {how}", "CPU µs/event in process", costs))
+    return 0
+
+
+def by_connections(connections: int) -> float:
+    """CPU µs an event with so many connections."""
+    with started(with_options("--critical", "--heartbeat", "600")) as system:
+        result = scenarios.stream(system, sessions=connections, rate=RATE / connections, seconds=SECONDS)
+    if result["lost"]:
+        raise RuntimeError(f"{result['lost']} events were lost")
+    return float(result["cpu_us"])
+
+
+async def by_mailbox(limit: int, there: bool) -> dict[str, float]:
+    """CPU µs an event at each stage of filling a mailbox of `limit` events; `there`: its user is, and acks each batch.
+
+    Then what fills it is history, else it is what waits.
+    """
+    spent = dict.fromkeys(range(2 * STAGES), 0.0)
+    events = limit // STAGES
+    rounds = max(4, 10_000 // limit)
+    async with hub_of(max_events_per_user=limit) as hub:
+        for number in range(rounds):
+            user = f"user-{number}"
+            client = Client(hub, user) if there else None
+            for stage in spent:
+                began = time.process_time()
+                for _ in range(events // BATCH):
+                    publish(hub, user, BATCH)
+                    if client is not None:
+                        await taken(client)
+                        client.ack()
+                spent[stage] += time.process_time() - began
+    costs: dict[str, float] = {}
+    for stage in range(STAGES):
+        low, high = (100 * edge // STAGES for edge in (stage, stage + 1))
+        costs[f"{low} to {high} % full"] = spent[stage] * 1e6 / rounds / events
+    costs["full"] = sum(spent[stage] for stage in range(STAGES, 2 * STAGES)) * 1e6 / rounds / events / STAGES
+    return costs
+
+
+def curve(what: str, figure: str, costs: dict[str, list[float]]) -> str:
+    """A table of costs, and whether they are flat."""
+    base = median(next(iter(costs.values())))
+    rows = [
+        [at, f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})", f"{median(values) / base:.2f}"]
+        for at, values in costs.items()
+    ]
+    worst = max(median(values) for values in costs.values()) / base
+    verdict = "met" if worst <= FLAT else "**missed**"
+    return f"{table([what, figure, 'growth'], rows)}\n\nGoal: growth at most {FLAT:g}: {verdict} ({worst:.2f}).\n"

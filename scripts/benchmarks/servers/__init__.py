@@ -1,0 +1,1 @@
+"""A small server for each peer, on the shared workload; run as ``python -m benchmarks.servers.NAME PORT …``."""
