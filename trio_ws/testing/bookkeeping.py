@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
-from ..core.entry import FIRM
+from ..core.entry import FIRM, Entry
+from ..core.mailbox import Mailbox
+from ..core.session import Session
 from .record import Record
-from .sight import Checker, Published
+from .sight import Checker, Line, Published
 
 FULL_COUNT_EVERY = 32
 """Steps between two full counts of all mailboxes."""
+
+SETTLED_EVERY = 8
+"""Steps between two looks at what has settled."""
 
 
 class Bounds(Checker):
@@ -110,6 +116,7 @@ class Victims(Checker):
         self._life = 0
         self._live: dict[str, list[Published]] = {}
         self._heads: dict[str, int] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def accepted(self, event: Published) -> None:
         # One that waited for room may have made room for others before its publisher came to know of it.
@@ -123,13 +130,37 @@ class Victims(Checker):
             self._life, self._evicted = self.record.life, 0
             self._live.clear()
             self._heads.clear()
+            self._sizes.clear()
         if hub.engine.books.evicted != self._evicted:
             self._evicted = hub.engine.books.evicted
             for user, live in self._live.items():
-                self._look(user, [event for event in live if event.state == "evicted"])
+                victims = [event for event in live if event.state == "evicted"]
+                self._look(user, victims)
+                if victims:
+                    self._compare(user, len(victims))
                 self._live[user] = [e for e in live if e.state in ("held", "sent", "confirmed")]
         for user, box in hub.engine.buffer.mailboxes.items():
             self._heads[user] = box.head
+            self._sizes[user] = (len(box.entries), box.bytes)
+
+    def _compare(self, user: str, victims: int) -> None:
+        """Whether room in all was made by the user who has the most events, or bytes."""
+        hub = self.record.hub
+        assert hub is not None
+        limits, boxes = hub.config, hub.engine.buffer.mailboxes
+        events, size = self._sizes.get(user, (0, 0))
+        if (
+            user not in boxes
+            or events + 1 >= limits.max_events_per_user
+            or 2 * size > limits.max_bytes_per_user
+        ):
+            return  # by its own bounds
+        for other, box in boxes.items():
+            spare = len(box.entries) - box.firm_events
+            if spare > victims and len(box.entries) > events + victims + 1 and box.bytes > 2 * size + 4096:
+                self.fail(
+                    f"{victims} events of {user}, who had {events}, went; {other} has {len(box.entries)}"
+                )
 
     def _look(self, user: str, victims: list[Published]) -> None:
         assert self.record.hub is not None
@@ -148,5 +179,69 @@ class Victims(Checker):
                 self.fail(f"{worst} went, while {user} #{entry.seq} of class {entry.retention} stays")
 
 
-IN_THE_BOOKS = (Bounds, Balance, Victims)
+class Settling(Checker):
+    """What is confirmed and owed to nobody is settled, and nothing else but what only the parked and stalled still owe;
+    and a session counts as having acked only what came back from it."""
+
+    invariant = "settled is what was confirmed and is owed to nobody"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._steps = self._life = 0
+        self._looked_at = -math.inf
+        self._settled: set[Entry] = set()
+        self._dormant: set[Session] = set()
+        self._acked: dict[Session, int] = {}
+
+    def attached(self, line: Line, session: Session) -> None:
+        self._acked.setdefault(session, session.acked)
+
+    def acked(self, line: Line, seq: int) -> None:
+        if line.attachment is not None and seq <= line.attachment.session.top:
+            session = line.attachment.session
+            self._acked[session] = max(seq, self._acked.get(session, 0))
+
+    def stepped(self) -> None:
+        assert self.record.hub is not None
+        if self._life != self.record.life:
+            self._life = self.record.life
+            self._settled.clear()
+            self._dormant.clear()
+            self._acked.clear()
+        boxes = self.record.hub.engine.buffer.mailboxes.values()
+        self._dormant.update(s for box in boxes for s in box.sessions.values() if s.dormant)
+        self._steps += 1
+        if self._steps % SETTLED_EVERY == 0:
+            self._look(boxes)
+
+    def _look(self, boxes: Collection[Mailbox]) -> None:
+        settled: set[Entry] = set()
+        for box in boxes:
+            for session in box.sessions.values():
+                if not session.plain and session.acked > self._acked.get(session, session.base):
+                    self.fail(f"a session of {box.user} counts as at {session.acked}, and has not acked that")
+            awake = [s for s in box.sessions.values() if self._is_awake(s)]
+            for entry in box.entries.values():
+                if entry.settled:
+                    settled.add(entry)
+                    if entry not in self._settled and any(session.owes(entry) for session in awake):
+                        self.fail(f"{box.user} #{entry.seq} is settled, and a session still owes it")
+                elif entry.confirmed_at is not None and not any(
+                    session.owes(entry) for session in box.sessions.values()
+                ):
+                    self.fail(f"{box.user} #{entry.seq} is confirmed and owed to nobody, and has not settled")
+        self._settled = settled
+        self._dormant.clear()
+        self._looked_at = self.record.clock()
+
+    def _is_awake(self, session: Session) -> bool:
+        """Whether it has been there, and has been taking data, since the last look."""
+        assert self.record.hub is not None
+        line = self.record.line_of(session.link) if session.link is not None else None
+        if line is None or session in self._dormant:
+            return False
+        return max(line.opened_at, line.free_since) < self._looked_at
+
+
+IN_THE_BOOKS = (Bounds, Balance, Victims, Settling)
 """All of them."""

@@ -186,19 +186,26 @@ class Confirming(Checker):
         super().__init__(record)
         self._through: dict[tuple[str, str], int] = {}
         self._upto: dict[tuple[str, str, str], int] = {}
+        self._newest: dict[str, str] = {}
+        self._reading: dict[str, str] = {}
 
     def processed(self, client: str, event: Published, seen: Event) -> None:
         self._move(client, event.epoch, seen.seq)
 
     def told(self, client: str, gap: Gap) -> None:
-        if gap.reason != "reset":
-            for (name, epoch), upto in list(self._through.items()):
-                if name == client and upto + 1 == gap.first:
-                    self._move(client, epoch, gap.last)
+        if gap.reason == "reset":
+            self._reading[client] = self._newest[client]
+        elif gap.first <= self._through.get((client, self._reading[client]), 0) + 1:
+            self._move(client, self._reading[client], gap.last)
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
-        if isinstance(frame, wire.Welcome) and not frame.resumed:
-            self._upto[line.client, frame.epoch, frame.session] = frame.seq  # what lies below is not its own
+        if isinstance(frame, wire.Welcome):
+            self._newest[line.client] = frame.epoch
+            self._reading.setdefault(line.client, frame.epoch)
+            if not frame.resumed:  # what lies below is not its own
+                self._upto[line.client, frame.epoch, frame.session] = frame.seq
+            if not frame.resumed or frame.seq > (line.ask.seq or 0):
+                self._move(line.client, frame.epoch, frame.seq)
         # What comes as a gap after all (another session has processed it) is acked without being processed.
         if isinstance(frame, wire.GapFrame):
             for seq in range(frame.first, frame.last + 1):
@@ -219,8 +226,9 @@ class Confirming(Checker):
             if event is None or not {line.client, line.welcome.session} & event.sent_to:
                 continue
             event.acked_by.add(line.client)
-            if line.honest and event.critical and event.processed == 0:
-                self.fail(f"{line} acks {seq}, but nobody has processed {event}")
+        through = self._through.get((line.client, line.welcome.epoch), 0)
+        if line.honest and seq > max(through, self._upto.get(where, 0)):
+            self.fail(f"{line} acks {seq}, and its tab is through with {through} only")
         self._upto[where] = max(seq, self._upto.get(where, 0))
 
     def life_over(self, events: list[Published]) -> None:
@@ -272,10 +280,17 @@ class TabOrder(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._at: dict[str, tuple[str, int]] = {}
+        self._reset: set[str] = set()
+        self._epochs: dict[str, set[str]] = {}
 
     def processed(self, client: str, event: Published, seen: Event) -> None:
         first = seen.seq if seen.merged is None else seen.merged.from_seq
         epoch, at = self._at.get(client, ("", 0))
+        if client in self._reset:
+            self._reset.discard(client)
+            if event.epoch in self._epochs.get(client, ()):
+                self.fail(f"{client} was told of a reset, and goes on in the same epoch")
+        self._epochs.setdefault(client, set()).add(event.epoch)
         if epoch == event.epoch and first > at + 1:
             self.fail(f"{client} was given {first} after {at}")
         if epoch == event.epoch and seen.seq <= at:
@@ -285,6 +300,7 @@ class TabOrder(Checker):
     def told(self, client: str, gap: Gap) -> None:
         if gap.reason == "reset":
             self._at.pop(client, None)
+            self._reset.add(client)
         elif client in self._at:
             epoch, at = self._at[client]
             if gap.first > at + 1:

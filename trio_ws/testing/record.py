@@ -37,6 +37,7 @@ class Record:
       hub: the one that runs now, `life` its number from 1.
       events: what was published, by token; `log` by (user, epoch) and seq.
       lines: all connections, in order.
+      dismissed: the sessions that the operator has ended.
       violations: what did not hold; after the first, `on_violation` is called.
       on_step: called after each step.
       jumped_at: when the clock last jumped: what was due by then may be late.
@@ -50,6 +51,7 @@ class Record:
         self.events: dict[int, Published] = {}
         self.log: dict[tuple[str, str], dict[int, Published]] = {}
         self.lines: list[Line] = []
+        self.dismissed: set[str] = set()
         self.violations: list[Violation] = []
         self.on_violation: Callable[[], object] = lambda: None
         self.on_step: Callable[[], object] = lambda: None
@@ -73,7 +75,7 @@ class Record:
         self.life += 1
         self.begun_at = self.clock()
         self._by_attachment.clear()
-        plain_attach = hub.attach
+        plain_attach, plain_end_session = hub.attach, hub.end_session
 
         def attach(
             identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
@@ -89,7 +91,12 @@ class Record:
                 checker.attached(watched.line, answer.session)
             return _Attachment(self, watched.line, answer)  # type: ignore[return-value]
 
+        def end_session(user: str, session: str) -> bool:
+            self.dismissed.add(session)
+            return plain_end_session(user, session)
+
         hub.attach = attach  # type: ignore[method-assign]
+        hub.end_session = end_session  # type: ignore[method-assign]
         hub.engine.after_step = self.stepped
 
     def end_life(self) -> None:
@@ -200,6 +207,7 @@ class Record:
         """A connection was handed frames."""
         for data in frames:
             if line.plain:
+                line.events += 1
                 for token in tokens(payloads.decode(data)["payload"]["text"]):
                     event = self.events[token]
                     event.sent_to.add(line.client)
@@ -213,6 +221,7 @@ class Record:
                 for checker in self.checkers:
                     checker.sent(line, frame)
                 if isinstance(frame, wire.EventFrame):
+                    line.events += 1
                     line.cursor = max(line.cursor, frame.seq)
                 elif isinstance(frame, wire.GapFrame):
                     line.cursor = max(line.cursor, frame.last)
@@ -230,7 +239,7 @@ class Record:
 
     def closed(self, line: Line, code: CloseCode, reason: str) -> None:
         """A connection is told to close."""
-        if line.closing:
+        if line.closing or self.is_dead(line.life):
             return
         line.closing, line.code = True, code
         line.ended_at = min(line.ended_at, self.clock())
@@ -239,7 +248,7 @@ class Record:
 
     def went(self, line: Line, *, silent: bool) -> None:
         """A connection has ended."""
-        if line.gone:
+        if line.gone or self.is_dead(line.life):
             return
         line.gone = True
         line.ended_at = min(line.ended_at, self.clock())

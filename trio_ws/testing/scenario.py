@@ -26,7 +26,9 @@ from .cancels import Cancels
 from .chaos import Chaos
 from .checkers import ON_THE_WAY
 from .conditions import Conditions
+from .conduct import IN_CONDUCT
 from .determinism import run_simulation
+from .duties import OF_CLIENTS
 from .levels import LevelName
 from .lives import Lives
 from .looks import Looks
@@ -37,7 +39,9 @@ from .record import Record, Watcher
 from .sight import Known, Published, Violation
 from .simulation import Simulation
 from .tabs import Tab
+from .tally import IN_FIGURES
 from .timeliness import IN_TIME
+from .waiting import IN_LINE
 
 LOOK_EVERY: Final = 0.25
 """Simulated seconds between two looks at whether all has healed."""
@@ -49,7 +53,15 @@ UNENTERED: Final = "generator didn't yield"
 """What an ``async with`` raises whose own nursery is cancelled before it is entered. Nobody but the fault `cancel` can
 do that; what is looked at is that it ends that connection alone."""
 
-CHECKERS: Final[Sequence[Watcher]] = (*ON_THE_WAY, *IN_TIME, *IN_THE_BOOKS)
+CHECKERS: Final[Sequence[Watcher]] = (
+    *ON_THE_WAY,
+    *IN_TIME,
+    *IN_CONDUCT,
+    *IN_LINE,
+    *OF_CLIENTS,
+    *IN_THE_BOOKS,
+    *IN_FIGURES,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -341,6 +353,7 @@ class World:
             held=engine.books.held,
             parked=engine.pool.parked,
             publishers=engine.room.waiting,
+            timers=len(engine.timers),
             tasks=len(engine.nursery.child_tasks) - 3,
             connections=len(self.sim.network.connections),
         )

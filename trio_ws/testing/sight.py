@@ -9,6 +9,7 @@ import attrs
 
 from ..core import wire
 from ..core.closing import CloseCode
+from ..core.entry import Entry
 from ..core.pool import Ask
 from ..core.session import Session
 from ..event import Event, Gap, Priority
@@ -84,12 +85,16 @@ class Published:
     @property
     def state(self) -> str:
         """As `Receipt.state`; of what was merged, that of what it went into; ``unknown`` until there is a receipt."""
-        if self.receipt is None:
-            return "unknown"
+        return "unknown" if self.receipt is None else self.entry.state
+
+    @property
+    def entry(self) -> Entry:
+        """The hub's own, or that into which it was merged; only where there is a receipt."""
+        assert self.receipt is not None
         entry = self.receipt._entry
         while entry.into is not None:
             entry = entry.into
-        return entry.state
+        return entry
 
     def __str__(self) -> str:
         return f"{self.user} #{self.seq} ({self.type}, {self.priority.name.lower()}, {self.state})"
@@ -103,6 +108,7 @@ class Line:
       client: the name of who is at its other end, `honest` where it is the real client in good faith.
       welcome: the frame, once it was sent; None for a plain client.
       cursor: the last seq that it was sent, as an event or in a gap.
+      events: how many events it was handed, each time counted.
       ask: what its hello asked for.
       heard_at: when its client last gave a sign of life.
       closing, gone: it was told to close; it has ended; `ended_at` when the first of the two happened.
@@ -121,6 +127,7 @@ class Line:
     welcome: wire.Welcome | None = None
     ask: Ask = attrs.field(factory=Ask)
     cursor: int = 0
+    events: int = 0
     heard_at: float = -math.inf
     closing: bool = False
     gone: bool = False

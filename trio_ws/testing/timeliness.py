@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 
 from ..core import wire
+from ..core.session import Session
+from ..hub.attachment import LIVELY
 from .record import Record
-from .sight import Checker, Line
+from .sight import Checker, Line, Published
 
 SLACK = 0.25
 """Simulated seconds that something which is due may take."""
+
+ROUNDING = 1e-6
 
 
 class Prompt(Checker):
@@ -28,11 +33,26 @@ class Prompt(Checker):
             if session.cursor >= session.box.head or session.blocked is not None:
                 continue
             line = self.record.line_of(attachment)
-            entry = session.box.entries.get(session.cursor + 1)
-            if line is None or not line.open or entry is None:
+            if line is None or not line.open:
                 continue
-            if max(entry.accepted_at, line.opened_at, line.free_since) < latest:
-                self.fail(f"{line}: {entry.seq}, accepted at {entry.accepted_at:.3f}, was not sent yet")
+            next_at, urgent_at = _waits_since(session)
+            since = max(line.opened_at, line.free_since)
+            if max(next_at, since) < latest:
+                self.fail(
+                    f"{line}: what comes after {session.cursor} was accepted at {next_at:.3f}, and not sent"
+                )
+            elif max(urgent_at, since, self.record.jumped_at, self.record.begun_at) < now - SLACK:
+                self.fail(f"{line}: something urgent after {session.cursor} waits since {urgent_at:.3f}")
+
+
+def _waits_since(session: Session) -> tuple[float, float]:
+    """When the next that a session is to be given was accepted, and the next that is not to wait for others."""
+    box = session.box
+    first = box.entries.get(session.cursor + 1)
+    if first is None:  # a gap, and then maybe an event
+        first = box.entries.get(box.gone.end_of(session.cursor + 1) + 1)
+    urgent = (entry.accepted_at for entry in box.within(session.cursor, box.head) if entry.tracked)
+    return (box.last_event_at if first is None else first.accepted_at), next(urgent, math.inf)
 
 
 class Heartbeats(Checker):
@@ -43,9 +63,18 @@ class Heartbeats(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._promised: dict[Line, float] = {}
+        self._event_at: dict[tuple[str, int], float] = {}
+
+    def accepted(self, event: Published) -> None:
+        self._event_at[event.user, event.life] = event.accepted_at
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if line.welcome is not None:
+            lively = (
+                self.record.clock() < self._event_at.get((line.user, line.life), -math.inf) + LIVELY - SLACK
+            )
+            if isinstance(frame, wire.ServerPing) and lively and frame.next > line.welcome.heartbeat.active:
+                self.fail(f"{line}: the next frame is promised in {frame.next} s, soon after an event")
             beat = frame.next if isinstance(frame, wire.ServerPing) else line.welcome.heartbeat.active
             self._promised[line] = self.record.clock() + beat
 
@@ -62,6 +91,7 @@ class Repetition(Checker):
     """The schedule of redelivery: not before it is due, not late, numbered, and only of what was sent."""
 
     invariant = "redelivery follows the schedule"
+    _lenient = False
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -77,43 +107,73 @@ class Repetition(Checker):
             return
         if frame.retry == 0:
             event = self.record.at(line, frame.seq)
-            if line.cursor <= flight.acked:
-                flight.progress_at = now
             if event is not None and event.tracked:
                 flight.written[frame.seq] = now
             return
         tries = flight.tries[frame.seq] = flight.tries.get(frame.seq, 0) + 1
         if frame.retry != tries:
             self.fail(f"{line}: retry {frame.retry} of {frame.seq} is the {tries}th")
-        if frame.seq in flight.nacked:
-            flight.nacked.discard(frame.seq)
+        oldest, due = self._next(line, flight)
+        if frame.seq == oldest and now >= due - ROUNDING:
+            flight.tried = max(self._passed(now - flight.written[oldest]), flight.tried + 1)
+            if flight.nacked.get(frame.seq, math.inf) <= now:
+                del flight.nacked[frame.seq]
+        elif frame.seq in flight.nacked:
+            if now < flight.nacked.pop(frame.seq) - ROUNDING:
+                self.fail(f"{line}: {frame.seq}, nacked once more, is sent again without a pause")
         elif frame.seq not in flight.written:
             self.fail(f"{line}: {frame.seq} is sent again, and is neither tracked nor nacked")
-        elif now < flight.written[frame.seq] + self._intervals[0] - 1e-6:
-            self.fail(f"{line}: {frame.seq} is sent again after {now - flight.written[frame.seq]:.3f} s")
-        elif older := [seq for seq in flight.written if seq < frame.seq and self._waits(line, seq)]:
-            self.fail(f"{line}: {frame.seq} is sent again, and {older[0]} is older")
-        flight.last_try = now
+        elif frame.seq != oldest:
+            self.fail(f"{line}: {frame.seq} is sent again, and {oldest} is older")
+        else:
+            self.fail(f"{line}: {frame.seq} is sent again, and was due at {due:.3f}")
+
+    def _next(self, line: Line, flight: _Flight) -> tuple[int, float]:
+        """The oldest tracked event that is unacked and still in the log, and when it is to be sent again."""
+        while flight.written:
+            seq, written = next(iter(flight.written.items()))
+            if flight.oldest != seq:
+                # What came due while an older one was the oldest is passed over.
+                flight.oldest = seq
+                flight.tried = self._passed(flight.oldest_since - written)
+            left = self._intervals[flight.tried :]
+            due = written + left[0] if left else math.inf
+            if self._waits(line, seq):
+                return seq, due
+            del flight.written[seq]
+            if self._lenient:  # that it has left the log may be noticed only when it would have been due
+                flight.oldest_since = max(flight.oldest_since, self.record.clock(), min(due, math.inf))
+        return 0, math.inf
+
+    def _passed(self, age: float) -> int:
+        return sum(interval <= age for interval in self._intervals)
 
     def _waits(self, line: Line, seq: int) -> bool:
-        """Whether what was sent at `seq` is critical, still in the log, and owed."""
-        event = self.record.at(line, seq)
-        return event is not None and event.critical and event.state in ("sent", "confirmed")
+        """Whether the log still holds what was sent at `seq`."""
+        assert line.attachment is not None
+        return seq in line.attachment.session.box.entries
 
     def acked(self, line: Line, seq: int) -> None:
         flight = self._flights.get(line)
-        if flight is not None and flight.acked < seq <= line.cursor:
+        if flight is None or line.attachment is None:
+            return
+        if flight.acked < seq <= line.attachment.session.top:
             flight.acked = seq
-            flight.progress_at = self.record.clock()
-            for name in [name for name in flight.written if name <= seq]:
-                del flight.written[name]
+            flight.oldest_since = self.record.clock()
+            for sent in [sent for sent in flight.written if sent <= seq]:
+                del flight.written[sent]
+            for sent in [sent for sent in flight.nacked if sent <= seq]:
+                del flight.nacked[sent]
 
     def nacked(self, line: Line, seq: int) -> None:
         flight = self._flights.get(line)
-        if flight is not None:
-            flight.nacked.add(seq)
-            flight.progress_at = self.record.clock()
-            flight.ever_nacked = True
+        if flight is None or line.attachment is None:
+            return
+        if not line.attachment.session.acked < seq <= line.cursor:
+            return
+        tries = flight.tries.get(seq, 0)
+        pause = self._intervals[min(tries, len(self._intervals)) - 1] if tries else 0.0
+        flight.nacked[seq] = self.record.clock() + pause
 
     def stepped(self) -> None:
         for line in list(self._flights):
@@ -127,9 +187,10 @@ class Repetition(Checker):
 
 
 class RepetitionInTime(Repetition):
-    """The other half of it: what is due is sent again within 250 ms. It looks at critical events only."""
+    """The other half of it: what is due is sent again within 250 ms."""
 
     invariant = "redelivery is in time"
+    _lenient = True
 
     def fail(self, text: str) -> None:
         """Only what `stepped` finds counts here."""
@@ -139,34 +200,101 @@ class RepetitionInTime(Repetition):
         for line in list(self._flights):
             if not line.open or line.life != self.record.life:
                 del self._flights[line]
-            elif line.honest:
+            elif line.blocked is None:
                 self._look(line, self._flights[line], now)
 
     def _look(self, line: Line, flight: _Flight, now: float) -> None:
-        """Whether the oldest that is unacked was sent again when it was due."""
-        if line.blocked is not None or flight.ever_nacked or not flight.written:
-            return
-        seq, written = next(iter(flight.written.items()))
-        if not self._waits(line, seq):
-            return
-        begun = max(flight.progress_at, flight.last_try) - written
-        due = next((interval for interval in self._intervals if interval > begun + 1e-9), math.inf)
-        latest = max(written + due, line.free_since, self.record.jumped_at) + SLACK
-        if now > latest:
-            super().fail(f"{line}: {seq}, written at {written:.3f}, was due again at {written + due:.3f}")
+        """Whether what is due was sent again: the oldest that is unacked, and what was nacked."""
+        grace = max(line.free_since, self.record.jumped_at)
+        oldest, due = self._next(line, flight)
+        if now > max(due, grace) + SLACK:
+            super().fail(f"{line}: {oldest} was due again at {due:.3f}")
+        for seq, due in flight.nacked.items():
+            event = self.record.at(line, seq)
+            if event is None or event.delta or not self._waits(line, seq):
+                continue  # of joined deltas, some may have gone
+            if now > max(due, grace) + SLACK:
+                super().fail(f"{line}: {seq} was nacked, and due again at {due:.3f}")
 
 
 class _Flight:
-    """What one connection has in flight, as far as redelivery goes."""
+    """What one connection has in flight, as far as redelivery goes.
+
+    Attributes:
+      written: tracked events, and when each was first written to it, oldest first.
+      tries: how often each was sent again.
+      nacked: when what its client failed on is due again.
+      acked: up to where it was acked.
+      oldest, tried, oldest_since: the oldest of `written`, how many of its tries are used up, and since when it is.
+    """
 
     def __init__(self, now: float) -> None:
         self.written: dict[int, float] = {}
         self.tries: dict[int, int] = {}
-        self.nacked: set[int] = set()
-        self.ever_nacked = False
+        self.nacked: dict[int, float] = {}
         self.acked = 0
-        self.progress_at = now
-        self.last_try = -math.inf
+        self.oldest = self.tried = 0
+        self.oldest_since = now
+
+
+class Expiry(Checker):
+    """What nobody has confirmed expires at its time and not before, and is not sent for the first time after it."""
+
+    invariant = "what nobody confirms expires in time"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._due: list[tuple[float, int, Published]] = []
+        self._live: list[Published] = []
+        self._expired = 0
+
+    def accepted(self, event: Published) -> None:
+        if event.ttl < math.inf and event.receipt is not None and not event.receipt.duplicate:
+            self._live.append(event)
+            heapq.heappush(self._due, (self._time(event), event.token, event))
+
+    def _time(self, event: Published) -> float:
+        assert event.receipt is not None
+        return event.receipt._entry.accepted_at + event.ttl
+
+    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        if not isinstance(frame, wire.EventFrame) or frame.merged is not None or frame.retry:
+            return
+        event = self.record.at(line, frame.seq)
+        if event is None or event.state not in ("held", "sent") or event.life != self.record.life:
+            return
+        if self.record.clock() > self._time(event) + ROUNDING:
+            self.fail(f"{line} is sent {event}, which expired at {self._time(event):.3f}")
+
+    def stepped(self) -> None:
+        hub, now = self.record.hub, self.record.clock()
+        assert hub is not None
+        if hub.engine.books.expired != self._expired:
+            self._expired = hub.engine.books.expired
+            for event in self._live:
+                if event.state == "expired" and now < self._time(event) - ROUNDING:
+                    self.fail(f"{event} was to expire at {self._time(event):.3f}")
+            self._live = [event for event in self._live if event.state in ("held", "sent", "confirmed")]
+        if now < self.record.jumped_at + hub.config.cleanup_interval + SLACK:
+            return
+        while self._due and self._due[0][0] + SLACK < now:
+            event = heapq.heappop(self._due)[2]
+            if (
+                event.life != self.record.life
+                or event.state not in ("held", "sent")
+                or event.entry.weight > 1
+            ):
+                continue  # what was joined with others lives as long as the last of them
+            latest = self._time(event) + (0 if event.mortal else hub.config.cleanup_interval)
+            if now > latest + SLACK:
+                self.fail(f"{event} expired at {self._time(event):.3f}, and is still there")
+            else:
+                heapq.heappush(self._due, (latest, event.token, event))
+
+    def life_over(self, events: list[Published]) -> None:
+        self._due.clear()
+        self._live.clear()
+        self._expired = 0
 
 
 class ReplayStarts(Checker):
@@ -193,5 +321,5 @@ class ReplayStarts(Checker):
                 del self._awaited[line]
 
 
-IN_TIME = (Prompt, Heartbeats, Repetition, RepetitionInTime, ReplayStarts)
+IN_TIME = (Prompt, Heartbeats, Repetition, RepetitionInTime, Expiry, ReplayStarts)
 """All of them."""

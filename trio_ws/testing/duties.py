@@ -1,0 +1,116 @@
+"""The invariants on the real client: it acks and nacks in time, keeps its place, and comes back when it should."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from ..core import wire
+from ..event import Event
+from .record import Record
+from .sight import Checker, Line, Published
+
+
+@attrs.frozen
+class _Due:
+    """Something that a client has to say by `at`, on a connection that stood when it came up."""
+
+    at: float
+    line: Line
+    seq: int
+    nack: bool
+
+
+class Duties(Checker):
+    """What a client owes it has said, by the time that it answers a ping which came after that was due."""
+
+    invariant = "a client says in time what it has processed, and what it failed on"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._lines: dict[str, Line] = {}
+        self._pings: dict[Line, deque[float]] = {}
+        self._due: dict[str, list[_Due]] = {}
+
+    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        if isinstance(frame, wire.Welcome) and line.honest:
+            self._lines[line.client] = line
+            self._pings[line] = deque()
+            self._due.pop(line.client, None)
+        elif isinstance(frame, wire.ServerPing) and line in self._pings:
+            self._pings[line].append(self.record.clock())
+
+    def processed(self, client: str, event: Published, seen: Event) -> None:
+        line = self._lines.get(client)
+        if line is not None and line.welcome is not None and line.welcome.epoch == event.epoch:
+            delay = line.welcome.ack.delay
+            self._owe(_Due(self.record.clock() + delay, line, seen.seq, nack=False))
+
+    def handed_back(self, client: str, seen: Event) -> None:
+        line, event = self._lines.get(client), self.record.events.get(seen.payload["n"])
+        if line is None or line.welcome is None or event is None:
+            return
+        if event.epoch == line.welcome.epoch and seen.seq <= line.cursor:
+            self._owe(_Due(self.record.clock(), line, seen.seq, nack=True))
+
+    def _owe(self, due: _Due) -> None:
+        self._due.setdefault(due.line.client, []).append(due)
+
+    def acked(self, line: Line, seq: int) -> None:
+        if owed := self._due.get(line.client):
+            self._due[line.client] = [due for due in owed if due.seq > seq]
+
+    def nacked(self, line: Line, seq: int) -> None:
+        if owed := self._due.get(line.client):
+            self._due[line.client] = [due for due in owed if due.seq != seq or not due.nack]
+
+    def heard(self, line: Line, frame: wire.ClientFrame | wire.Mistake) -> None:
+        pings = self._pings.get(line)
+        if not pings or not isinstance(frame, wire.Pong):
+            return
+        asked = pings.popleft()
+        for due in self._due.get(line.client, ()):
+            if due.line is line and due.at < asked:
+                what = "failed on" if due.nack else "has processed"
+                self.fail(
+                    f"{line} {what} {due.seq}, was to say so by {due.at:.3f}, and answers the ping of {asked:.3f}"
+                )
+                return
+
+    def went(self, line: Line, *, silent: bool) -> None:
+        self._pings.pop(line, None)
+        if self._lines.get(line.client) is line:
+            del self._lines[line.client]
+            self._due.pop(line.client, None)
+
+
+class Place(Checker):
+    """A client that comes back goes on from where it was."""
+
+    invariant = "a client keeps its place"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._at: dict[tuple[str, str], int] = {}
+
+    def processed(self, client: str, event: Published, seen: Event) -> None:
+        where = (client, event.epoch)
+        self._at[where] = max(seen.seq, self._at.get(where, 0))
+
+    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        if not isinstance(frame, wire.Welcome) or not line.honest:
+            return
+        at = self._at.get((line.client, frame.epoch))
+        if at is None:
+            return
+        assert self.record.hub is not None
+        box = self.record.hub.engine.buffer.mailboxes[line.user]
+        if line.ask.session is None and line.ask.epoch is None:
+            self.fail(f"{line} is at {at}, and begins a session anew")
+        elif frame.seq < box.boundary(min(at, box.head)):
+            self.fail(f"{line} is at {at}, and goes on from {frame.seq}")
+
+
+OF_CLIENTS = (Duties, Place)
+"""All of them."""
