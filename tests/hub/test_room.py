@@ -226,6 +226,23 @@ async def test_one_full_user_makes_no_other_wait() -> None:
         publishers.scopes["ada"].cancel()
 
 
+async def test_one_full_user_is_not_in_the_way_of_room_that_a_parked_tab_holds_back() -> None:
+    async with running(max_events_per_user=2, max_events=3) as world, trio.open_nursery() as nursery:
+        await _fill(world, "bob")
+        peer, other = world.peer().connect(), world.peer().connect()
+        await world.hub.publish("ada", "agent_started")
+        await settled()
+        publishers = Publishers(world.hub, nursery)
+        await publishers.start("bob", user="bob")  # first in line, and held up by his own events
+        await publishers.start("eve", user="eve")
+        assert publishers.done == []
+        other.die()
+        peer.ack(1)
+        await settled()
+        assert publishers.done == [("eve", 1)]
+        publishers.scopes["bob"].cancel()
+
+
 async def test_an_id_that_waits_twice_makes_one_event() -> None:
     async with running(max_events_per_user=1) as world, trio.open_nursery() as nursery:
         await _fill(world)

@@ -97,6 +97,18 @@ class Buffer:
             return not books.history
         return False
 
+    def is_full_for_all(self, box: Mailbox) -> bool:
+        """Whether `box`, which was refused room, was so for the bound over all: then every other would be as well.
+
+        For that bound all mailboxes were asked for critical events that can be spared, and had none.
+        """
+        limits = self.config
+        own_room = (
+            box.firm_events < limits.max_events_per_user
+            and box.firm_bytes + limits.max_event_bytes <= limits.max_bytes_per_user
+        )
+        return own_room and self.books.firm_events >= limits.max_events
+
     def _touch(self, box: Mailbox) -> None:
         """Note that `box` has changed, so that its rank among the fullest is found anew when it matters."""
         if not box.stale:

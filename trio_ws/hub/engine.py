@@ -76,7 +76,7 @@ class Engine:
         self.timers = Timers()
         self.deadlines = Deadlines(self.timers, self.confirmations, clock, self.react)
         self.flusher = Flusher(config.batch_interval, clock, lambda at: self.arm(self.flusher, at))
-        self.room = Room(full=lambda: self.books.firm_events >= config.max_events)
+        self.room = Room(full=lambda user: self.buffer.is_full_for_all(self.buffer.mailbox(user)))
         self.dead_letters = DeadLetters(nursery, on_dead_letter, limit=config.max_events)
         self.recovery = Histogram()
         self.attachments: dict[Attachment, None] = {}

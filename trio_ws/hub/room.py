@@ -29,13 +29,13 @@ class Room:
     """The lines of waiting publishers, one a user.
 
     Args:
-      full: whether no user at all can be given room; then nobody after the first is tried in vain.
+      full: whether, since this user has found no room, no other user can either; then nobody after is tried in vain.
 
     Attributes:
       waiting: how many publishers wait, in all.
     """
 
-    def __init__(self, full: Callable[[], bool]) -> None:
+    def __init__(self, full: Callable[[str], bool]) -> None:
         self.waiting = 0
         self._full = full
         self._lines: dict[str, dict[_Waiter, None]] = {}
@@ -74,7 +74,7 @@ class Room:
         self._serving = True
         try:
             for user in list(self._lines):
-                if not self._serve_line(user) and self._full():
+                if not self._serve_line(user) and self._full(user):
                     return
         finally:
             self._serving = False
