@@ -88,10 +88,16 @@ class Closing(Checker):
         self._progress[line] = self.record.clock()
 
     def acked(self, line: Line, seq: int) -> None:
-        self._progress[line] = self.record.clock()
+        if line.attachment is not None and seq > line.attachment.session.acked:
+            self._progress[line] = self.record.clock()
 
     def nacked(self, line: Line, seq: int) -> None:
-        self._progress[line] = self.record.clock()
+        if line.attachment is None:
+            return
+        session = line.attachment.session
+        # Of what is not in flight, or no longer held, a nack says nothing that the server could act on.
+        if session.acked < seq <= session.cursor and list(session.box.within(seq - 1, seq)):
+            self._progress[line] = self.record.clock()
 
     def heard(self, line: Line, frame: wire.ClientFrame | wire.Mistake) -> None:
         if isinstance(frame, wire.Bye):
@@ -166,10 +172,8 @@ class Liveness(Checker):
         self._promised.pop(line, None)
         if silent and line.welcome is not None and not line.closing:
             heartbeat, quiet = line.welcome.heartbeat, self.record.clock() - line.heard_at
-            latest = max(
-                line.heard_at, self.record.jumped_at
-            )  # a pause may end with a deadline and a frame at once
-            if self.record.clock() < latest + heartbeat.active + heartbeat.grace - STEP - ROUNDING:
+            jumped = self.record.clock() <= self.record.jumped_at + STEP  # its deadline may have passed
+            if quiet < heartbeat.active + heartbeat.grace - STEP - ROUNDING and not jumped:
                 self.fail(f"{line} is dropped for silence, and was heard {quiet:.3f} s ago")
 
     def stepped(self) -> None:

@@ -25,26 +25,27 @@ class Figures(Checker):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self._retries: Counter[int] = Counter()
-        self._duplicates = self._connections = self._hits = 0
-        self._sessions: set[str] = set()
+        self._counts: Counter[tuple[int, str]] = Counter()
+        self._sessions: set[tuple[int, str]] = set()
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
-        self._retries[line.life] += isinstance(frame, wire.EventFrame) and frame.retry > 0
+        self._counts[line.life, "retries"] += isinstance(frame, wire.EventFrame) and frame.retry > 0
 
     def attached(self, line: Line, session: Session) -> None:
-        self._connections += 1
-        self._hits += session.id in self._sessions
-        self._sessions.add(session.id)
+        known = (line.life, session.id) in self._sessions
+        self._counts[line.life, "hits" if known else "created"] += 1
+        self._sessions.add((line.life, session.id))
 
     def repeated(self, event: Published, receipt: Receipt) -> None:
-        self._duplicates += receipt.duplicate
+        self._counts[event.life, "duplicates"] += receipt.duplicate
 
     def life_over(self, events: list[Published]) -> None:
         hub = self.record.hub
         assert hub is not None
         stats = hub.stats()
         delivery, pool, total = stats["delivery"], stats["pool"], stats["connections"]["total"]
+        counts = {name: count for (life, name), count in self._counts.items() if life == self.record.life}
+        created, hits = counts.get("created", 0), counts.get("hits", 0)
         known = [event for event in events if event.receipt is not None]
         unheard = sum(event.receipt is None and not event.refused for event in events)
         states = Counter(event.state for event in known)
@@ -57,13 +58,13 @@ class Figures(Checker):
             ("events_evicted", delivery["events_evicted"], states["evicted"], unheard),
             ("events_expired", delivery["events_expired"], states["expired"], unheard),
             ("events_superseded", delivery["events_superseded"], states["superseded"], unheard),
-            ("events_duplicate", delivery["events_duplicate"], self._duplicates, 0),
+            ("events_duplicate", delivery["events_duplicate"], counts.get("duplicates", 0), 0),
             ("events_sent, redelivered", delivery["events_sent"] + delivery["redelivered"], frames, 0),
             ("messages_confirmed", delivery["messages_confirmed"], confirmed, unheard),
             ("dead_letters", delivery["dead_letters"], dead, unheard),
-            ("connections", total, self._connections, 0),
-            ("pools_created", pool["pools_created"], len(self._sessions), 0),
-            ("pool_hits", pool["pool_hits"], self._hits, 0),
+            ("connections", total, created + hits, 0),
+            ("pools_created", pool["pools_created"], created, 0),
+            ("pool_hits", pool["pool_hits"], hits, 0),
         ):
             if not seen <= said <= seen + more:
                 self.fail(f"{name}: the figures say {said}; {seen} were seen, and at most {more} were not")
@@ -75,13 +76,11 @@ class Figures(Checker):
             for entry in tracked
         )
         for name, said, least in (
-            ("redelivered", delivery["redelivered"], self._retries[self.record.life]),
+            ("redelivered", delivery["redelivered"], counts.get("retries", 0)),
             ("messages_timeout", delivery["messages_timeout"], late),
         ):
             if said < least:
                 self.fail(f"{name}: the figures say {said}; at least {least} were seen")
-        self._duplicates = self._connections = self._hits = 0
-        self._sessions.clear()
 
 
 IN_FIGURES = (Figures,)

@@ -63,15 +63,16 @@ class Heartbeats(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._promised: dict[Line, float] = {}
-        self._event_at: dict[tuple[str, int], float] = {}
+        self._event_at: dict[tuple[str, str], float] = {}
 
     def accepted(self, event: Published) -> None:
-        self._event_at[event.user, event.life] = event.accepted_at
+        self._event_at[event.user, event.epoch] = event.accepted_at
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if line.welcome is not None:
             lively = (
-                self.record.clock() < self._event_at.get((line.user, line.life), -math.inf) + LIVELY - SLACK
+                self.record.clock()
+                < self._event_at.get((line.user, line.welcome.epoch), -math.inf) + LIVELY - SLACK
             )
             if isinstance(frame, wire.ServerPing) and lively and frame.next > line.welcome.heartbeat.active:
                 self.fail(f"{line}: the next frame is promised in {frame.next} s, soon after an event")
