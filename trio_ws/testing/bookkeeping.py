@@ -201,6 +201,9 @@ class Settling(Checker):
             session = line.attachment.session
             self._acked[session] = max(seq, self._acked.get(session, 0))
 
+    def due(self) -> float:
+        return math.inf
+
     def stepped(self) -> None:
         assert self.record.hub is not None
         if self._life != self.record.life:

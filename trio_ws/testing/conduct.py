@@ -131,6 +131,9 @@ class Closing(Checker):
         self._leaving.pop(line, None)
         self._progress.pop(line, None)
 
+    def due(self) -> float:
+        return min(self._leaving.values(), default=math.inf) + CLOSED_WITHIN
+
     def stepped(self) -> None:
         now = self.record.clock()
         for line in self._progress:
@@ -176,14 +179,22 @@ class Liveness(Checker):
             if quiet < heartbeat.active + heartbeat.grace - STEP - ROUNDING and not jumped:
                 self.fail(f"{line} is dropped for silence, and was heard {quiet:.3f} s ago")
 
+    def due(self) -> float:
+        return min(map(self._latest, self._promised), default=math.inf)
+
+    def _latest(self, line: Line) -> float:
+        """By when it must have been heard, or be gone; with a little more, for it is told in steps."""
+        assert line.welcome is not None
+        heartbeat = line.welcome.heartbeat
+        heard_at = max(line.heard_at, self.record.jumped_at)
+        return heard_at + self._promised[line] + heartbeat.grace + 2 * heartbeat.active
+
     def stepped(self) -> None:
         now = self.record.clock()
-        for line, promised in list(self._promised.items()):
-            if not line.open or line.life != self.record.life or line.welcome is None:
+        for line in list(self._promised):
+            if not line.open or line.life != self.record.life:
                 del self._promised[line]
-                continue
-            latest = max(line.heard_at, self.record.jumped_at) + promised + line.welcome.heartbeat.grace
-            if now > latest + 2 * line.welcome.heartbeat.active:
+            elif now > self._latest(line):
                 self.fail(f"{line} was not heard from since {line.heard_at:.3f}, and is kept")
 
 
@@ -211,6 +222,9 @@ class Kept(Checker):
         if line.welcome is not None and self._held.get(line.welcome.session) is line:
             del self._held[line.welcome.session]
             self._parked[line.welcome.session] = (line, self.record.clock())
+
+    def due(self) -> float:
+        return math.inf
 
     def stepped(self) -> None:
         hub, now = self.record.hub, self.record.clock()
@@ -259,6 +273,9 @@ class MakesWay(Checker):
         super().__init__(record)
         self._before: dict[str, list[_Seat]] = {}
         self._full = False
+
+    def due(self) -> float:
+        return math.inf
 
     def stepped(self) -> None:
         assert self.record.hub is not None

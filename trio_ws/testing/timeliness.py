@@ -151,8 +151,9 @@ class Repetition(Checker):
 
     def _waits(self, line: Line, seq: int) -> bool:
         """Whether the log still holds what was sent at `seq`."""
-        assert line.attachment is not None
-        return seq in line.attachment.session.box.entries
+        assert self.record.hub is not None
+        box = self.record.hub.engine.buffer.mailboxes.get(line.user)
+        return box is not None and seq in box.entries
 
     def acked(self, line: Line, seq: int) -> None:
         flight = self._flights.get(line)
@@ -266,6 +267,9 @@ class Expiry(Checker):
             return
         if self.record.clock() > self._time(event) + ROUNDING:
             self.fail(f"{line} is sent {event}, which expired at {self._time(event):.3f}")
+
+    def due(self) -> float:
+        return self._due[0][0] + SLACK if self._due else math.inf
 
     def stepped(self) -> None:
         hub, now = self.record.hub, self.record.clock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..core.entry import FIRM, Entry
 from ..core.mailbox import Mailbox
 from .record import Record
@@ -38,6 +40,10 @@ class NotInVain(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._since: dict[str, float] = {}
+
+    def due(self) -> float:
+        hub = self.record.hub
+        return -math.inf if hub is not None and hub.engine.room.waiting else math.inf
 
     def stepped(self) -> None:
         hub, now = self.record.hub, self.record.clock()

@@ -15,13 +15,14 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=int, default=WITHIN, help="how many, from 0 on (default: %(default)s)"
     )
+    parser.add_argument("--level", choices=("message", "wire"), default="message")
     parser.add_argument("--jobs", type=int, help="processes (default: one for each core)")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BUGS):
         parser.error(f"not known: {', '.join(sorted(unknown))}")
     names = arguments.names or list(BUGS)
     missed = 0
-    for trial in try_all(names, range(arguments.seeds), jobs=arguments.jobs):
+    for trial in try_all(names, range(arguments.seeds), level=arguments.level, jobs=arguments.jobs):
         seed = "NOT CAUGHT" if trial.seed is None else f"seed {trial.seed}"
         print(f"{trial.bug:45} {seed:>10}  {trial.seconds:5.1f} s  {trial.invariant}", flush=True)
         missed += trial.seed is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -11,6 +12,7 @@ import attrs
 import pytest
 
 from trio_ws.testing.campaign import TWICE_EVERY
+from trio_ws.testing.levels import LevelName
 from trio_ws.testing.scenario import simulate
 
 WITHIN = 200
@@ -35,10 +37,8 @@ class Trial:
     seconds: float = 0.0
 
 
-def try_one(name: str, seeds: Iterable[int]) -> Trial:
+def try_one(name: str, seeds: Iterable[int], level: LevelName) -> Trial:
     """Plant the bug of that name, and run seeds until one catches it."""
-    import time
-
     from . import BUGS
 
     begun, runs = time.process_time(), 0
@@ -46,11 +46,11 @@ def try_one(name: str, seeds: Iterable[int]) -> Trial:
         if name:
             BUGS[name](patch)
         for seed in seeds:
-            outcome = simulate(seed)
+            outcome = simulate(seed, level=level)
             runs += 1
             found = outcome.violations[:1]
             if not found and seed % TWICE_EVERY == 0:
-                again = simulate(seed)
+                again = simulate(seed, level=level)
                 if (again.trace_hash, again.wire_hash) != (outcome.trace_hash, outcome.wire_hash):
                     return Trial(name, seed, CHANCE, "", runs, time.process_time() - begun)
             if found:
@@ -58,9 +58,11 @@ def try_one(name: str, seeds: Iterable[int]) -> Trial:
     return Trial(name, None, "", "", runs, time.process_time() - begun)
 
 
-def try_all(names: Iterable[str], seeds: range, *, jobs: int | None = None) -> Iterator[Trial]:
+def try_all(
+    names: Iterable[str], seeds: range, *, level: LevelName = "message", jobs: int | None = None
+) -> Iterator[Trial]:
     """The trials of several bugs, over several processes, as they come out."""
     with ProcessPoolExecutor(jobs or os.cpu_count() or 1, get_context("spawn")) as pool:
-        futures = [pool.submit(try_one, name, seeds) for name in names]
+        futures = [pool.submit(try_one, name, seeds, level) for name in names]
         for future in as_completed(futures):
             yield future.result()
