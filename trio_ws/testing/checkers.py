@@ -204,8 +204,14 @@ class Confirming(Checker):
             self._reading.setdefault(line.client, frame.epoch)
             if not frame.resumed:  # what lies below is not its own
                 self._upto[line.client, frame.epoch, frame.session] = frame.seq
-            if not frame.resumed or frame.seq > (line.ask.seq or 0):
+            asked = line.ask.seq or 0
+            if not frame.resumed or frame.seq > asked:
                 self._move(line.client, frame.epoch, frame.seq)
+            elif (
+                line.client,
+                frame.epoch,
+            ) not in self._through:  # it goes on from what another client had saved
+                self._move(line.client, frame.epoch, asked)
         # What comes as a gap after all (another session has processed it) is acked without being processed.
         if isinstance(frame, wire.GapFrame):
             for seq in range(frame.first, frame.last + 1):
