@@ -7,25 +7,47 @@ async def main(simulation):
             ...
 
 trio_ws.testing.run_simulated(seed=7, main=main)
+
+And the package's own scenario, with all its faults and checkers: ``simulate(seed=7)``, ``run_campaign(range(1000))``.
 """
 
+from .campaign import Summary, run_campaign, shrink
 from .conditions import Conditions
 from .connection import Connection, SimStream
 from .counters import Sometimes
 from .determinism import run_simulated, run_simulation
+from .levels import LevelName
 from .network import SimListener, SimNetwork
+from .plan import EVERYDAY, Plan
+from .record import Record
+from .scenario import CHECKERS, Outcome, simulate
+from .sight import Checker, Line, Published, Violation
 from .simulation import Simulation
 from .trace import Trace
 
 __all__ = [
+    "CHECKERS",
+    "EVERYDAY",
+    "Checker",
     "Conditions",
     "Connection",
+    "LevelName",
+    "Line",
+    "Outcome",
+    "Plan",
+    "Published",
+    "Record",
     "SimListener",
     "SimNetwork",
     "SimStream",
     "Simulation",
     "Sometimes",
+    "Summary",
     "Trace",
+    "Violation",
+    "run_campaign",
     "run_simulated",
     "run_simulation",
+    "shrink",
+    "simulate",
 ]

@@ -93,6 +93,7 @@ class Summary:
 def run_campaign(
     seeds: Iterable[int],
     *,
+    plan: Plan | None = None,
     level: LevelName = "wire",
     jobs: int = 1,
     seconds: float | None = None,
@@ -103,14 +104,15 @@ def run_campaign(
 
     Args:
       seeds: which; they may be endless where `seconds` are given.
+      plan: what happens in each; None draws it from the seed.
       level: what travels: bytes, or whole messages.
       jobs: how many processes; with 1 it all happens here. Second runs are in one of their own in any case.
       seconds: real time after which no further run is begun.
       on_run: called with each outcome as it comes, in no certain order.
-      run: what is run, in the place of `scenario.simulate` at `level`; it must be importable by its name.
+      run: what is run, in the place of `scenario.simulate` with `plan` at `level`; it must be importable by its name.
     """
     summary = Summary()
-    run = run or partial(simulate, level=level)
+    run = run or partial(simulate, plan=plan, level=level)
     again: list[tuple[Outcome, Future[Outcome]]] = []
     with ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts) as elsewhere:
         try:

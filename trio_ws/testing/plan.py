@@ -241,3 +241,17 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{name}:{_shown(inner)}" for name, inner in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+EVERYDAY: Final = Plan(
+    users=5,
+    duration=1800.0,
+    rate=0.05,
+    burst=9,
+    deltas=0.3,
+    latency=0.02,
+    handler=0.01,
+    faults={"reset": 0.002, "cut": 0.002},
+)
+"""Half an hour of five people at their work: each has some five events every hundred seconds, and every four minutes
+somebody's connection breaks. What the speed of a simulation is told for."""
