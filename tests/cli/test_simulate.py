@@ -48,6 +48,14 @@ def test_several_seeds_are_summed_up() -> None:
     assert output.endswith("all held\n")
 
 
+def test_one_plan_for_several_seeds() -> None:
+    plan = Plan(duration=5.0, faults={"cut": 1.0})
+    status, output = run("--seeds", "2", "--jobs", "1", "--level", "message", "--plan", plan.to_json())
+    assert status == 0
+    assert "faults: cut " in output
+    assert "never reached" not in output
+
+
 def test_a_failure_exits_1_and_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(seed: int, plan: Plan | None = None, *, level: LevelName = "wire") -> Outcome:
         outcome = simulate(seed, Plan(duration=1.0))
@@ -62,7 +70,7 @@ def test_a_failure_exits_1_and_says_how_to_replay_it(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "args",
-    [("--seed", "1", "--seeds", "2"), ("--seed", "1", "--minutes", "1"), ("--shrink",), ("--plan", "{}")],
+    [("--seed", "1", "--seeds", "2"), ("--seed", "1", "--minutes", "1"), ("--shrink",)],
 )
 def test_options_that_do_not_go_together_are_refused(args: tuple[str, ...]) -> None:
     status, _ = run(*args)

@@ -40,7 +40,10 @@ SHOWN_FAILURES = 10
 )
 @click.option("--seed", type=click.IntRange(0), metavar="K", help="One run, in full; the same each time.")
 @click.option(
-    "--plan", "plan_json", metavar="JSON", help="With --seed: this plan in place of the seed's own."
+    "--plan",
+    "plan_text",
+    metavar="JSON",
+    help="This plan in place of the seeds' own; `everyday` is that of five people at work.",
 )
 @click.option(
     "--crash-each-step",
@@ -55,7 +58,7 @@ def command(
     jobs: int | None,
     level: LevelName,
     seed: int | None,
-    plan_json: str | None,
+    plan_text: str | None,
     crash_each_step: bool,
     shrink: bool,
 ) -> None:
@@ -65,22 +68,22 @@ def command(
     and says how to replay it.
     """
     if seed is None:
-        if plan_json is not None or shrink or crash_each_step:
-            raise click.UsageError("--plan, --shrink and --crash-each-step need --seed")
-        _many(seeds, first, minutes, jobs, level)
+        if shrink or crash_each_step:
+            raise click.UsageError("--shrink and --crash-each-step need --seed")
+        _many(seeds, first, minutes, jobs, level, plan_text)
     elif seeds is not None or minutes is not None:
         raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
     elif crash_each_step:
-        _each_step(seed, level, plan_json, jobs)
+        _each_step(seed, level, plan_text, jobs)
     else:
-        _one(seed, level, plan_json, shrink)
+        _one(seed, level, plan_text, shrink)
 
 
-def _one(seed: int, level: LevelName, plan_json: str | None, shrink: bool) -> None:
+def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool) -> None:
     from ..testing.campaign import shrink as shrunk
     from ..testing.scenario import simulate
 
-    outcome = simulate(seed, _plan(plan_json), level=level)
+    outcome = simulate(seed, _plan(plan_text), level=level)
     if shrink and outcome.violations:
         outcome = shrunk(outcome)
     click.echo(f"seed {seed} at {level} level: {outcome.plan}")
@@ -99,13 +102,13 @@ def _one(seed: int, level: LevelName, plan_json: str | None, shrink: bool) -> No
         sys.exit(1)
 
 
-def _each_step(seed: int, level: LevelName, plan_json: str | None, jobs: int | None) -> None:
+def _each_step(seed: int, level: LevelName, plan_text: str | None, jobs: int | None) -> None:
     from ..testing.each_step import BUSY, crash_each_step
 
     try:
         with _progress(None) as advance:
             summary = crash_each_step(
-                seed, _plan(plan_json) or BUSY, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
+                seed, _plan(plan_text) or BUSY, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
             )
     except KeyboardInterrupt:
         sys.exit(130)
@@ -115,15 +118,24 @@ def _each_step(seed: int, level: LevelName, plan_json: str | None, jobs: int | N
 
 
 def _plan(text: str | None) -> Plan | None:
-    from ..testing.plan import Plan
+    from ..testing.plan import EVERYDAY, Plan
 
+    if text == "everyday":
+        return EVERYDAY
     try:
         return None if text is None else Plan.from_json(text)
     except ValueError as exc:
         raise Failure(f"--plan: {exc}", 2) from None
 
 
-def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None, level: LevelName) -> None:
+def _many(
+    seeds: int | None,
+    first: int,
+    minutes: float | None,
+    jobs: int | None,
+    level: LevelName,
+    plan_text: str | None,
+) -> None:
     from ..testing.campaign import run_campaign
 
     count = seeds if seeds is not None or minutes is not None else 100
@@ -132,6 +144,7 @@ def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None
         with _progress(count) as advance:
             summary = run_campaign(
                 numbers,
+                plan=_plan(plan_text),
                 level=level,
                 jobs=jobs or os.cpu_count() or 1,
                 seconds=None if minutes is None else 60 * minutes,
@@ -139,7 +152,7 @@ def _many(seeds: int | None, first: int, minutes: float | None, jobs: int | None
             )
     except KeyboardInterrupt:
         sys.exit(130)
-    _tell(summary)
+    _tell(summary, planned=plan_text is not None)
     if summary.failures:
         sys.exit(1)
 
