@@ -10,7 +10,6 @@ import math
 import sys
 import time
 
-import pyperf
 import trio
 
 from trio_ws.config import Config
@@ -144,6 +143,8 @@ def event(loops: int) -> float:
 
 def main(arguments: list[str]) -> int:
     """Run them all; the exit status."""
+    import pyperf
+
     sys.argv[1:] = arguments
     runner = pyperf.Runner(program_args=("-m", f"{__package__}.micro"))
     runner.bench_func("encode a payload", payload.encode, EVENT)

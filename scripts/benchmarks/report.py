@@ -148,18 +148,24 @@ def _goals(runs: list[Run]) -> str:
     rows = []
     for goal in GOALS:
         found = goal.column.of(_of(runs, goal.scenario, OURS))
-        if not found:
-            continue
-        limit, words = goal.most, f"at most {goal.most:g}"
-        if goal.peer is not None and goal.share is not None:
-            if not (theirs := goal.column.of(_of(runs, goal.scenario, goal.peer))):
-                continue
-            limit = goal.share * median(theirs)
-            words = f"at most {goal.share:g} x {goal.peer} = {limit:.2f}"
-        value = median(found)
-        verdict = "met" if value <= limit else "**missed**"
-        rows.append([f"{goal.scenario}: {goal.column.title}", words, f"{value:.2f}", verdict])
+        if found:
+            value = median(found)
+            words, limit = _limit(goal, runs)
+            verdict = ABSENT if limit is None else "met" if value <= limit else "**missed**"
+            rows.append([f"{goal.scenario}: {goal.column.title}", words, f"{value:.2f}", verdict])
     return f"### Goals of {OURS}\n\n{table(['figure', 'goal', 'median', ''], rows)}" if rows else ""
+
+
+def _limit(goal: Goal, runs: list[Run]) -> tuple[str, float | None]:
+    """What a goal demands in these runs; no number where it hangs on a peer that was not run."""
+    if goal.peer is None or goal.share is None:
+        return f"at most {goal.most:g}", goal.most
+    words = f"at most {goal.share:g} x {goal.peer}"
+    theirs = goal.column.of(_of(runs, goal.scenario, goal.peer))
+    if not theirs:
+        return f"{words}, which was not run", None
+    limit = goal.share * median(theirs)
+    return f"{words} = {limit:.2f}", limit
 
 
 def _noise(runs: list[Run]) -> str:
