@@ -37,7 +37,7 @@ NOT_IN_CORE = {
     "logging",
 }
 MAY_SIMULATE = {"cli/simulate.py"}
-WEBSOCKET_BORDERS = {"server/transport.py", "client/transport.py"}
+WEBSOCKET_BORDERS = {"server/library.py", "client/transport.py"}
 # What an extra brings; the base package works without it.
 EXTRAS = (
     "click",

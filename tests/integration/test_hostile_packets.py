@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -25,6 +25,7 @@ import websockets.sync.client
 
 from trio_ws.config import Config
 from trio_ws.server.ending import TransportClosed
+from trio_ws.server.poller import Poller, open_poller
 from trio_ws.server.transport import Transport, open_transport
 
 from ..server.raw import CLOSE, CONTINUATION, PING, PONG, REQUEST, TEXT, Peer, close_frame, frame, request
@@ -47,10 +48,17 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + length.to_bytes(8) + payload
 
 
+@pytest.fixture(autouse=True, params=["task", "poller"])
+def reads(request: pytest.FixtureRequest) -> None:
+    """What reads: each test is run for both."""
+    EchoServer.reads = request.param
+
+
 @attrs.define
 class EchoServer:
     """Echoes messages; `close` has it close with 4000."""
 
+    reads: ClassVar[str] = "poller"
     nursery: trio.Nursery
     config: Config
     context: ssl.SSLContext | None = None
@@ -65,15 +73,18 @@ class EchoServer:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listener.socket.getsockname()[1]
         task_status.started()
-        async with listener, trio.open_nursery() as connections:
+        async with open_poller() as poller, listener, trio.open_nursery() as connections:
             while True:
-                connections.start_soon(self.serve, await listener.accept())
+                by = poller if self.reads == "poller" else None
+                connections.start_soon(self.serve, await listener.accept(), by)
 
-    async def serve(self, raw: trio.SocketStream) -> None:
+    async def serve(self, raw: trio.SocketStream, poller: Poller | None) -> None:
         stream = raw if self.context is None else trio.SSLStream(raw, self.context, server_side=True)
         try:
             with trio.move_on_after(self.handshake_timeout) as handshake:
-                async with open_transport(stream, config=self.config, remote="test") as transport:
+                async with open_transport(
+                    stream, config=self.config, remote="test", poller=poller
+                ) as transport:
                     # Before the answer: a client that has seen it finds its transport here.
                     self.transports.append(transport)
                     await transport.accept(None)

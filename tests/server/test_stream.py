@@ -1,4 +1,4 @@
-"""The guarded stream: what is written stays whole and in order, what gets stuck is cut, and reading goes two ways."""
+"""The guarded stream: what is written stays whole and in order, and what gets stuck is cut."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws.server.lane import FrameScanner, Violation
+from trio_ws.server.inflow import Inflow
+from trio_ws.server.poller import open_poller
 from trio_ws.server.stream import MAX_CONTROL_BACKLOG, GuardedStream
-from trio_ws.server.upgrade import MAX_HEAD_BYTES, Refusal
+from trio_ws.server.tasks import Tasks
 
 PIECE = 16 * 1024  # what a stream without a socket is given at once
 
 
-def small_frame(payload: bytes) -> bytes:
-    """A client's text frame whose mask changes nothing."""
-    return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
-
-
 @asynccontextmanager
 async def guard(
-    raw: trio.abc.Stream, *, max_message_bytes: int = 65536
-) -> AsyncIterator[tuple[GuardedStream, FrameScanner, trio.Nursery]]:
-    scanner = FrameScanner(max_message_bytes=max_message_bytes, max_fragments=256)
-    async with trio.open_nursery() as nursery:
-        yield GuardedStream(raw, nursery, scanner=scanner, write_timeout=5), scanner, nursery
+    raw: trio.abc.Stream, *, write_timeout: float = 5
+) -> AsyncIterator[tuple[GuardedStream, Tasks, trio.Nursery]]:
+    """A stream that is guarded, and the tasks of its reading and writing."""
+    async with open_poller() as poller, trio.open_nursery() as nursery:
+        tasks = Tasks(nursery)
+        yield (
+            GuardedStream(raw, tasks, inflow=Inflow(raw, tasks, poller), write_timeout=write_timeout),
+            tasks,
+            nursery,
+        )
+        tasks.cancel()
         nursery.cancel_scope.cancel()
     await trio.aclose_forcefully(raw)
 
@@ -61,7 +63,8 @@ class TestSending:
             assert stream.send_nowait(b"1") is False
             stream.send_control(b"2")
             assert stream.backlog == 2
-            await stream.send_all(b"3")
+            stream.send_nowait(b"3")
+            await stream.flush()
             assert stream.backlog == 0
             assert await receive_exactly(theirs, 3) == b"123"
 
@@ -69,9 +72,9 @@ class TestSending:
         self, sockets: tuple[trio.SocketStream, trio.SocketStream]
     ) -> None:
         ours, theirs = sockets
-        async with guard(ours) as (stream, _, nursery):
+        async with guard(ours) as (stream, tasks, _):
             assert stream.send_nowait(b"frame") is True
-            assert not nursery.child_tasks
+            assert len(tasks) == 0
             assert stream.backlog == 0
             assert os.read(theirs.socket.fileno(), 100) == b"frame"
 
@@ -80,17 +83,17 @@ class TestSending:
     ) -> None:
         ours, theirs = sockets
         drained: list[int] = []
-        async with guard(ours) as (stream, _, nursery):
+        async with guard(ours) as (stream, tasks, _):
             stream.on_drained = lambda: drained.append(stream.backlog)
             frames = [bytes([n]) * 40_000 for n in range(10)]
             handed_over = [stream.send_nowait(frame) for frame in frames]
             assert handed_over[-1] is False
             assert 0 < stream.backlog < 400_000
-            assert len(nursery.child_tasks) == 1
+            assert len(tasks) == 1
             assert await receive_exactly(theirs, 400_000) == b"".join(frames)
             await trio.testing.wait_all_tasks_blocked()
             assert drained == [0]
-            assert not nursery.child_tasks
+            assert len(tasks) == 0
             assert stream.send_nowait(b"after") is True
             assert await receive_exactly(theirs, 5) == b"after"
 
@@ -118,7 +121,7 @@ class TestSending:
                 await trio.testing.wait_all_tasks_blocked()
                 assert len(drained) == n
 
-    async def test_a_cancelled_send_leaves_the_frame_whole(self) -> None:
+    async def test_a_cancelled_flush_leaves_the_frame_whole(self) -> None:
         ours, theirs = trio.testing.lockstep_stream_pair()
         frame = os.urandom(3 * PIECE)
         async with guard(ours) as (stream, _, nursery):
@@ -129,19 +132,12 @@ class TestSending:
                     scope.cancel()
 
                 nursery.start_soon(cancel_in_the_middle)
-                await stream.send_all(frame)
+                stream.send_nowait(frame)
+                await stream.flush()
             assert scope.cancelled_caught
             stream.send_nowait(b"next")
             rest = len(frame) - PIECE // 2
             assert await receive_exactly(theirs, rest + 4) == frame[PIECE // 2 :] + b"next"
-
-    async def test_send_all_already_cancelled_sends_nothing(self) -> None:
-        ours, _ = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, _, _):
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await stream.send_all(b"frame")
-            assert stream.backlog == 0
 
     async def test_nothing_after_the_last(self) -> None:
         ours, theirs = trio.testing.memory_stream_pair()
@@ -149,8 +145,6 @@ class TestSending:
             stream.send_control(b"close", last=True)
             with pytest.raises(trio.ClosedResourceError):
                 stream.send_nowait(b"frame")
-            with pytest.raises(trio.ClosedResourceError):
-                await stream.send_all(b"frame")
             await stream.flush()
             assert await theirs.receive_some() == b"close"
 
@@ -169,8 +163,6 @@ class TestPoison:
             assert stream.backlog == 0
             with pytest.raises(trio.BrokenResourceError):
                 stream.send_nowait(b"frame")
-            with pytest.raises(trio.BrokenResourceError):
-                await stream.send_all(b"frame")
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.ClosedResourceError):
                 await ours.receive_some()
@@ -187,9 +179,7 @@ class TestPoison:
 
     async def test_a_stuck_socket(self, sockets: tuple[trio.SocketStream, trio.SocketStream]) -> None:
         ours, _ = sockets
-        scanner = FrameScanner(max_message_bytes=1, max_fragments=1)
-        async with trio.open_nursery() as nursery:
-            stream = GuardedStream(ours, nursery, scanner=scanner, write_timeout=0.05)
+        async with guard(ours, write_timeout=0.05) as (stream, _, _):
             while stream.send_nowait(b"x" * 65536):
                 pass
             with pytest.raises(trio.BrokenResourceError, match="write_timeout"):
@@ -292,135 +282,7 @@ class TestPoison:
             nursery.start_soon(cut)
             with pytest.raises(trio.BrokenResourceError, match="aborted"):
                 await stream.flush()
-            with pytest.raises(trio.ClosedResourceError):
-                await stream.receive_some()
-
-
-HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-class TestReceivingTheHead:
-    @pytest.mark.parametrize("size", [1, 2, 3, 1000])
-    async def test_in_pieces(self, size: int) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, _, nursery):
-
-            async def send() -> None:
-                for at in range(0, len(HEAD), size):
-                    await theirs.send_all(HEAD[at : at + size])
-                    await trio.testing.wait_all_tasks_blocked()
-
-            nursery.start_soon(send)
-            assert await stream.receive_head() == HEAD
-
-    async def test_what_comes_with_it_is_not_lost(self) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        taken: list[bytes] = []
-        async with guard(ours) as (stream, scanner, _):
-            await theirs.send_all(HEAD + small_frame(b"one") + b"\x89\x80")
-            assert await stream.receive_head() == HEAD
-            scanner.lane = taken.append
-            assert await stream.receive_some() == b"\x89\x80"
-            assert taken == [b"one"]
-
-    @pytest.mark.parametrize("begun", [b"", b"GET /", HEAD[:-1]])
-    async def test_the_end_comes_first(self, begun: bytes) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, _, _):
-            await theirs.send_all(begun)
-            await theirs.aclose()
-            with pytest.raises(trio.BrokenResourceError):
-                await stream.receive_head()
-
-    @pytest.mark.parametrize(
-        ("data", "status"),
-        [
-            (b"\x16\x03\x01\x02\x00", 400),
-            (b"\r\n", 400),
-            (b"GET / HTTP/1.1\nHost: a\n\n", 400),
-            (b"GET /" + b"a" * MAX_HEAD_BYTES, 431),
-            (b"GET / HTTP/1.1\r\nX: " + b"a" * (MAX_HEAD_BYTES - 19) + b"\r\n\r\n", 431),
-        ],
-    )
-    async def test_what_is_no_head_is_not_waited_for(self, data: bytes, status: int) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, _, _):
-            await theirs.send_all(data)
-            with pytest.raises(Refusal) as caught:
-                await stream.receive_head()
-            assert caught.value.status == status
-
-
-class TestReceiving:
-    async def test_the_lane_keeps_the_reader_waiting(self) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        taken: list[bytes] = []
-        async with guard(ours) as (stream, scanner, nursery):
-            scanner.lane = taken.append
-            passed: list[bytes] = []
-
-            async def read() -> None:
-                passed.append(await stream.receive_some())
-
-            nursery.start_soon(read)
-            for n in range(3):
-                await theirs.send_all(small_frame(b"%d" % n))
-                await trio.testing.wait_all_tasks_blocked()
-            assert taken == [b"0", b"1", b"2"]
-            assert passed == []
-            await theirs.send_all(b"\x89\x80" + bytes(4))
-            await trio.testing.wait_all_tasks_blocked()
-            assert passed == [b"\x89\x80" + bytes(4)]
-
-    async def test_a_violation_comes_after_what_was_before_it(self) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours, max_message_bytes=10) as (stream, _, _):
-            await theirs.send_all(small_frame(b"ok") + small_frame(b"x" * 11))
-            assert await stream.receive_some() == small_frame(b"ok")
-            for _ in range(2):
-                with pytest.raises(Violation):
-                    await stream.receive_some()
-
-    async def test_the_lanes_exception_comes_out(self) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-
-        def lane(payload: bytes) -> None:
-            raise LookupError(payload)
-
-        async with guard(ours) as (stream, scanner, _):
-            scanner.lane = lane
-            await theirs.send_all(small_frame(b"ok"))
-            with pytest.raises(LookupError):
-                await stream.receive_some()
-
-    async def test_life_is_noted(self, autojump_clock: trio.testing.MockClock) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, scanner, nursery):
-            scanner.lane = lambda _: None
-            nursery.start_soon(stream.receive_some)
-            begun = trio.current_time()
-            assert stream.last_received == begun
-            for after in (3, 6):
-                await trio.sleep(3)
-                await theirs.send_all(small_frame(b"ok"))
-                await trio.testing.wait_all_tasks_blocked()
-                assert stream.last_received == begun + after
-
-    async def test_the_end(self) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, _, _):
-            await theirs.aclose()
-            assert await stream.receive_some() == b""
-
-    async def test_deaf(self) -> None:
-        ours, theirs = trio.testing.memory_stream_pair()
-        async with guard(ours) as (stream, _, _):
-            await theirs.send_all(b"x")
-            stream.stop_reading()
-            with pytest.raises(trio.ClosedResourceError):
-                await stream.receive_some()
-            await stream.send_all(b"still")
-            assert await theirs.receive_some() == b"still"
+            assert stream.inflow.ended
 
 
 class TestLastWords:
@@ -465,8 +327,7 @@ class TestLastWords:
             assert await theirs.receive_some() == b""
             with pytest.raises(trio.ClosedResourceError):
                 stream.send_nowait(b"frame")
-            with pytest.raises(trio.ClosedResourceError):
-                await stream.receive_some()
+            assert stream.inflow.ended
 
     async def test_aclose_with_a_backlog_cuts(self) -> None:
         ours, _ = trio.testing.lockstep_stream_pair()

@@ -1,22 +1,26 @@
-"""The transport over memory streams: the handshake, messages both ways, and every way in which it can end."""
+"""The transport: the handshake, messages both ways, and every way in which it can end.
+
+All of it once over memory streams, where a task reads, and once over sockets, where the poller does.
+"""
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import pytest
 import trio
 import trio.testing
-import trio_websocket
-from trio_websocket import ConnectionClosed, WebSocketConnection
-from wsproto.connection import ConnectionState
+from trio_websocket import ConnectionClosed
 from wsproto.events import Ping
 
 from trio_ws.config import Config
-from trio_ws.server.ending import BinaryMessage, Ending, Refused, TransportClosed
+from trio_ws.server.ending import BinaryMessage, Ending, Refused, TransportClosed, unwrap
+from trio_ws.server.library import MAX_WAITING
+from trio_ws.server.poller import READ_BYTES, open_poller
 from trio_ws.server.transport import CLOSE_TIMEOUT, Transport, open_transport
 
 from .raw import BINARY, CLOSE, CONTINUATION, PING, PONG, REQUEST, TEXT, Peer, close_frame, frame, request
@@ -32,16 +36,66 @@ def text_message(text: str) -> bytes:
     return bytes([0x81, len(payload)]) + payload
 
 
+class ways:
+    """What the fixture `reads` has set, for the functions below."""
+
+    reads = "task"
+    sockets: ClassVar[list[socket.socket]] = []
+
+
+@pytest.fixture(autouse=True, params=["task", "poller"])
+def reads(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What reads in this test."""
+    ways.reads = request.param
+    yield ways.reads
+    for theirs, ours in zip(ways.sockets[::2], ways.sockets[1::2], strict=True):
+        theirs.close()
+        assert ours.fileno() == -1
+    ways.sockets.clear()
+
+
+def stream_pair() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+    """The client's and the server's end."""
+    if ways.reads == "task":
+        return trio.testing.memory_stream_pair()
+    pair = socket.socketpair()
+    ways.sockets += pair
+    theirs, ours = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in pair)
+    return theirs, ours
+
+
+@asynccontextmanager
+async def opened(stream: trio.abc.Stream, *, config: Config, remote: str) -> AsyncIterator[Transport]:
+    """`open_transport`, with what reads in this test."""
+    if ways.reads == "task":
+        async with open_transport(stream, config=config, remote=remote) as transport:
+            yield transport
+        return
+    failure = None
+    try:
+        async with (
+            open_poller() as poller,
+            open_transport(stream, config=config, remote=remote, poller=poller) as transport,
+        ):
+            yield transport
+            assert poller is not None
+    except BaseExceptionGroup as group:
+        failure = unwrap(group)
+    if failure is not None:
+        raise failure
+    assert not poller
+
+
 @asynccontextmanager
 async def connected(
     config: Config = CONFIG, *, head: bytes = REQUEST, stuck: bool = False
 ) -> AsyncIterator[tuple[Transport, Peer]]:
     """An accepted transport and its peer. A `stuck` peer's stream holds nothing: what it does not read, waits."""
-    theirs, ours = trio.testing.lockstep_stream_pair() if stuck else trio.testing.memory_stream_pair()
+    theirs, ours = trio.testing.lockstep_stream_pair() if stuck else stream_pair()
     peer = Peer(theirs)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.send, head)
-        async with open_transport(ours, config=config, remote="test") as transport:
+        async with opened(ours, config=config, remote="test") as transport:
             nursery.start_soon(peer.head)
             await transport.accept(None)
             await trio.testing.wait_all_tasks_blocked()
@@ -57,14 +111,14 @@ async def ends(transport: Transport) -> TransportClosed:
 
 class TestHandshake:
     async def test_accepting(self, autojump_clock: trio.testing.MockClock) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         peer = Peer(theirs)
         await peer.send(
             request(
                 b"Sec-WebSocket-Protocol: other, trio-ws.v1", b"Sec-WebSocket-Extensions: permessage-deflate"
             )
         )
-        async with open_transport(ours, config=CONFIG, remote="192.0.2.1") as transport:
+        async with opened(ours, config=CONFIG, remote="192.0.2.1") as transport:
             assert transport.request.subprotocols == ("other", "trio-ws.v1")
             assert transport.remote == "192.0.2.1"
             assert transport.subprotocol is None
@@ -81,10 +135,10 @@ class TestHandshake:
                 await transport.refuse(400, "too late")
 
     async def test_without_a_subprotocol(self, autojump_clock: trio.testing.MockClock) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         peer = Peer(theirs)
         await peer.send(request(b"Sec-WebSocket-Protocol: other"))
-        async with open_transport(ours, config=CONFIG, remote="test") as transport:
+        async with opened(ours, config=CONFIG, remote="test") as transport:
             with pytest.raises(ValueError, match="did not offer"):
                 await transport.accept("trio-ws.v1")
             await transport.accept(None)
@@ -99,9 +153,9 @@ class TestHandshake:
             assert await transport.receive() == "hi"
 
     async def test_frames_may_come_with_the_request(self, autojump_clock: trio.testing.MockClock) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         await theirs.send_all(REQUEST + frame(TEXT, b"early"))
-        async with open_transport(ours, config=CONFIG, remote="test") as transport:
+        async with opened(ours, config=CONFIG, remote="test") as transport:
             await transport.accept(None)
             assert await transport.receive() == "early"
 
@@ -115,40 +169,40 @@ class TestHandshake:
         ],
     )
     async def test_no_proper_request(self, head: bytes, status: int) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         peer = Peer(theirs)
         await peer.send(head)
         await theirs.send_eof()
         with pytest.raises(Refused) as caught:
-            async with open_transport(ours, config=CONFIG, remote="test"):
+            async with opened(ours, config=CONFIG, remote="test"):
                 pytest.fail("there is nothing to open")
         assert caught.value.status == status
         assert (await peer.head()).startswith(b"HTTP/1.1 %d " % status)
         assert (await peer.rest()).endswith(b".\n")
 
     async def test_the_end_comes_before_the_request(self) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         await theirs.send_all(REQUEST[:30])
         await theirs.aclose()
         with pytest.raises(TransportClosed) as caught:
-            async with open_transport(ours, config=CONFIG, remote="test"):
+            async with opened(ours, config=CONFIG, remote="test"):
                 pytest.fail("there is nothing to open")
         assert caught.value.by == "network"
 
     async def test_the_end_comes_before_the_answer(self) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         await theirs.send_all(REQUEST)
         with pytest.raises(TransportClosed) as caught:
-            async with open_transport(ours, config=CONFIG, remote="test") as transport:
+            async with opened(ours, config=CONFIG, remote="test") as transport:
                 await theirs.aclose()
                 await transport.accept(None)
         assert caught.value.by == "network"
 
     async def test_refusing(self, autojump_clock: trio.testing.MockClock) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         peer = Peer(theirs)
         await peer.send(REQUEST)
-        async with open_transport(ours, config=CONFIG, remote="test") as transport:
+        async with opened(ours, config=CONFIG, remote="test") as transport:
             start = trio.current_time()
             await transport.refuse(403, "Not from there.", [("X-Why", "origin")])
             assert trio.current_time() - start <= CLOSE_TIMEOUT
@@ -162,10 +216,10 @@ class TestHandshake:
     async def test_a_silent_client_is_left_when_the_caller_says(
         self, autojump_clock: trio.testing.MockClock
     ) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         start = trio.current_time()
         with trio.move_on_after(5):
-            async with open_transport(ours, config=CONFIG, remote="test"):
+            async with opened(ours, config=CONFIG, remote="test"):
                 pytest.fail("there is nothing to open")
         assert trio.current_time() - start == 5
         assert await theirs.receive_some() == b""
@@ -195,7 +249,7 @@ class TestMessages:
                 await trio.testing.wait_all_tasks_blocked(0.01)
                 nursery.cancel_scope.cancel()
             assert log == ["1", "2", "x", "4", "5", "6", "7"]
-            assert transport._scanner.passed == 5
+            assert transport._messages._scanner.passed == 4  # hello took the lane too, and so did 1 and 2
 
     async def test_cancelling_receive_loses_nothing(self, autojump_clock: trio.testing.MockClock) -> None:
         async with connected() as (transport, peer):
@@ -218,9 +272,23 @@ class TestMessages:
             for byte in frame(TEXT, text.encode()):
                 await peer.send(bytes([byte]))
                 await trio.testing.wait_all_tasks_blocked()
-                assert transport._connection is not None
-                assert len(transport._connection._message_parts) <= 65
+                library = transport._messages._library
+                assert library is None or len(library._message_parts) <= 65
+            assert library is not None
             assert await transport.receive() == text
+
+    async def test_what_nobody_receives_is_not_read(self, autojump_clock: trio.testing.MockClock) -> None:
+        async with connected() as (transport, peer), trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(peer.stream.send_all, frame(TEXT, LARGE.encode()))
+                await trio.testing.wait_all_tasks_blocked()
+                if len(nursery.child_tasks) > 0:
+                    break
+            inflow, passed = transport._guarded.inflow, transport._messages._passed
+            assert inflow._paused
+            assert passed is not None
+            assert len(passed._data) <= MAX_WAITING + READ_BYTES
+            nursery.cancel_scope.cancel()
 
     async def test_sending(self, autojump_clock: trio.testing.MockClock) -> None:
         async with connected() as (transport, peer):
@@ -229,9 +297,9 @@ class TestMessages:
             assert await peer.text() == "two"
 
     async def test_nothing_before_the_handshake(self) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         await theirs.send_all(REQUEST)
-        async with open_transport(ours, config=CONFIG, remote="test") as transport:
+        async with opened(ours, config=CONFIG, remote="test") as transport:
             with pytest.raises(RuntimeError):
                 transport.send_nowait(b"")
             with pytest.raises(RuntimeError):
@@ -248,11 +316,15 @@ class TestMessages:
             assert drained == [0]
             transport.abort()
 
-    async def test_an_idle_connection_has_one_task_of_its_own(
-        self, autojump_clock: trio.testing.MockClock
+    async def test_an_idle_connection_has_no_task_but_the_one_that_reads(
+        self, reads: str, autojump_clock: trio.testing.MockClock
     ) -> None:
-        async with connected() as (transport, _):
-            assert len(transport._nursery.child_tasks) == 1
+        async with connected() as (transport, peer):
+            transport.open_lane(lambda _: None)
+            await peer.send(frame(TEXT, b"an ack"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(transport._messages._tasks) == (1 if reads == "task" else 0)
+            assert transport._messages._library is None
 
 
 class TestPings:
@@ -302,9 +374,10 @@ class TestPings:
         async with connected() as (transport, peer):
             await peer.send(close_frame(1000))
             await ends(transport)
-            assert transport._connection is not None
+            library = transport._messages._library
+            assert library is not None
             with pytest.raises(ConnectionClosed):
-                await transport._connection._send(Ping())
+                await library._send(Ping())
 
 
 class TestThePeerCloses:
@@ -590,11 +663,11 @@ class TestTheBlock:
 
     async def test_its_exception_comes_out_as_it_is(self, autojump_clock: trio.testing.MockClock) -> None:
         cause = LookupError("why")
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         peer = Peer(theirs)
         await peer.send(REQUEST)
         with pytest.raises(KeyError) as caught:
-            async with open_transport(ours, config=CONFIG, remote="test") as transport:
+            async with opened(ours, config=CONFIG, remote="test") as transport:
                 await transport.accept(None)
                 raise KeyError("what") from cause
         assert caught.value.__cause__ is cause
@@ -602,12 +675,12 @@ class TestTheBlock:
         assert await peer.closed() == (4500, "internal error")
 
     async def test_cancelled_it_leaves_at_once(self, autojump_clock: trio.testing.MockClock) -> None:
-        theirs, ours = trio.testing.memory_stream_pair()
+        theirs, ours = stream_pair()
         peer = Peer(theirs)
         await peer.send(REQUEST)
         start = trio.current_time()
         with trio.CancelScope() as scope:
-            async with open_transport(ours, config=CONFIG, remote="test") as transport:
+            async with opened(ours, config=CONFIG, remote="test") as transport:
                 await transport.accept(None)
                 await peer.head()
                 scope.cancel()
@@ -625,15 +698,16 @@ class TestTheBlock:
         self, aborted: bool, autojump_clock: trio.testing.MockClock
     ) -> None:
         with pytest.raises(KeyError), trio.CancelScope() as scope:
-            theirs, ours = trio.testing.memory_stream_pair()
+            theirs, ours = stream_pair()
             await theirs.send_all(REQUEST)
-            async with open_transport(ours, config=CONFIG, remote="test") as transport:
+            async with opened(ours, config=CONFIG, remote="test") as transport:
                 await transport.accept(None)
                 if aborted:
                     transport.abort()
                 else:
                     scope.cancel()
                 raise KeyError("what")
+        assert transport._gone is not None
         assert transport._gone.is_set()
 
     async def test_abort(self, autojump_clock: trio.testing.MockClock) -> None:
@@ -660,42 +734,3 @@ async def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         await ends(transport)
     assert caplog.records
     assert "SECRET" not in caplog.text
-
-
-class TestContract:
-    """What `transport.py` leans on beyond the public API of the library whose version is pinned."""
-
-    def test_the_version(self) -> None:
-        assert trio_websocket.__version__ == "0.12.2"
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "_accept",
-            "_close_stream",
-            "_close_web_socket",
-            "_handle_close_connection_event",
-            "_handle_message_event",
-            "_handle_ping_event",
-            "_handle_pong_event",
-            "_reader_task",
-            "_send",
-        ],
-    )
-    def test_its_methods(self, name: str) -> None:
-        assert inspect.iscoroutinefunction(getattr(WebSocketConnection, name))
-
-    async def test_its_attributes(self) -> None:
-        async with connected() as (transport, _):
-            connection = transport._connection
-            assert connection is not None
-            assert connection._close_reason is None
-            assert connection._message_parts == []
-            assert connection._reader_running is True
-            assert not connection._close_handshake.is_set()
-            assert connection._wsproto.state is ConnectionState.OPEN
-            assert isinstance(connection._send_channel, trio.MemorySendChannel)
-            assert isinstance(connection._recv_channel, trio.MemoryReceiveChannel)
-            assert connection._stream is transport._guarded
-            transport.abort()
-            await trio.sleep_forever()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -20,7 +21,8 @@ from ..hub import Hub, OnMessage
 from .auth import Authenticate, Origins, believe
 from .connection import Connection, Handshake, Policy
 from .ending import TransportClosed
-from .transport import open_transport
+from .poller import open_poller
+from .transport import open_transport as _open_transport
 from .websocket import OpenTransport
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ async def serve(
     allowed_origins: Iterable[str] | None = None,
     insecure: bool = False,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
-    open_transport: OpenTransport = open_transport,
+    open_transport: OpenTransport | None = None,
     task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSocket connections to the sessions of `hub`, until it drains or this is cancelled.
@@ -67,7 +69,7 @@ async def serve(
         this machine where there is no `authenticate`.
       insecure: believe clients on any address. Know what you do.
       listeners: where to accept from, in the place of `host` and `port`; closed at the end.
-      open_transport: makes a WebSocket of each stream that was accepted. Another than the package's own is for
+      open_transport: makes a WebSocket of each stream that was accepted; None takes the package's own. Another is for
         simulation, where whole messages travel in place of bytes.
       task_status: is told the addresses, once connections are accepted.
 
@@ -83,15 +85,16 @@ async def serve(
     policy = Policy(path, authenticate or believe, on_message, Origins(allowed_origins, insecure=trusting))
     if listeners is None:
         listeners = await trio.open_tcp_listeners(port, host=host)
-    gate = _Gate(hub, policy, open_transport)
-    # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
-    async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
-        for listener in listeners:
-            accepting.start_soon(gate.accept, listener, connections)
-        task_status.started([address for address in map(_address, listeners) if address is not None])
-        await hub.stopping.wait()
-        accepting.cancel_scope.cancel()
-        gate.stop()
+    async with open_poller() as poller:
+        gate = _Gate(hub, policy, open_transport or partial(_open_transport, poller=poller))
+        # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
+        async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(gate.accept, listener, connections)
+            task_status.started([address for address in map(_address, listeners) if address is not None])
+            await hub.stopping.wait()
+            accepting.cancel_scope.cancel()
+            gate.stop()
 
 
 class _Gate:

@@ -15,20 +15,16 @@ import logging
 import os
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from .lane import FrameScanner
-from .upgrade import MAX_HEAD_BYTES, Refusal, too_long
+from .inflow import Inflow
+from .tasks import Tasks
 
 MAX_CONTROL_BACKLOG: Final = 64 * 1024
 """Bytes of control frames that may gather without the backlog ever being empty; beyond, the peer is cut."""
-
-READ_BYTES: Final = 4 * 1024
-"""How much is read at once. What one read holds is handled in one go, so it must not hold too many frames."""
 
 _WRITE_BYTES: Final = 64 * 1024
 _BLIND_WRITE_BYTES: Final = 16 * 1024  # where a stream tells nothing of its progress, a piece is a unit of it
@@ -37,13 +33,13 @@ _ABORT_LINGER: Final = struct.pack("ii", 1, 0)  # SO_LINGER: the kernel lets go 
 _logger = logging.getLogger(__name__)
 
 
-class GuardedStream(trio.abc.Stream):
-    """A byte stream with an owner: writes never tear or pile up, reads go through a `FrameScanner`.
+class GuardedStream:
+    """A byte stream with an owner: writes never tear or pile up.
 
     Args:
       raw: the stream to guard. A `trio.SocketStream` gets the fast path (on POSIX); any other works.
-      nursery: where the writing task lives. Cancelling it poisons the stream.
-      scanner: sees all that is received after the request's head.
+      tasks: where the writing task lives. Cancelling it poisons the stream.
+      inflow: what is read from `raw`; it ends when the stream is poisoned or closed.
       write_timeout: seconds without any progress after which a write has failed.
 
     Attributes:
@@ -52,35 +48,49 @@ class GuardedStream(trio.abc.Stream):
       failure: why the stream is poisoned (`reset`, `write_timeout`, `control_flood`, `aborted`, `cancelled`);
       None while it is not.
       on_drained: called, without arguments, each time a backlog has gone. It must not raise.
-      last_received: when bytes last came in, on Trio's clock.
     """
+
+    __slots__ = (
+        "_accepted",
+        "_control",
+        "_fast",
+        "_finished",
+        "_queue",
+        "_socket",
+        "_tasks",
+        "_waiting",
+        "_write_timeout",
+        "_writing",
+        "backlog",
+        "failure",
+        "inflow",
+        "on_drained",
+        "raw",
+    )
 
     def __init__(
         self,
         raw: trio.abc.Stream,
-        nursery: trio.Nursery,
+        tasks: Tasks,
         *,
-        scanner: FrameScanner,
+        inflow: Inflow,
         write_timeout: float,
     ) -> None:
         self.raw = raw
+        self.inflow = inflow
         self.backlog = 0
         self.failure: str | None = None
         self.on_drained: Callable[[], None] | None = None
-        self.last_received = trio.current_time()
-        self._nursery = nursery
-        self._scanner = scanner
+        self._tasks = tasks
         self._write_timeout = write_timeout
         self._socket = raw.socket if isinstance(raw, trio.SocketStream) else None
         self._fast = self._socket is not None and os.name == "posix"
-        self._queue: deque[bytes] = deque()
+        self._queue: list[bytes] = []
         self._writing = False  # the writing task runs
         self._accepted = 0  # bytes accepted since the stream began
         self._control = 0  # bytes of control frames since the backlog was last empty
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.ParkingLot | None = None  # made when somebody waits: few ever do
         self._finished = False  # no more is accepted: the last frame has been
-        self._deaf = False  # no more is read
-        self._unread = b""  # came with the head and belongs to what follows it
 
     # Writing
 
@@ -114,7 +124,7 @@ class GuardedStream(trio.abc.Stream):
         self.backlog += len(data)
         if not self._writing:
             self._writing = True
-            self._nursery.start_soon(self._write_backlog)
+            self._tasks.start_soon(self._write_backlog)
         return False
 
     def send_control(self, data: bytes, *, last: bool = False) -> None:
@@ -130,15 +140,6 @@ class GuardedStream(trio.abc.Stream):
         self.send_nowait(data)
         self._finished = self._finished or last
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data`, complete frames, and wait until the raw stream has taken them; a checkpoint.
-
-        Cancelled while it waits, it leaves `data` in the queue, whole. Raises as `send_control` does.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self.send_control(bytes(data))
-        await self.flush()
-
     async def flush(self) -> None:
         """Wait until all that was accepted up to now has been handed to the raw stream; a checkpoint.
 
@@ -147,24 +148,22 @@ class GuardedStream(trio.abc.Stream):
         """
         target = self._accepted
         while self.failure is None and self._accepted - self.backlog < target:
+            if self._waiting is None:
+                self._waiting = trio.lowlevel.ParkingLot()
             await self._waiting.park()
         if self.failure is not None:
             raise trio.BrokenResourceError(f"the stream is broken: {self.failure}")
         await trio.lowlevel.checkpoint()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is no backlog; a checkpoint."""
-        await self.flush()
 
     def poison(self, reason: str) -> None:
         """Cut the connection; all that is written or waited for from now on fails. Not a checkpoint."""
         if self.failure is not None:
             return
         self.failure = reason
-        self._deaf = True
         self._queue.clear()
         self.backlog = 0
-        self._waiting.unpark_all()
+        self._progressed()
+        self.inflow.end()
         if self._socket is not None:
             if reason != "reset":
                 # The peer does not take what it was sent: nor shall the kernel keep it.
@@ -175,7 +174,7 @@ class GuardedStream(trio.abc.Stream):
             self._socket.close()
         else:
             try:
-                self._nursery.start_soon(cut, self.raw)
+                self._tasks.start_soon(cut, self.raw)
             except RuntimeError:
                 pass  # the nursery has ended: the owner is about to close the raw stream, or has
 
@@ -206,15 +205,13 @@ class GuardedStream(trio.abc.Stream):
 
     def _take(self) -> bytes:
         """The next bytes of the queue: what belongs in one write."""
-        first = self._queue.popleft()
-        if not self._queue or len(first) >= _WRITE_BYTES:
-            return first
-        pieces = [first]
-        size = len(first)
-        while self._queue and size < _WRITE_BYTES:
-            pieces.append(self._queue.popleft())
-            size += len(pieces[-1])
-        return b"".join(pieces)
+        size = count = 0
+        while count < len(self._queue) and size < _WRITE_BYTES:
+            size += len(self._queue[count])
+            count += 1
+        pieces = self._queue[:count]
+        del self._queue[:count]
+        return pieces[0] if count == 1 else b"".join(pieces)
 
     async def _write(self, data: memoryview) -> None:
         """Write all of `data`; TooSlowError when `write_timeout` passes without progress."""
@@ -228,88 +225,38 @@ class GuardedStream(trio.abc.Stream):
             data = data[written:]
             if self.failure is None:
                 self.backlog -= written
-                self._waiting.unpark_all()
+                self._progressed()
 
-    # Reading
+    def _progressed(self) -> None:
+        """Let those who wait for the backlog look again."""
+        if self._waiting is not None:
+            self._waiting.unpark_all()
 
-    async def receive_head(self) -> bytes:
-        """Read the head of an HTTP request, its empty line included; a checkpoint.
-
-        Cancelling it loses what was read. The caller sets the deadline.
-
-        Raises:
-          Refusal: it is longer than `MAX_HEAD_BYTES`, or can't be the head of a request.
-          trio.BrokenResourceError: the connection ended before.
-        """
-        head = bytearray()
-        while True:
-            data = await self._receive(MAX_HEAD_BYTES)
-            if not data:
-                raise trio.BrokenResourceError("the connection ended during the request")
-            searched = max(0, len(head) - 3)
-            head += data
-            end = head.find(b"\r\n\r\n", searched) + 4
-            if end > 3 and end <= MAX_HEAD_BYTES:
-                self._unread = bytes(head[end:])
-                return bytes(head[:end])
-            if len(head) > MAX_HEAD_BYTES:
-                raise too_long()
-            if not 0x41 <= head[0] <= 0x5A or head.find(b"\n\n", searched) >= 0:
-                # It will never become a request: a TLS hello, say, or lines that end in a bare LF.
-                raise Refusal(400, "This is no HTTP request.")
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive bytes for the WebSocket library: those that the scanner lets pass on; a checkpoint.
-
-        `max_bytes` is not obeyed: the size of a read is the stream's own matter. Cancelling it loses nothing.
-
-        Raises:
-          Violation: the client went over a limit of the scanner, and all before that has been given back.
-          trio.BrokenResourceError, trio.ClosedResourceError: the connection broke, or `stop_reading` was
-          called.
-        """
-        while True:
-            if self._scanner.violation is not None:
-                raise self._scanner.violation
-            data = self._unread
-            if data:
-                self._unread = b""
-                await trio.lowlevel.checkpoint()
-            else:
-                data = await self._receive(READ_BYTES)
-                if not data:
-                    return b""
-            passing = self._scanner.feed(data)
-            if passing:
-                return passing
-
-    def stop_reading(self) -> None:
-        """Let every later `receive_some` raise `trio.ClosedResourceError`; idempotent, not a checkpoint."""
-        self._deaf = True
+    # The end
 
     def retire(self) -> None:
         """Let nothing be sent or received any more; the raw stream is its owner's to close. Not a checkpoint."""
-        self._finished = self._deaf = True
+        self._finished = True
+        self.inflow.end()
 
     async def drain_input(self) -> None:
         """End the sending side, and throw away what still comes until the peer has closed; a checkpoint.
 
         Closing a socket with unread bytes resets the connection, and the peer may lose the last frame that it
-        was sent. The caller sets the deadline; nobody else must be receiving.
+        was sent. The caller sets the deadline.
         """
         try:
             if isinstance(self.raw, trio.abc.HalfCloseableStream):
                 await self.raw.send_eof()
-            while await self.raw.receive_some(READ_BYTES):
-                pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        else:
+            await self.inflow.discard()
 
     async def send_last(self, data: bytes, *, timeout: float) -> None:
         """Send `data`, the last that the peer hears, and close; a checkpoint.
 
-        It takes `timeout` seconds at most, whatever the peer does, and raises nothing. Nobody else must be
-        receiving. Cancelling it closes at once.
+        It takes `timeout` seconds at most, whatever the peer does, and raises nothing. Cancelling it closes at once.
         """
         with trio.move_on_after(timeout):
             try:
@@ -327,15 +274,6 @@ class GuardedStream(trio.abc.Stream):
         self.retire()
         await cut(self.raw)
         await trio.lowlevel.checkpoint()
-
-    async def _receive(self, max_bytes: int) -> bytes:
-        """Receive from the raw stream, and note that it lives."""
-        if self._deaf:
-            raise trio.ClosedResourceError("nothing more is read")
-        data = bytes(await self.raw.receive_some(max_bytes))
-        if data:
-            self.last_received = trio.current_time()
-        return data
 
 
 async def cut(raw: trio.abc.Stream) -> None:

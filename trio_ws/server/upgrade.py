@@ -1,13 +1,14 @@
 """Reads the HTTP request that opens a WebSocket, strictly: RFC 6455 section 4.2.1 and nothing more lenient.
 
-Pure and synchronous. Everything a client may say in its request is judged here, before any other parser sees
-it; `UpgradeRequest.canonical` is what the WebSocket library is shown instead of the client's own bytes.
+Pure and synchronous. Everything a client may say in its request is judged here, and answered; the WebSocket library
+sees none of it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -32,6 +33,9 @@ _HOST: Final = re.compile(r"[0-9A-Za-z.\-_~%!$&'()*+,;=:\[\]]+")
 _ILLEGAL: Final = re.compile(rb"[^\t\r\n -~]")
 _WORD: Final = re.compile(_TOKEN)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What RFC 6455 has a server put behind the key before it is hashed."""
 
 _ONCE: Final = frozenset(
     (
@@ -96,17 +100,6 @@ class UpgradeRequest:
         """The first value of the header `name`, in any case of letters; None where there is none."""
         name = name.lower()
         return next((value for key, value in self.headers if key == name), None)
-
-    def canonical(self, subprotocol: str | None) -> bytes:
-        """The same request in the plainest words, for a parser that need not be as strict as this one.
-
-        It holds only what the answer depends on: of the subprotocols, the one that is to be selected.
-        """
-        offer = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
-        return (
-            "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {self.key}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
-        ).encode("ascii")
 
 
 def parse_request(head: bytes) -> UpgradeRequest:
@@ -256,6 +249,21 @@ def _list(headers: tuple[tuple[str, str], ...], name: str) -> list[str]:
     """The elements of a header that is a list, from all its lines."""
     joined = ",".join(value for key, value in headers if key == name)
     return [element for element in (part.strip() for part in joined.split(",")) if element]
+
+
+def accepting_answer(key: str, subprotocol: str | None) -> bytes:
+    """The answer that opens the WebSocket.
+
+    Args:
+      key: the client's `Sec-WebSocket-Key`.
+      subprotocol: the one that is selected, of those that the client offered; None for none.
+    """
+    accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+    selected = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, selected)
+    )
 
 
 def http_answer(status: int, message: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:

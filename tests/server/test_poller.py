@@ -1,0 +1,312 @@
+"""The poller: who is read from and when, and that it knows of nobody that has gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ws.server import poller as poller_module
+from trio_ws.server.poller import BATCH, READ_BYTES, TURN_BYTES, Poller, open_poller
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
+
+
+class Pair:
+    """Two ends of a stream: `ours` is watched, and what came of it is `taken`."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.taken: list[bytes] = []
+        self.poller = poller
+        poller.watch(self.ours.fileno(), self.take)
+
+    def take(self, data: bytes) -> None:
+        self.taken.append(data)
+
+    def forget(self) -> None:
+        self.poller.forget(self.ours.fileno(), self.take)
+
+    def close(self) -> None:
+        self.forget()
+        self.ours.close()
+        self.theirs.close()
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked(0.003)
+
+
+async def test_what_comes_is_handed_over_and_the_end_ends_it() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        pairs = [Pair(poller) for _ in range(3 * BATCH)]
+        assert len(poller) == 3 * BATCH
+        for n, pair in enumerate(pairs):
+            pair.theirs.send(b"%d" % n)
+        await settle()
+        assert [pair.taken for pair in pairs] == [[b"%d" % n] for n in range(3 * BATCH)]
+        for pair in pairs:
+            pair.theirs.close()
+        await settle()
+        assert all(pair.taken[1:] == [b""] for pair in pairs)
+        assert len(poller) == 0
+        for pair in pairs:
+            pair.close()
+
+
+async def test_an_idle_poller_does_not_run() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        pair = Pair(poller)
+        pair.theirs.send(b"x")
+        await settle()
+        steps = 0
+
+        class Count(trio.abc.Instrument):
+            def before_task_step(self, task: trio.lowlevel.Task) -> None:
+                nonlocal steps
+                steps += "Poller" in task.name
+
+        trio.lowlevel.add_instrument(count := Count())
+        await trio.sleep(0.05)
+        trio.lowlevel.remove_instrument(count)
+        assert steps == 0
+        pair.close()
+
+
+async def test_a_flood_holds_up_nobody() -> None:
+    """However much one sends, another's few bytes wait for no more than a bounded part of it."""
+    async with open_poller() as poller:
+        assert poller is not None
+        floods = [Pair(poller) for _ in range(10)]
+        quiet = Pair(poller)
+        before: list[int] = []
+
+        def flooded() -> int:
+            return sum(len(data) for pair in floods for data in pair.taken)
+
+        poller.forget(quiet.ours.fileno(), quiet.take)
+        poller.watch(quiet.ours.fileno(), lambda _: before.append(flooded()))
+        others = 0
+
+        async def another_task() -> None:
+            nonlocal others
+            while True:
+                others += 1
+                await trio.lowlevel.checkpoint()
+
+        for flood in floods:
+            flood.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            sent = flood.theirs.send(b"x" * 200_000)
+            assert sent > 10 * READ_BYTES
+        quiet.theirs.send(b"an ack")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(another_task)
+            while flooded() < 10 * 10 * READ_BYTES:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert before[0] <= len(floods) * READ_BYTES
+        assert all(0 < len(data) <= READ_BYTES for pair in floods for data in pair.taken)
+        assert others >= flooded() // (TURN_BYTES + READ_BYTES)  # it had its turns between
+        counts = [len(pair.taken) for pair in floods]
+        assert max(counts) - min(counts) <= 1  # and each its share
+        for pair in floods:
+            pair.close()
+        quiet.theirs.close()
+        await settle()
+        quiet.ours.close()
+
+
+async def test_several_that_talk_all_the_time_are_read_together(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        heard: list[float] = []
+        pairs = [Pair(poller) for _ in range(4)]
+        for pair in pairs:
+            pair.forget()
+            poller.watch(pair.ours.fileno(), lambda _: heard.append(trio.current_time()))
+        for pair in pairs:  # nobody has talked before: they are heard at once
+            pair.theirs.send(b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        assert heard == [start] * 4
+        await trio.sleep(0.005)
+        heard.clear()
+        pairs[0].theirs.send(b"x")
+        await trio.sleep(poller_module.PAUSE / 2)
+        assert heard == []
+        for pair in pairs[1:]:
+            pair.theirs.send(b"x")
+        await trio.sleep(poller_module.PAUSE)
+        assert heard == [start + 0.005 + poller_module.PAUSE] * 4
+        await trio.sleep(1)
+        heard.clear()
+        pairs[0].theirs.send(b"x")  # it has been quiet meanwhile: at once again
+        now = trio.current_time()
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [now]
+        for pair in pairs:
+            number = pair.ours.fileno()
+            pair.theirs.close()
+            await trio.sleep(1)
+            assert number not in poller._watched
+            pair.ours.close()
+
+
+async def test_a_single_one_is_never_kept_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        pair = Pair(poller)
+        start = trio.current_time()
+        for _ in range(20):
+            pair.theirs.send(b"x")
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(pair.taken) == 20
+        assert trio.current_time() == start
+        pair.close()
+
+
+async def test_who_ends_anothers_connection_in_the_same_batch() -> None:
+    """Also where the number stands for a new connection at once."""
+    async with open_poller() as poller:
+        assert poller is not None
+        first, second = Pair(poller), Pair(poller)
+        successor: list[Pair] = []
+
+        def end_the_other(data: bytes) -> None:
+            other = second if data == b"1" else first
+            number = other.ours.fileno()
+            other.close()
+            while not successor or successor[-1].ours.fileno() != number:
+                successor.append(Pair(poller))
+
+        for pair in (first, second):
+            pair.forget()
+            poller.watch(pair.ours.fileno(), end_the_other)
+        first.take = second.take = end_the_other  # type: ignore[method-assign]
+        first.theirs.send(b"1")
+        second.theirs.send(b"2")
+        await settle()
+        assert len(successor) >= 1
+        assert all(pair.taken == [] for pair in successor)
+        successor[-1].theirs.send(b"for the successor")
+        await settle()
+        assert successor[-1].taken == [b"for the successor"]
+        for pair in (first, second, *successor):
+            if pair.ours.fileno() >= 0:
+                pair.close()
+        assert len(poller) == 0
+
+
+async def test_a_number_that_was_closed_without_a_word() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        gone = Pair(poller)
+        number = gone.ours.fileno()
+        gone.ours.close()
+        others = [Pair(poller)]
+        while others[-1].ours.fileno() != number:
+            others.append(Pair(poller))
+        there = others[-1]
+        poller.forget(number, gone.take)  # it is another's by now, whom it must not touch
+        there.theirs.send(b"x")
+        await settle()
+        assert there.taken == [b"x"]
+        assert gone.taken == []
+        os.close(there.ours.detach())
+        poller.forget(number, there.take)
+        poller.forget(number, there.take)
+        for pair in others[:-1]:
+            pair.close()
+        assert len(poller) == 0
+        gone.theirs.close()
+        there.theirs.close()
+
+
+async def test_who_can_not_handle_it_is_read_no_more_and_nobody_else_suffers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        broken, sound = Pair(poller), Pair(poller)
+
+        def fail(_: bytes) -> None:
+            raise LookupError("a mistake of ours")
+
+        broken.forget()
+        poller.watch(broken.ours.fileno(), fail)
+        for _ in range(2):
+            broken.theirs.send(b"x")
+            sound.theirs.send(b"x")
+            await settle()
+        assert b"".join(sound.taken) == b"xx"
+        assert caplog.text.count("could not be handled") == 1
+        broken.close()
+        sound.close()
+
+
+async def test_thousands_come_and_go_and_nothing_is_left() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    async with open_poller() as poller:
+        assert poller is not None
+        for _ in range(20):
+            pairs = [Pair(poller) for _ in range(100)]
+            for n, pair in enumerate(pairs):
+                pair.theirs.send(b"x")
+                if n % 3 == 0:
+                    pair.theirs.close()
+                elif n % 3 == 1:
+                    pair.close()
+            await settle()
+            for n, pair in enumerate(pairs):
+                if n % 3 != 1:
+                    assert pair.taken[0] == b"x"
+                    pair.close()
+            assert len(poller) == 0
+    assert descriptors() == before
+
+
+async def test_cancelled_it_reads_on_until_its_block_ends() -> None:
+    """Connections close in order while all is cancelled, and hear what the peers answer."""
+    with trio.CancelScope() as scope:
+        async with open_poller() as poller:
+            assert poller is not None
+            pair = Pair(poller)
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                pair.theirs.send(b"the answer")
+                await settle()
+            assert pair.taken == [b"the answer"]
+            pair.close()
+
+
+async def test_no_descriptor_for_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(select, "epoll", none)
+    async with open_poller() as poller:
+        assert poller is None
+    assert "Too many open files" in caplog.text
+
+
+async def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    async with open_poller() as poller:
+        assert poller is None

@@ -1,0 +1,151 @@
+"""The poller: one task that reads for all connections of a server, where the system has epoll.
+
+Waiting for a socket by Trio costs each connection a task, and each read a wake-up of that task and a system call to
+register anew. Here all sockets are in one epoll, whose own descriptor is what Trio waits for: one wake-up, then one
+read for each socket that has something, which is handed over there and then.
+
+The epoll is level-triggered: what is not read this time is reported again. A descriptor is forgotten before it is
+closed, so its number never stands for two connections; and a read that finds nothing does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import trio
+
+READ_BYTES: Final = 4 * 1024
+"""How much is read of a connection at once. It is handled in one go, so it must not hold too many frames."""
+
+BATCH: Final = 64
+"""How many connections are read in one go."""
+
+TURN_BYTES: Final = 16 * 1024
+"""After about so many bytes other tasks have a turn, also within a batch."""
+
+PAUSE: Final = 0.001
+"""Seconds that more is waited for before the next reads, while several clients send something small all the time."""
+
+BUSY: Final = 0.01
+"""They do so all the time when the last was heard so many seconds ago or less."""
+
+Take: TypeAlias = Callable[[bytes], None]
+
+_logger = logging.getLogger(__name__)
+
+
+class Poller:
+    """Reads for those who watch by it. `open_poller` makes it.
+
+    Attributes:
+      nursery: where those who watch have their tasks, so that an idle one needs no nursery of its own.
+    """
+
+    def __init__(self, epoll: select.epoll, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self._epoll = epoll
+        self._watched: dict[int, Take] = {}
+        self._running = trio.CancelScope(shield=True)
+
+    def __len__(self) -> int:
+        """How many are watched."""
+        return len(self._watched)
+
+    def watch(self, number: int, take: Take) -> None:
+        """Read from the descriptor `number`, a non-blocking stream socket, whenever there is something.
+
+        Args:
+          take: is given what was read: up to `READ_BYTES` each time, and ``b""`` where nothing more comes, since
+            the peer has ended it or it broke; then it is not watched any longer. It must neither wait nor raise.
+        """
+        self._epoll.register(number, select.EPOLLIN)
+        self._watched[number] = take
+
+    def forget(self, number: int, take: Take) -> None:
+        """Hand nothing more to `take`; to be called before the descriptor is closed. Idempotent."""
+        if self._watched.get(number) == take:
+            del self._watched[number]
+            try:
+                self._epoll.unregister(number)
+            except OSError:
+                pass  # somebody else closed it, and with that the kernel has forgotten it
+
+    def close(self) -> None:
+        """Read nothing more; not a checkpoint. Whoever watches then hears of nothing any more."""
+        self._watched.clear()
+        self._running.cancel()
+
+    async def run(self) -> None:
+        """Read until `close`; nothing else ends it, since connections also close in order while all is cancelled."""
+        with self._epoll, self._running:
+            last, together = -math.inf, False
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll)
+                if together and trio.current_time() - last <= BUSY:
+                    # Acks of what was sent in one turn come in one by one, and each turn of the loop costs as much as
+                    # reading several of them. Nobody waits for an ack as for an event.
+                    await trio.sleep(PAUSE)
+                events = self._epoll.poll(0, BATCH)
+                most = await self._read_each([number for number, _ in events])
+                together = 1 < len(events) < BATCH and most < READ_BYTES
+                last = trio.current_time()
+
+    async def _read_each(self, numbers: list[int]) -> int:
+        """Read from each of them; returns how much it was at most from one."""
+        most = total = 0
+        for number in numbers:
+            if total >= TURN_BYTES:
+                total = 0
+                await trio.lowlevel.checkpoint()
+            # Asked for anew: whoever was before it in this batch may have ended its connection.
+            take = self._watched.get(number)
+            if take is not None:
+                size = self._read(number, take)
+                total += size
+                most = max(most, size)
+        return most
+
+    def _read(self, number: int, take: Take) -> int:
+        try:
+            data = os.read(number, READ_BYTES)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            data = b""
+        if not data:
+            self.forget(number, take)
+        try:
+            take(data)
+        except Exception:
+            # Never seen: who takes ends its own connection. It must not be another one's end.
+            _logger.exception("what was read could not be handled")
+            self.forget(number, take)
+        return len(data)
+
+
+@asynccontextmanager
+async def open_poller() -> AsyncIterator[Poller | None]:
+    """A poller for as long as the block lasts; None where the system has no epoll, or has no descriptor left for it."""
+    if sys.platform != "linux":
+        yield None
+        return
+    try:
+        epoll = select.epoll()
+    except OSError as error:
+        _logger.warning("each connection reads for itself: %s", error.strerror)
+        yield None
+        return
+    async with trio.open_nursery() as nursery:
+        poller = Poller(epoll, nursery)
+        nursery.start_soon(poller.run)
+        try:
+            yield poller
+        finally:
+            poller.close()
