@@ -31,6 +31,7 @@ class LoadGenerator:
       latencies: of each event, in microseconds.
       received, duplicates, late: events: distinct ones, repeats, and ones that came after a later one.
       gaps: events that the server has said will not come.
+      resumed: sessions that were taken up again since the last `connect`, as far as the protocol tells.
       dropped: connections that ended.
       ack_every, per_session: how often to ack; how many events a session gets, after which it acks at once.
       topic: "all" where events go to all alike, for brokers.
@@ -48,7 +49,7 @@ class LoadGenerator:
         self._ready = 0
         self._all_ready = asyncio.Event()
         self.topic = "user"
-        self.dropped = 0
+        self.dropped = self.resumed = 0
         self._begin(UNBOUNDED, UNBOUNDED, 1)
 
     def _begin(self, target: int, per_session: int, ack_every: int) -> None:
@@ -89,7 +90,7 @@ class LoadGenerator:
         if fresh:
             for session in self._sessions:
                 session.forget()
-        self._ready = 0
+        self._ready = self.resumed = 0
         self._all_ready = asyncio.Event()
         gate = asyncio.Semaphore(at_once)
         began = time.monotonic()
@@ -100,7 +101,11 @@ class LoadGenerator:
 
         await asyncio.gather(*map(one, self._sessions))
         await asyncio.wait_for(self._all_ready.wait(), 60)
-        return {"sessions": len(self._sessions), "ready_s": time.monotonic() - began}
+        return {
+            "sessions": len(self._sessions),
+            "resumed": self.resumed,
+            "ready_s": time.monotonic() - began,
+        }
 
     async def reset(
         self, target: int = UNBOUNDED, per_session: int = UNBOUNDED, ack_every: int = 1

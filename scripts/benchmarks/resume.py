@@ -49,7 +49,9 @@ def _cost(system: System, *, fresh: bool) -> float:
     system.client.ask(cmd="cut")
     time.sleep(PAUSE)
     before = system.server.cpu
-    system.client.ask(cmd="connect", sessions=SESSIONS, at_once=100, fresh=fresh)
+    done = system.client.ask(cmd="connect", sessions=SESSIONS, at_once=100, fresh=fresh)
+    if done["resumed"] != (0 if fresh else SESSIONS):
+        raise RuntimeError(f"{done['resumed']} sessions were resumed")
     time.sleep(GRACE)
     return (system.server.cpu - before) * 1e6 / SESSIONS
 

@@ -21,6 +21,7 @@ class Load(Protocol):
     duplicates: int
     late: int
     gaps: int
+    resumed: int
     dropped: int
     ack_every: int
     per_session: int

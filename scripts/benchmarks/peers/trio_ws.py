@@ -55,6 +55,7 @@ class Client(Session):
         for frame in frames if isinstance(frames, list) else [frames]:
             match frame["t"]:
                 case "welcome":
+                    self.load.resumed += frame["session"] == self.session.get("session")
                     self.session = {"session": frame["session"], "epoch": frame["epoch"]}
                     self.ready()
                 case "ping":
