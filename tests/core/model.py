@@ -41,12 +41,16 @@ def make_entry(
 ) -> Entry:
     """An entry as the hub's intake makes it."""
     encoded = dumps(payload)
+    tail = wire.event_tail(id, type, encoded, now)
+    tracked = tracked or retention == FIRM
     return Entry(
         id=id,
         type=type,
-        tail=wire.event_tail(id, type, encoded, now),
+        tail=tail,
+        size=len(tail) + (len(encoded) if merge else 0),
+        bare=not (tracked or merge or truncated),
         retention=retention,
-        tracked=tracked or retention == FIRM,
+        tracked=tracked,
         ts=now,
         accepted_at=now,
         expires_at=now + ttl,

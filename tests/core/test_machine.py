@@ -599,11 +599,11 @@ class CoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def queues_hold_what_they_should(self) -> None:
-        order = [(entry.first, entry.box.user) for entry in self.buffer._history]
+        order = [(entry.first, entry.user) for entry in self.buffer._history]
         assert order == [(h.first, h.log.user) for h in self.model.history]
         for user, log in self.model.logs.items():
             box = self.buffer.mailboxes[user]
-            lines = {cls: [e.first for e in box._retention.line(cls)] for cls in CLASSES}
+            lines = {cls: [e.first for e in box._retention.all(cls)] for cls in CLASSES}
             queues = {cls: line for cls, line in lines.items() if line}
             expected: dict[int, list[int]] = {}
             for held in log.held:

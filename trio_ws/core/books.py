@@ -87,13 +87,6 @@ class Books:
         self.settled += weight
         self.history += entries
 
-    def remove(self, entry: Entry) -> None:
-        """Book that `entry`, which is history or lost, is in no log any more."""
-        self.events -= 1
-        self.bytes -= entry.size
-        if entry.settled:
-            self.history -= 1
-
     def lose(self, entry: Entry, reason: str) -> None:
         """Book that `entry`, held until now, went for `reason` without having settled."""
         weight = entry.weight

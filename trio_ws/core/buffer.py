@@ -24,10 +24,14 @@ class Buffer:
     Args:
       config: the limits.
       new_id: makes a fresh epoch; chance comes from outside.
+
+    Attributes:
+      largest: the size of the largest event that an empty buffer could hold.
     """
 
     def __init__(self, config: Config, new_id: Callable[[], str]) -> None:
         self.config = config
+        self.largest = min(config.max_bytes_per_user, config.max_bytes)
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
         self._new_id = new_id
@@ -67,23 +71,21 @@ class Buffer:
 
         Returns: False, and nothing has changed, where only critical events that still matter could make room.
         """
-        if not self._feasible(box, entry):
-            return False
-        box.supersede(entry)
         limits, books, size = self.config, self.books, entry.size
-        if len(box.entries) >= limits.max_events_per_user or box.bytes + size > limits.max_bytes_per_user:
+        full = len(box.entries) >= limits.max_events_per_user or box.bytes + size > limits.max_bytes_per_user
+        full_in_all = books.events >= limits.max_events or books.bytes + size > limits.max_bytes
+        if (full or full_in_all) and not self._feasible(box, entry):
+            return False
+        if entry.key is not None:
+            box.supersede(entry)
+        if full:
             self._make_room(box, size)
-        if books.events >= limits.max_events:
-            self._make_room_in_all(self._by_events, lambda: books.events < limits.max_events)
-        if books.bytes + size > limits.max_bytes:
-            self._make_room_in_all(self._by_bytes, lambda: books.bytes + size <= limits.max_bytes)
+        if full_in_all:
+            self._make_room_in_all(size)
         box.append(entry)
-        self._touch(box)
+        if not box.stale:
+            self._touch(box)
         return True
-
-    def can_ever_fit(self, entry: Entry) -> bool:
-        """Whether an empty buffer could hold `entry`."""
-        return entry.size <= min(self.config.max_bytes_per_user, self.config.max_bytes)
 
     def is_pressed(self, box: Mailbox, entry: Entry) -> bool:
         """Whether accepting `entry` into `box` would cost an event that has not settled."""
@@ -92,7 +94,7 @@ class Buffer:
             len(box.entries) >= limits.max_events_per_user
             or box.bytes + entry.size > limits.max_bytes_per_user
         ):
-            return not box.has_history
+            return not box.history
         if books.events >= limits.max_events or books.bytes + entry.size > limits.max_bytes:
             return not books.history
         return False
@@ -133,26 +135,29 @@ class Buffer:
         """Make room for one event of `size` bytes within the bounds of one user."""
         limits = self.config
         while len(box.entries) >= limits.max_events_per_user or box.bytes + size > limits.max_bytes_per_user:
-            self._let_go(box, history=True)
+            if box.history:
+                box.forget_oldest()
+            else:
+                self._let_go(box)
 
-    def _make_room_in_all(self, fullest: _Fullest, done: Callable[[], bool]) -> None:
-        """Make room within the bounds over all users until `done`."""
-        while not done():
+    def _make_room_in_all(self, size: int) -> None:
+        """Make room for one event of `size` bytes within the bounds over all users."""
+        limits, books = self.config, self.books
+        while books.events >= limits.max_events or books.bytes + size > limits.max_bytes:
             oldest = self._history.first()
             if oldest is not None:
-                assert oldest.box is not None
-                box = oldest.box
+                box = self.mailboxes[oldest.user]
                 box.forget(oldest)
             else:
                 self._rank_anew()
-                box = fullest.pop()
-                self._let_go(box, history=False)
+                box = (self._by_events if books.events >= limits.max_events else self._by_bytes).pop()
+                self._let_go(box)
             self._touch(box)
 
-    def _let_go(self, box: Mailbox, *, history: bool) -> None:
+    def _let_go(self, box: Mailbox) -> None:
         books = self.books
         lost = books.evicted + books.merged
-        if not box.make_room(history=history):
+        if not box.make_room():
             raise AssertionError("room was promised by _feasible and can't be made")
         if books.evicted + books.merged > lost:
             books.overflows += 1

@@ -92,6 +92,8 @@ def joined(run: list[Entry]) -> Entry:
         id=last.id,
         type=last.type,
         tail=tail,
+        size=len(tail) + len(text),
+        bare=False,
         retention=last.retention,
         tracked=False,
         ts=last.ts,
@@ -104,7 +106,7 @@ def joined(run: list[Entry]) -> Entry:
         owned_id=last.owned_id,
     )
     entry.first, entry.seq = start.first, last.seq
-    entry.line, entry.box = start.line, start.box
+    entry.line, entry.user = start.line, start.user
     entry.waiters = [waiter for delta in run for waiter in delta.waiters or ()] or None
     for delta in run:
         delta.into, delta.line = entry, GONE

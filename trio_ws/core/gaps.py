@@ -9,6 +9,7 @@ can be.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Collection
 from typing import Final
@@ -58,12 +59,17 @@ class Run:
 class Gone:
     """All that is gone from one log, as runs in the order of their seqs."""
 
-    __slots__ = ("_limit", "_runs", "_starts")
+    __slots__ = ("_alike", "_end", "_growing", "_limit", "_runs", "_starts")
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
         self._starts: list[int] = []
         self._limit = MAX_RUNS
+        # The run that was added to last, what it is made of, and the last seq before the run after it. What goes is
+        # mostly the next of its kind: that takes a fifth of the time that finding its place takes.
+        self._growing: Run | None = None
+        self._alike: tuple[str, str, bool] = ("", "", False)
+        self._end = 0.0
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -72,8 +78,20 @@ class Gone:
         """Note that the entry of type `kind` at `first` to `last` went for `reason`."""
         count = last - first + 1
         losses = count if critical else 0
+        run = self._growing
+        if (
+            run is not None
+            and run.last + 1 == first
+            and last < self._end
+            and self._alike == (kind, reason, critical)
+        ):
+            run.last = last
+            run.lost[kind] += count
+            run.critical += losses
+            return
         runs, starts = self._runs, self._starts
         at = bisect_right(starts, first)
+        self._growing = None
         left = runs[at - 1] if at else None
         right = runs[at] if at < len(runs) and runs[at].first == last + 1 else None
         if left is not None and left.last == first - 1 and _only(left, kind, reason, critical):
@@ -83,6 +101,8 @@ class Gone:
             if right is not None and _only(right, kind, reason, critical):
                 left.absorb(right)
                 del runs[at], starts[at]
+            self._growing, self._alike = left, (kind, reason, critical)
+            self._end = starts[at] - 1 if at < len(starts) else math.inf
             return
         if right is not None and _only(right, kind, reason, critical):
             right.first = starts[at] = first
@@ -126,6 +146,7 @@ class Gone:
 
     def _join(self, same_reason: bool, cursors: frozenset[int]) -> None:
         """Join neighbours, the oldest first, until half of `MAX_RUNS` are left."""
+        self._growing = None
         joined: list[Run] = []
         left = len(self._runs)
         for run in self._runs:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from .books import Books
 from .deltas import Deltas, joined
 from .entry import (
+    CLASS_HIGH,
+    CLASS_LOW,
+    CLASS_NORMAL,
     CLASS_SETTLED,
     CLASS_SUPERSEDED,
-    CLASSES,
     EVICTED,
     EXPIRED,
     FIRM,
@@ -47,6 +49,7 @@ class Mailbox:
       deltas: those of them that may be joined.
       sent_high: the highest seq that any session was ever sent: nothing at or below it is joined.
       sessions: the cursors over it, by session id.
+      history: how many of the entries have settled.
       firm_events, firm_bytes: unsettled critical entries, which can't make room.
       unconfirmed: how many tracked entries nobody has confirmed yet.
       calm: how far the sessions that are over had acked, the farthest of them: their clients may go on from there.
@@ -73,6 +76,7 @@ class Mailbox:
         "firm_events",
         "gone",
         "head",
+        "history",
         "last_event_at",
         "next_expiry",
         "relief_dry",
@@ -99,14 +103,14 @@ class Mailbox:
         self.entries: dict[int, Entry] = {}
         self.gone = Gone()
         self.sessions: dict[str, Session] = {}
-        self.bytes = self.firm_events = self.firm_bytes = self.unconfirmed = 0
+        self.bytes = self.history = self.firm_events = self.firm_bytes = self.unconfirmed = 0
         self.last_event_at, self.next_expiry = -math.inf, math.inf
         self.stale = self.closed = self.relief_dry = False
         self.deltas = Deltas(self.entries, max_joined_bytes)
         self._books = books
         self._history = history
         self._history_ttl = history_ttl
-        self._retention = Retention()
+        self._retention = Retention(lambda seq: self.within(seq, self.head))
         self._remembered = Remembered(self.entries)
         self._keys: dict[tuple[str, str], Entry] = {}
         self._last: Entry | None = None
@@ -121,14 +125,14 @@ class Mailbox:
         """Give `entry` the next seq. The caller (`Buffer.accept`) has made room for it."""
         self.head = seq = self.head + 1
         entry.first = entry.seq = seq
-        entry.box = self
+        entry.user = self.user
         self.entries[seq] = entry
         self.bytes += entry.size
         if entry.retention == FIRM:
             self.firm_events += 1
             self.firm_bytes += entry.size
         self._books.accept(entry)
-        self._retention.put(entry, entry.retention)
+        entry.line = entry.retention
         if entry.tracked:
             self.unconfirmed += 1
         if entry.merge:
@@ -156,8 +160,8 @@ class Mailbox:
         if old.first > self.sent_high:
             self._drop(old, SUPERSEDED)
         else:
-            old.superseded = True
-            self._retention.put(old, CLASS_SUPERSEDED)
+            old.superseded, old.bare = True, False
+            self._retention.supersede(old)
             self.disown(old.first)
 
     # -- what sessions processed
@@ -223,8 +227,9 @@ class Mailbox:
             weight += entry.seq - entry.first + 1
         # Time and seqs rise together: of these the first is the oldest.
         self.next_expiry = min(self.next_expiry, entries[0].accepted_at + self._history_ttl)
-        self._retention.settled(entries)
+        self._retention.settle(entries)
         self._history.add(entries)
+        self.history += len(entries)
         self._books.settle(len(entries), weight)
 
     def _soften(self, entry: Entry) -> None:
@@ -255,11 +260,6 @@ class Mailbox:
         elif entry.superseded:
             self._drop(entry, SUPERSEDED)
 
-    @property
-    def has_history(self) -> bool:
-        """Whether something that has settled is still held."""
-        return self._retention.oldest(CLASS_SETTLED) is not None
-
     # -- where a session may start
 
     @property
@@ -280,28 +280,24 @@ class Mailbox:
 
     # -- what goes
 
-    def make_room(self, *, history: bool = True) -> bool:
-        """Let the entry go that can be spared best: the oldest of the lowest retention class. O(1) amortised.
+    def make_room(self) -> bool:
+        """Let the unsettled entry go that can be spared best: the oldest of the lowest class. O(1) amortised.
 
-        Before anything unsettled is evicted, neighbouring deltas that nobody was sent yet are joined.
+        Before anything is evicted, neighbouring deltas that nobody was sent yet are joined.
 
-        Args:
-          history: whether settled entries count; `Buffer` takes those in an order of its own.
-
-        Returns: False where all that is left is firm.
+        Returns: False where all that is left is firm, or history.
         """
-        for cls in CLASSES:
-            if cls == CLASS_SETTLED and not history:
-                continue
-            if cls > CLASS_SUPERSEDED and (run := self.deltas.next_run(self.sent_high)):
-                self._join(run)
-                return True
+        superseded = self._retention.oldest(CLASS_SUPERSEDED)
+        if superseded is not None:
+            self._drop(superseded, SUPERSEDED)
+            return True
+        if run := self.deltas.next_run(self.sent_high):
+            self._join(run)
+            return True
+        for cls in (CLASS_LOW, CLASS_NORMAL, CLASS_HIGH):
             entry = self._retention.oldest(cls)
             if entry is not None:
-                if cls == CLASS_SETTLED:
-                    self.forget(entry)
-                else:
-                    self._drop(entry, SUPERSEDED if cls == CLASS_SUPERSEDED else EVICTED)
+                self._drop(entry, EVICTED)
                 return True
         return False
 
@@ -323,8 +319,16 @@ class Mailbox:
         self.relief_dry = True
         return False
 
+    def forget_oldest(self) -> None:
+        """Let the oldest of the history go; there must be one."""
+        entry = self._retention.oldest(CLASS_SETTLED)
+        assert entry is not None
+        self.forget(entry)
+
     def forget(self, entry: Entry) -> None:
         """Let the settled `entry` go out of the history."""
+        self.history -= 1
+        self._books.history -= 1
         self._remove(entry, SETTLED)
 
     def _drop(self, entry: Entry, reason: str) -> None:
@@ -337,13 +341,16 @@ class Mailbox:
         self._remove(entry, reason)
 
     def _remove(self, entry: Entry, reason: str) -> None:
+        books, size = self._books, entry.size
         del self.entries[entry.first]
         entry.line = GONE
-        self.bytes -= entry.size
-        self._books.remove(entry)
+        self.bytes -= size
+        books.events -= 1
+        books.bytes -= size
         # What still names the entry (an id, a receipt) must not keep its bytes.
         entry.tail, entry.payload = b"", None
-        self.deltas.removed(entry)
+        if entry.merge:
+            self.deltas.removed(entry)
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
             del self._keys[entry.type, entry.key]
         lost = entry.critical and reason != SETTLED

@@ -3,16 +3,17 @@
 Settled entries come first, in the order in which they settled; then superseded ones; then LOW, NORMAL and HIGH. A
 critical entry that is not settled is firm: it is in none of the lines.
 
-Most entries leave a class without ever being asked for. So a line is not told: who has left it is passed over when it
-comes to the front, and swept out when as much of the line has left as is still there. Each operation is O(1) amortised.
+Most entries leave a class without ever being asked for. So the lines of LOW, NORMAL and HIGH are drawn up when somebody
+asks, of what came in since the last time; and no line is told who has left it: that is seen when it comes to the front,
+and swept out when as much has left as is still there. Each operation is O(1) amortised.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
-from .entry import CLASS_SETTLED, FIRM, Entry
+from .entry import CLASS_SETTLED, CLASS_SUPERSEDED, FIRM, Entry
 
 _SMALL = 64
 
@@ -33,62 +34,78 @@ class Line:
 
     def __iter__(self) -> Iterator[Entry]:
         """Those that are in it, in order."""
-        return iter(dict.fromkeys(e for e in map(_now, self._line) if e.line == self._cls))
+        return (entry for entry in map(_heir, self._line) if entry.line == self._cls)
 
-    def add(self, entries: Sequence[Entry]) -> None:
+    def add(self, entries: Iterable[Entry]) -> None:
         """Line `entries` up as the newest."""
-        self._line.extend(entries)
-        if len(self._line) > self._full:
-            self._line = deque(self)
+        line, cls = self._line, self._cls
+        line.extend(entries)
+        if len(line) > self._full:
+            self._line = deque([e for e in line if e.line == cls or (e.into and _heir(e).line == cls)])
             self._full = 2 * len(self._line) + _SMALL
 
     def first(self) -> Entry | None:
         """The one that goes first; None where there is none."""
         line, cls = self._line, self._cls
         while line:
-            entry = line[0]
+            entry = line[0] if line[0].into is None else _heir(line[0])
             if entry.line == cls:
                 return entry
-            if entry.into is not None and _now(entry).line == cls:
-                line[0] = _now(entry)
-            else:
-                line.popleft()
+            line.popleft()
         return None
 
 
 class Retention:
-    """The lines of one log, by class; an entry stands where its state puts it (`Entry.line`)."""
+    """The lines of one log, by class; an entry stands where its state puts it (`Entry.line`).
 
-    __slots__ = ("_lines",)
+    Args:
+      since: gives the entries that came after a seq and are held.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_drawn", "_lines", "_since")
+
+    def __init__(self, since: Callable[[int], Iterator[Entry]]) -> None:
+        self._since = since
         self._lines: dict[int, Line] = {}
+        self._drawn = 0
 
-    def put(self, entry: Entry, cls: int) -> None:
-        """Line `entry` up as the newest of class `cls`, and out of that which it was in."""
-        entry.line = cls
-        if cls != FIRM:
-            self.line(cls).add((entry,))
+    def supersede(self, entry: Entry) -> None:
+        """`entry` is superseded from now on, and the newest of those."""
+        entry.line = CLASS_SUPERSEDED
+        self._line(CLASS_SUPERSEDED).add((entry,))
 
-    def settled(self, entries: Sequence[Entry]) -> None:
-        """Line up entries that have settled, in this order; their `line` says so already."""
-        self.line(CLASS_SETTLED).add(entries)
+    def settle(self, entries: list[Entry]) -> None:
+        """`entries` have settled, in this order; their `line` says so already."""
+        self._line(CLASS_SETTLED).add(entries)
 
-    def line(self, cls: int) -> Line:
-        """The line of one of `CLASSES`."""
+    def oldest(self, cls: int) -> Entry | None:
+        """The entry of class `cls` that goes first; None where there is none."""
+        if cls > CLASS_SUPERSEDED:
+            self._draw_up()
+        line = self._lines.get(cls)
+        return None if line is None else line.first()
+
+    def all(self, cls: int) -> list[Entry]:
+        """All entries of class `cls`, the one that goes first at the front."""
+        self._draw_up()
+        return list(self._lines.get(cls, ()))
+
+    def _draw_up(self) -> None:
+        """Line up what came in since the last time."""
+        for entry in self._since(self._drawn):
+            self._drawn = entry.seq
+            if CLASS_SUPERSEDED < entry.line < FIRM:
+                self._line(entry.line).add((entry,))
+
+    def _line(self, cls: int) -> Line:
         line = self._lines.get(cls)
         if line is None:
             line = self._lines[cls] = Line(cls)
         return line
 
-    def oldest(self, cls: int) -> Entry | None:
-        """The entry of class `cls` that goes first; None where there is none."""
-        line = self._lines.get(cls)
-        return None if line is None else line.first()
 
-
-def _now(entry: Entry) -> Entry:
-    """The entry that `entry` is part of by now: deltas that were joined stand where the first of them stood."""
-    while entry.into is not None:
+def _heir(entry: Entry) -> Entry:
+    """What stands in the place of `entry` by now: what deltas are joined into, where the first of them stood."""
+    while entry.into is not None and entry.into.first == entry.first:
         entry = entry.into
     return entry

@@ -47,6 +47,7 @@ from .frames import (
 )
 
 __all__ = [
+    "BARE_EVENT",
     "BYE",
     "MAX_SEQ",
     "MISTAKES_TO_CLOSE",
@@ -150,6 +151,10 @@ def event_tail(id: str, type: str, payload_json: bytes, ts: float) -> bytes:
       ts: when the event was accepted, in seconds since the Unix epoch; finite.
     """
     return b',"id":%b,"type":%b,"payload":%b,"ts":%b}' % (_dumps(id), _dumps(type), payload_json, _dumps(ts))
+
+
+BARE_EVENT: Final = b'{"t":"event","seq":%d%b'
+"""What `event_frame` gives where there is nothing to say but seq and tail; to be filled in with them."""
 
 
 def event_frame(

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any, Final, Literal
 
+import msgspec
 import trio
 
 from ..config import KIB, Config
@@ -32,30 +33,26 @@ KINDS: Final = 1024
 """How many event types are known at once; their names need not be checked again."""
 
 
-class Parcel:
-    """An event that was checked: all of it but its place in a log. `Intake.encode` fills in the payload."""
+class Parcel(msgspec.Struct, gc=False, eq=False):
+    """An event that was checked: all of it but its place in a log. `Intake.encode` fills in the payload.
 
-    __slots__ = ("encoded", "id", "key", "merge", "retention", "tracked", "truncated", "ttl", "type")
+    Attributes:
+      id: the publisher's own key, if it gave one.
+      shared_id: the id that all users' events are to have, where they share one; each gets its own otherwise.
+      tail: the wire form that they share then.
+    """
 
-    def __init__(
-        self,
-        type: str,
-        id: str | None,
-        retention: int,
-        tracked: bool,
-        key: str | None,
-        merge: bool,
-        ttl: float | None,
-    ) -> None:
-        self.type = type
-        self.id = id
-        self.retention = retention
-        self.tracked = tracked
-        self.key = key
-        self.merge = merge
-        self.ttl = ttl
-        self.encoded = b""
-        self.truncated = False
+    type: str
+    id: str | None
+    retention: int
+    tracked: bool
+    key: str | None
+    merge: bool
+    ttl: float | None
+    encoded: bytes = b""
+    truncated: bool = False
+    shared_id: str = ""
+    tail: bytes = b""
 
 
 class Intake:
@@ -107,7 +104,7 @@ class Intake:
             if not isinstance(priority, Priority):
                 raise InvalidEvent(f"priority must be a Priority, not {priority!r}", field="priority")
             retention = _RETENTION[priority]
-        tracked = confirm or retention == FIRM
+        tracked = retention == FIRM or bool(confirm)
         return Parcel(type, id, retention, tracked, key, merge is not None and not tracked, ttl)
 
     def _learn(self, type: str) -> int:
@@ -188,33 +185,32 @@ class Intake:
             self.truncated += 1
         parcel.encoded = encoded
 
-    def entry(self, parcel: Parcel, id: str, *, now: float, ts: float, tail: bytes | None = None) -> Entry:
+    def entry(self, parcel: Parcel, id: str, now: float, ts: float) -> Entry:
         """The entry of a parcel, to be accepted now.
 
         Args:
-          id: the event's id, the publisher's own or a fresh one.
+          id: the event's id: the publisher's own, that which is shared, or a fresh one.
           now: on the hub's clock, for its times to live.
           ts: seconds since the Unix epoch.
-          tail: its wire form where another user's entry of the same event has it already.
         """
-        retention, life = parcel.retention, parcel.ttl
+        retention, merge, life = parcel.retention, parcel.merge, parcel.ttl
+        tail = parcel.tail or wire.event_tail(id, parcel.type, parcel.encoded, ts)
         if life is None:
             life = self._config.critical_ttl if retention == FIRM else self._config.event_ttl
-        expires_at = math.inf if life is None else now + life
-        if tail is None:
-            tail = wire.event_tail(id, parcel.type, parcel.encoded, ts)
-        return Entry(  # by position: with names it takes three times as long
+        return Entry(  # by position: with names it takes twice as long
             id,
             parcel.type,
             tail,
+            len(tail) + len(parcel.encoded) if merge else len(tail),
+            not (parcel.tracked or merge or parcel.truncated),
             retention,
             parcel.tracked,
             ts,
             now,
-            expires_at,
+            math.inf if life is None else now + life,
             None if retention == FIRM else parcel.key,
-            parcel.merge,
-            parcel.encoded if parcel.merge else None,
+            merge,
+            parcel.encoded if merge else None,
             parcel.truncated,
             parcel.id is not None,
         )

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import trio
 
+from ..core import wire
 from ..core.mailbox import Mailbox
 from ..errors import EventTooLarge, HubClosed, InvalidEvent
 from ..event import Draft, Priority
@@ -78,7 +79,7 @@ class Publisher:
             await trio.lowlevel.checkpoint()
         self._check_open()
         receipt = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
-        return receipt or await self.engine.room.wait(user, lambda: self._accept(user, parcel))
+        return receipt or await self._wait(user, parcel)
 
     def publish_nowait(
         self,
@@ -153,20 +154,21 @@ class Publisher:
         await self.intake.encode_any(parcel, payload)
         await trio.lowlevel.checkpoint()
         self._check_open()
-        shared = id or self.engine.fresh_id()
+        parcel.shared_id = id or self.engine.fresh_id()
+        parcel.tail = wire.event_tail(parcel.shared_id, type, parcel.encoded, self.engine.wall_clock())
         receipts: dict[str, Receipt | None] = {}
-        tail: bytes | None = None
         for count, user in enumerate(names, 1):
-            receipt = None
-            if not self._has_to_wait(user, parcel):
-                receipt, tail = self._accept_shared(user, parcel, shared, tail)
-            receipts[user] = receipt
+            receipts[user] = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
             if count % 64 == 0:
                 await trio.lowlevel.checkpoint()
         full = [user for user, receipt in receipts.items() if receipt is None]
         if full:
-            receipts.update(await self._wait_for_all(full, parcel, shared))
+            receipts.update(await self._wait_for_all(full, parcel))
         return [receipt for receipt in receipts.values() if receipt is not None]
+
+    async def _wait(self, user: str, parcel: Parcel) -> Receipt:
+        """Wait in line for room."""
+        return await self.engine.room.wait(user, lambda: self._accept(user, parcel))
 
     def _check_open(self) -> None:
         if self.engine.draining or self.engine.closed:
@@ -177,40 +179,34 @@ class Publisher:
         if not isinstance(user, str) or user not in self.engine.buffer.mailboxes:
             check_name(user, "user")
 
-    def _accept(self, user: str, parcel: Parcel, id: str | None = None) -> Receipt | None:
-        return self._accept_shared(user, parcel, id, None)[0]
-
-    def _accept_shared(
-        self, user: str, parcel: Parcel, id: str | None, tail: bytes | None
-    ) -> tuple[Receipt | None, bytes | None]:
-        """Accept a parcel if there is room; the wire form is shared with the users before, and handed on."""
-        box = self.engine.buffer.mailbox(user)
-        own = parcel.id
-        if own is not None and (known := box.find(own)) is not None:
-            self.engine.books.duplicates += 1
-            return Receipt(known, box, self.engine.config.confirm_timeout, True), tail
-        entry = self.intake.entry(
-            parcel,
-            own or id or self.engine.fresh_id(),
-            now=self.engine.clock(),
-            ts=self.engine.wall_clock(),
-            tail=tail,
-        )
-        if not self.engine.buffer.can_ever_fit(entry):
+    def _accept(self, user: str, parcel: Parcel) -> Receipt | None:
+        """Accept a parcel if there is room; None where there is none."""
+        engine = self.engine
+        buffer = engine.buffer
+        box = buffer.mailbox(user)
+        timeout = engine.config.confirm_timeout
+        if parcel.id is not None and (known := box.find(parcel.id)) is not None:
+            engine.books.duplicates += 1
+            return Receipt(known, box, timeout, True)
+        id = parcel.id or parcel.shared_id or engine.fresh_id()
+        entry = self.intake.entry(parcel, id, engine.clock(), engine.wall_clock())
+        if entry.size > buffer.largest:
             raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
-        if self.engine.buffer.is_pressed(box, entry):
+        if buffer.is_pressed(box, entry):
             self._write_first(box)
-        if not self.engine.buffer.accept(box, entry):
-            return None, tail
+        if not buffer.accept(box, entry):
+            return None
         for session in box.sessions.values():
-            if session.link is not None:
-                crowd = box.head - session.cursor >= COMPANY
-                self.engine.flusher.mark(session.link, urgent=entry.tracked or crowd)
+            link = session.link
+            if link is not None and not link.marked:
+                urgent = entry.tracked or box.head - session.cursor >= COMPANY
+                if urgent or not link.waiting:
+                    engine.flusher.mark(link, urgent=urgent)
         if parcel.ttl is not None:
-            self.engine.arm(box, entry.expires_at)
-        if self.engine.books.resolved:
-            self.engine.react()
-        return Receipt(entry, box, self.engine.config.confirm_timeout, False), entry.tail
+            engine.arm(box, entry.expires_at)
+        if engine.books.resolved:
+            engine.react()
+        return Receipt(entry, box, timeout, False)
 
     def _write_first(self, box: Mailbox) -> None:
         """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""
@@ -229,12 +225,13 @@ class Publisher:
             return False
         return parcel.id is None or self.engine.buffer.mailbox(user).find(parcel.id) is None
 
-    async def _wait_for_all(self, users: list[str], parcel: Parcel, id: str) -> dict[str, Receipt]:
+    async def _wait_for_all(self, users: list[str], parcel: Parcel) -> dict[str, Receipt]:
         """Wait in the lines of several users at once, so that one who is full for long holds up nobody else."""
         receipts: dict[str, Receipt] = {}
+        parcel.tail = b""  # the time of their acceptance will be another
 
         async def wait(user: str) -> None:
-            receipts[user] = await self.engine.room.wait(user, lambda: self._accept(user, parcel, id))
+            receipts[user] = await self._wait(user, parcel)
 
         closed = False
         try:
