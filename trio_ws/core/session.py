@@ -190,8 +190,8 @@ class Session:
         """
         entries, size = self.box.entries, 0
         before = seq = self.cursor
-        entry = entries.get(seq + 1)
-        while entry is not None and entry.bare and (entry.expires_at > now or entry.settled) and size < room:
+        entry: Entry | None = entries[seq + 1]
+        while entry is not None and entry.bare and size < room:
             seq += 1
             if entry.first_sent is None:
                 entry.first_sent = now
@@ -199,6 +199,8 @@ class Session:
             frames.append(frame)
             size += len(frame)
             entry = entries.get(seq + 1)
+            if entry is not None and entry.expires_at <= now and not entry.settled:
+                break
         self.cursor = seq
         sent = max(0, seq - max(before, self.top))
         self._books.sent += sent

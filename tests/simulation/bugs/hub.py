@@ -151,8 +151,8 @@ def who_gave_up_is_served(patch: Patch) -> None:
 def refused_and_accepted(patch: Patch) -> None:
     """An event is accepted, and its publisher told that there was no room. Refused is refused."""
 
-    def accept(original: Any, self: Publisher, user: str, parcel: Any, id: str | None = None) -> Any:
-        receipt = original(self, user, parcel, id)
+    def accept(original: Any, self: Publisher, user: str, parcel: Any) -> Any:
+        receipt = original(self, user, parcel)
         pressed = receipt is not None and self.engine.books.events >= self.engine.config.max_events
         return None if pressed and receipt.seq % 8 == 0 and not receipt.duplicate else receipt
 
@@ -293,19 +293,20 @@ def drains_accept_events(patch: Patch) -> None:
 def duplicates_are_not_counted(patch: Patch) -> None:
     """What is published again is not counted. Figures."""
 
-    def receipt(original: Any, self: Publisher, box: Any, entry: Any, *, duplicate: bool = False) -> Any:
-        self.engine.books.duplicates -= duplicate
-        return original(self, box, entry, duplicate=duplicate)
+    def accept(original: Any, self: Publisher, user: str, parcel: Any) -> Any:
+        receipt = original(self, user, parcel)
+        self.engine.books.duplicates -= receipt is not None and receipt.duplicate
+        return receipt
 
-    around(patch, Publisher, "_receipt", receipt)
+    around(patch, Publisher, "_accept", accept)
 
 
 def a_joined_delta_counts_as_sent_once(patch: Patch) -> None:
     """An event in the books too few settled, where joined deltas settle. The balance."""
 
-    def settle(original: Any, self: Books, entry: Any) -> None:
-        original(self, entry)
-        if entry.weight > 1:
+    def settle(original: Any, self: Books, entries: int, weight: int) -> None:
+        original(self, entries, weight)
+        if weight > entries:
             self.settled -= 1
 
     around(patch, Books, "settle", settle)

@@ -56,10 +56,10 @@ def the_newest_of_a_class_goes(patch: Patch) -> None:
     """Of a class, the newest goes and not the oldest. Who makes room."""
 
     def newest(oldest: Any, self: Retention, cls: int) -> Any:
-        queue = self._queues.get(cls)
-        if cls <= CLASS_SETTLED + 1 or not queue or len(queue) < 2:
+        line = self.all(cls)
+        if cls <= CLASS_SETTLED + 1 or len(line) < 2:
             return oldest(self, cls)
-        return next(reversed(queue.values()))
+        return line[-1]
 
     around(patch, Retention, "oldest", newest)
 
@@ -67,11 +67,11 @@ def the_newest_of_a_class_goes(patch: Patch) -> None:
 def history_outlives_what_is_held(patch: Patch) -> None:
     """Where room is needed, what has settled stays, and what has not goes. Who makes room."""
 
-    def spare(make: Any, self: Mailbox, *, history: bool = True) -> bool:
-        done: bool = make(self, history=False) or make(self, history=history)
-        return done
+    def spare(forget_oldest: Any, self: Mailbox) -> None:
+        if not self.make_room():
+            forget_oldest(self)
 
-    around(patch, Mailbox, "make_room", spare)
+    around(patch, Mailbox, "forget_oldest", spare)
 
 
 def relief_takes_the_unconfirmed(patch: Patch) -> None:
@@ -82,7 +82,7 @@ def relief_takes_the_unconfirmed(patch: Patch) -> None:
             return True
         for entry in self.entries.values():
             if entry.critical and not entry.settled and entry.first_sent is not None:
-                self._settle(entry)
+                self._settle([entry])
                 return True
         return False
 

@@ -69,13 +69,21 @@ def one_in_seven_is_skipped(patch: Patch) -> None:
 def gone_at_send(patch: Patch) -> None:
     """What is not critical is settled as it is sent, as if it were popped from a queue. Only acks confirm."""
 
-    def wrote(original: Any, self: Session, entry: Any, now: float) -> None:
-        original(self, entry, now)
-        if not entry.tracked and not entry.settled and not entry.superseded and len(self.box.sessions) == 1:
-            entry.confirmed_at = now
-            self.box._settle(entry)
+    def take(original: Any, self: Session, now: float, max_bytes: int) -> list[bytes]:
+        before = self.cursor
+        frames: list[bytes] = original(self, now, max_bytes)
+        for entry in list(self.box.within(before, self.cursor)):
+            if (
+                not entry.tracked
+                and not entry.settled
+                and not entry.superseded
+                and len(self.box.sessions) == 1
+            ):
+                entry.confirmed_at = now
+                self.box._settle([entry])
+        return frames
 
-    around(patch, Session, "_wrote", wrote)
+    around(patch, Session, "take", take)
 
 
 def fire_and_forget(patch: Patch) -> None:
