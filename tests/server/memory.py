@@ -22,7 +22,7 @@ from wsproto.events import (
 )
 
 import trio_ws
-from trio_ws.server.connection import SUBPROTOCOL
+from trio_ws.server.handshake import SUBPROTOCOL
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):

@@ -77,8 +77,12 @@ class TestWaiter:
         with trio.CancelScope() as scope:
             scope.cancel()
             await waiter.wait()
+
+        async def wait() -> None:
+            await waiter.wait()
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(waiter.wait)
+            nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
                 await waiter.wait()

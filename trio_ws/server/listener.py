@@ -18,9 +18,11 @@ from ..core import closing
 from ..core.limits import KeyedBuckets
 from ..errors import InvalidConfig
 from ..hub import Hub, OnMessage
+from .accepting import Acceptor
 from .auth import Authenticate, Origins, believe
-from .connection import Connection, Handshake, Policy
+from .connection import Connection
 from .ending import TransportClosed
+from .handshake import Handshake, Policy
 from .poller import open_poller
 from .transport import open_transport as _open_transport
 from .websocket import OpenTransport
@@ -110,64 +112,49 @@ class _Gate:
     async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
         """Accept until cancelled; out of descriptors it waits for some to be free."""
         try:
-            while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    if error.errno not in EXHAUSTED:
-                        raise
-                    logger.error("can't accept: %s", error.strerror)  # noqa: TRY400 - the trace tells nothing
-                    await trio.sleep(PAUSE)
-                else:
-                    connections.start_soon(self._serve, stream)
+            with Acceptor(listener) as acceptor:
+                while True:
+                    try:
+                        accepted = await acceptor.accept()
+                    except OSError as error:
+                        if error.errno not in EXHAUSTED:
+                            raise
+                        logger.error("can't accept: %s", error.strerror)  # noqa: TRY400 - the trace tells nothing
+                        await trio.sleep(PAUSE)
+                    else:
+                        for stream, remote in accepted:
+                            connections.start_soon(self._serve, stream, remote, connections)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await listener.aclose()
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def _serve(self, stream: trio.abc.Stream, remote: str, connections: trio.Nursery) -> None:
         """One connection, isolated: whatever goes wrong ends it alone."""
+        hub = self._hub
+        deadline = trio.current_time() + hub.config.hello_timeout
         try:
-            await self._connect(stream, _remote(stream))
+            with trio.CancelScope(deadline=deadline) as scope:
+                handshake = Handshake(scope, deadline, self._handshakes)
+                try:
+                    async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
+                        if not self._rates.take(remote, trio.current_time()):
+                            busy = "Too many connections from here."
+                            await transport.refuse(429, busy, [("Retry-After", "1")])
+                        elif len(self._handshakes) > HANDSHAKES_PER_CONNECTION * hub.config.max_connections:
+                            await transport.refuse(503, "The server is overloaded.", [("Retry-After", "1")])
+                        else:
+                            await Connection(hub, transport, self._policy, connections).run(handshake)
+                finally:
+                    handshake.over()
         except* TransportClosed as group:
             logger.debug("a connection ended: %s", group.exceptions[0])
         except* Exception:
             logger.exception("a connection failed")
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await trio.aclose_forcefully(stream)
-
-    async def _connect(self, stream: trio.abc.Stream, remote: str) -> None:
-        hub = self._hub
-        deadline = trio.current_time() + hub.config.hello_timeout
-        with trio.CancelScope(deadline=deadline) as scope:
-            handshake = Handshake(scope, deadline, self._handshakes)
-            try:
-                async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
-                    if not self._rates.take(remote, trio.current_time()):
-                        await transport.refuse(429, "Too many connections from here.", [("Retry-After", "1")])
-                    elif len(self._handshakes) > HANDSHAKES_PER_CONNECTION * hub.config.max_connections:
-                        await transport.refuse(503, "The server is overloaded.", [("Retry-After", "1")])
-                    else:
-                        await Connection(hub, transport, self._policy, handshake).run()
-            finally:
-                handshake.over()
 
     def stop(self) -> None:
         """Tell those who have not said hello yet that the server goes away."""
         for handshake in list(self._handshakes):
-            if handshake.close is not None:
-                handshake.close(closing.DRAINING, "the server is going away", self._hub.retry_after)
-
-
-def _remote(stream: trio.abc.Stream) -> str:
-    """Where a stream comes from, for logs and rates."""
-    if isinstance(stream, trio.SocketStream):
-        try:
-            name = stream.socket.getpeername()
-        except OSError:
-            return "gone"
-        return str(name[0]) if isinstance(name, tuple) and name else "unix"
-    return "memory"
+            handshake.close(closing.DRAINING, "the server is going away", self._hub.retry_after)
 
 
 def _address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:

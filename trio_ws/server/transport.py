@@ -9,10 +9,10 @@ can't be done any more raises it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -137,7 +137,7 @@ class Transport:
         self._closing = True
         await self._guarded.send_last(answer, timeout=CLOSE_TIMEOUT)
 
-    async def receive(self) -> str:
+    def receive(self) -> Coroutine[Any, Any, str]:
         """The next message that did not take the lane; a checkpoint.
 
         Calling it says that the message before was dealt with: the lane opens again once all are. Cancelling
@@ -149,7 +149,7 @@ class Transport:
         """
         if not self._accepted:
             raise RuntimeError("the request has not been accepted")
-        return await self._messages.receive()
+        return self._messages.receive()  # not awaited here: each idle connection would keep one frame more
 
     def open_lane(self, handler: Callable[[bytes], None] | None) -> None:
         """Have small text messages handed to `handler` as they come, not to `receive`; not a checkpoint.

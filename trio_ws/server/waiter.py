@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import trio
 
 
@@ -13,12 +15,13 @@ class Waiter:
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = None
 
-    async def wait(self) -> None:
-        """Wait for `wake`; a checkpoint. trio.BusyResourceError where another task waits here."""
+    def wait(self) -> Awaitable[None]:
+        """Wait for `wake`; a checkpoint. To be awaited at once. BusyResourceError where another task waits here."""
         if self._task is not None:
             raise trio.BusyResourceError("another task waits here already")
         self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        # Not awaited here: each idle connection would keep one frame more.
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
 
     def wake(self) -> None:
         """Let the task that waits go on, if one does; not a checkpoint."""

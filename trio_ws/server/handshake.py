@@ -1,0 +1,158 @@
+"""The handshake, from a request that was read to an identity that is known: hello in time, and who says it.
+
+All of it is under one deadline. Until the request is answered, a client that is late is just cut; from then on it is
+told why, in an `error` frame and a close code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ..core import closing, wire
+from ..core.closing import CloseCode
+from ..core.pool import Ask
+from ..hub import Hub, OnMessage
+from ..identity import Identity
+from .auth import Authenticate, Credentials, Origins, checked
+from .ending import BinaryMessage
+from .websocket import WebSocket
+
+SUBPROTOCOL: Final = "trio-ws.v1"
+
+
+@attrs.frozen
+class Policy:
+    """What all connections of one listener share."""
+
+    path: str
+    authenticate: Authenticate
+    on_message: OnMessage | None
+    origins: Origins
+
+
+@attrs.frozen
+class Verdict:
+    """How our side ends a connection."""
+
+    code: CloseCode
+    reason: str
+    retry_after: float | None = None
+
+
+@attrs.frozen
+class Arrival:
+    """A client that may come in.
+
+    Attributes:
+      identity: who it is.
+      ask: what its hello asks for.
+      rest: the frames that came with hello in one batch.
+    """
+
+    identity: Identity
+    ask: Ask
+    rest: list[Any]
+
+
+class Handshake:
+    """A connection from its accept to its hello.
+
+    Args:
+      scope: what is cancelled at the deadline, without a word, until the request is answered.
+      deadline: when hello must have come and been checked, on Trio's clock.
+      pending: all that are under way; it is one of them until it is `over`.
+    """
+
+    def __init__(self, scope: trio.CancelScope, deadline: float, pending: dict[Handshake, None]) -> None:
+        self._scope = scope
+        self._deadline = deadline
+        self._pending = pending
+        self._answered: trio.CancelScope | None = None
+        self._verdict: Verdict | None = None
+        pending[self] = None
+
+    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        """End it, if its client can be told why; else it is left to its deadline. Not a checkpoint."""
+        if self._answered is not None:
+            self._verdict = Verdict(code, reason, retry_after)
+            self._answered.cancel()
+
+    def over(self) -> None:
+        """The client has come in, or has gone; idempotent."""
+        self._scope.deadline = math.inf
+        self._pending.pop(self, None)
+
+    async def run(self, hub: Hub, transport: WebSocket, policy: Policy) -> Arrival | Verdict | None:
+        """Answer the request, and hear who it is; a checkpoint.
+
+        Returns: the client that may come in; or why it may not, to be told; None where it was refused in HTTP.
+
+        Raises: TransportClosed where the connection broke meanwhile. Cancelled, it leaves all as it is.
+        """
+        if not await _request_is_welcome(hub, transport, policy):
+            return None
+        if SUBPROTOCOL in transport.request.subprotocols:
+            await transport.accept(SUBPROTOCOL)
+            return await self._hear_hello(transport, policy)
+        identity = await checked(policy.authenticate, credentials(transport, None, None))
+        if identity is None:
+            challenge = [("WWW-Authenticate", "Bearer")]
+            await transport.refuse(401, "These credentials are not valid.", challenge)
+            return None
+        await transport.accept(None)
+        return Arrival(identity, Ask(plain=True), [])
+
+    async def _hear_hello(self, transport: WebSocket, policy: Policy) -> Arrival | Verdict:
+        late = Verdict(closing.TIMEOUT, "no hello in time")
+        self._scope.deadline = math.inf
+        with trio.CancelScope(deadline=self._deadline) as self._answered:
+            try:
+                first, *rest = wire.decode_client(await transport.receive())
+            except wire.NotAFrame as error:
+                return Verdict(closing.PROTOCOL_ERROR, error.reason)
+            except BinaryMessage:
+                return Verdict(closing.PROTOCOL_ERROR, "a binary message")
+            if isinstance(first, wire.Mistake):
+                return Verdict(closing.PROTOCOL_ERROR, first.reason)
+            if not isinstance(first, wire.Hello):
+                return Verdict(closing.PROTOCOL_ERROR, "the first frame must be hello")
+            late = unknown = Verdict(closing.UNAUTHENTICATED, "no valid credentials")
+            identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
+            if identity is None:
+                return unknown
+            return Arrival(
+                identity,
+                Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_),
+                rest,
+            )
+        return self._verdict or late
+
+
+async def _request_is_welcome(hub: Hub, transport: WebSocket, policy: Policy) -> bool:
+    request = transport.request
+    if request.path != policy.path:
+        await transport.refuse(404, f"There is no WebSocket here; try {policy.path}.")
+    elif not policy.origins.allows(request.origin):
+        await transport.refuse(403, "Pages of this origin may not connect.")
+    elif hub.draining:
+        after = str(math.ceil(hub.retry_after))
+        await transport.refuse(503, "The server is going away.", [("Retry-After", after)])
+    else:
+        return True
+    return False
+
+
+def credentials(transport: WebSocket, token: str | None, user: str | None) -> Credentials:
+    """What the client says of itself: in a frame, in its request, in the query, in this order."""
+    request = transport.request
+    return Credentials(
+        token=token or request.bearer or request.query.get("token"),
+        user=user or request.query.get("user"),
+        headers=request.headers,
+        path=request.path,
+        remote=transport.remote,
+    )
