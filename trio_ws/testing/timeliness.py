@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 
 from ..core import wire
 from ..core.session import Session
@@ -22,27 +23,34 @@ class Prompt(Checker):
 
     invariant = "what can be sent is sent"
 
+    def due(self) -> float:
+        return min((late for late, _ in self._waiting()), default=math.inf) + ROUNDING
+
     def stepped(self) -> None:
-        hub, now = self.record.hub, self.record.clock()
+        now = self.record.clock()
+        for late, line in self._waiting():
+            if now > late:
+                assert line.attachment is not None
+                after = line.attachment.session.cursor
+                self.fail(f"{line}: what comes after {after} was to be sent by {late:.3f}")
+
+    def _waiting(self) -> Iterator[tuple[float, Line]]:
+        """Each connection that is to be given something and can take it, and when that is late."""
+        hub = self.record.hub
         assert hub is not None
-        latest = now - SLACK - hub.config.batch_interval
-        if max(self.record.jumped_at, self.record.begun_at) > latest:
-            return
+        fresh = max(self.record.jumped_at, self.record.begun_at)
         for attachment in hub.engine.attachments:
             session = attachment.session
             if session.cursor >= session.box.head or session.blocked is not None:
                 continue
             line = self.record.line_of(attachment)
-            if line is None or not line.open:
-                continue
-            next_at, urgent_at = _waits_since(session)
-            since = max(line.opened_at, line.free_since)
-            if max(next_at, since) < latest:
-                self.fail(
-                    f"{line}: what comes after {session.cursor} was accepted at {next_at:.3f}, and not sent"
+            if line is not None and line.open:
+                next_at, urgent_at = _waits_since(session)
+                since = max(line.opened_at, line.free_since, fresh)
+                yield (
+                    min(max(next_at, since) + hub.config.batch_interval, max(urgent_at, since)) + SLACK,
+                    line,
                 )
-            elif max(urgent_at, since, self.record.jumped_at, self.record.begun_at) < now - SLACK:
-                self.fail(f"{line}: something urgent after {session.cursor} waits since {urgent_at:.3f}")
 
 
 def _waits_since(session: Session) -> tuple[float, float]:
@@ -79,13 +87,23 @@ class Heartbeats(Checker):
             beat = frame.next if isinstance(frame, wire.ServerPing) else line.welcome.heartbeat.active
             self._promised[line] = self.record.clock() + beat
 
+    def due(self) -> float:
+        lates = (self._late(*item) for item in self._promised.items())
+        return min(lates, default=math.inf) + ROUNDING
+
     def stepped(self) -> None:
         now = self.record.clock()
         for line, promised in list(self._promised.items()):
             if not line.open or line.life != self.record.life:
                 del self._promised[line]
-            elif line.blocked is None and now > max(promised, line.free_since, self.record.jumped_at) + SLACK:
+            elif now > self._late(line, promised):
                 self.fail(f"{line}: a frame was promised by {promised:.3f}")
+
+    def _late(self, line: Line, promised: float) -> float:
+        """When the next frame is late; never, as long as the transport takes nothing."""
+        if line.blocked is not None:
+            return math.inf
+        return max(promised, line.free_since, self.record.jumped_at) + SLACK
 
 
 class Repetition(Checker):
@@ -101,10 +119,12 @@ class Repetition(Checker):
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if isinstance(frame, wire.Welcome):
             self._flights[line] = _Flight(self.record.clock())
-        if not isinstance(frame, wire.EventFrame):
-            return
         flight, now = self._flights.get(line), self.record.clock()
         if flight is None:  # it was told to close
+            return
+        if isinstance(frame, wire.GapFrame):
+            flight.spared.update(range(frame.first, frame.last + 1))
+        if not isinstance(frame, wire.EventFrame):
             return
         if frame.retry == 0:
             event = self.record.at(line, frame.seq)
@@ -171,11 +191,14 @@ class Repetition(Checker):
         flight = self._flights.get(line)
         if flight is None or line.attachment is None:
             return
-        if not line.attachment.session.acked < seq <= line.cursor:
+        if not line.attachment.session.acked < seq <= line.cursor or seq in flight.spared:
             return
         tries = flight.tries.get(seq, 0)
         pause = self._intervals[min(tries, len(self._intervals)) - 1] if tries else 0.0
         flight.nacked[seq] = self.record.clock() + pause
+
+    def due(self) -> float:
+        return math.inf
 
     def stepped(self) -> None:
         for line in list(self._flights):
@@ -197,26 +220,30 @@ class RepetitionInTime(Repetition):
     def fail(self, text: str) -> None:
         """Only what `stepped` finds counts here."""
 
-    def stepped(self) -> None:
-        now = self.record.clock()
-        for line in list(self._flights):
-            if not line.open or line.life != self.record.life:
-                del self._flights[line]
-            elif line.blocked is None:
-                self._look(line, self._flights[line], now)
+    def due(self) -> float:
+        lates = (late for item in self._flights.items() for late, _, _ in self._lates(*item))
+        return min(lates, default=math.inf) + ROUNDING
 
-    def _look(self, line: Line, flight: _Flight, now: float) -> None:
-        """Whether what is due was sent again: the oldest that is unacked, and what was nacked."""
+    def stepped(self) -> None:
+        super().stepped()
+        now = self.record.clock()
+        for line, flight in self._flights.items():
+            for late, seq, why in self._lates(line, flight):
+                if now > late:
+                    super().fail(f"{line}: {seq}, {why}, was to be sent again by {late:.3f}")
+
+    def _lates(self, line: Line, flight: _Flight) -> Iterator[tuple[float, int, str]]:
+        """What is due again, and when that is late: the oldest that is unacked, and what was nacked."""
+        if line.blocked is not None or not (flight.written or flight.nacked):
+            return
         grace = max(line.free_since, self.record.jumped_at)
         oldest, due = self._next(line, flight)
-        if now > max(due, grace) + SLACK:
-            super().fail(f"{line}: {oldest} was due again at {due:.3f}")
+        yield max(due, grace) + SLACK, oldest, "the oldest"
         for seq, due in flight.nacked.items():
             event = self.record.at(line, seq)
-            if event is None or event.delta or not self._waits(line, seq):
-                continue  # of joined deltas, some may have gone
-            if now > max(due, grace) + SLACK:
-                super().fail(f"{line}: {seq} was nacked, and due again at {due:.3f}")
+            # Of joined deltas, some may have gone.
+            if event is not None and not event.delta and self._waits(line, seq):
+                yield max(due, grace) + SLACK, seq, "which was nacked"
 
 
 class _Flight:
@@ -227,6 +254,7 @@ class _Flight:
       tries: how often each was sent again.
       nacked: when what its client failed on is due again.
       acked: up to where it was acked.
+      spared: what it was told in gaps, and not given.
       oldest, tried, oldest_since: the oldest of `written`, how many of its tries are used up, and since when it is.
     """
 
@@ -235,6 +263,7 @@ class _Flight:
         self.tries: dict[int, int] = {}
         self.nacked: dict[int, float] = {}
         self.acked = 0
+        self.spared: set[int] = set()
         self.oldest = self.tried = 0
         self.oldest_since = now
 
@@ -316,6 +345,10 @@ class ReplayStarts(Checker):
             self._awaited[line] = self.record.clock()
         elif isinstance(frame, wire.EventFrame | wire.GapFrame | wire.Live):
             self._awaited.pop(line, None)
+
+    def due(self) -> float:
+        since = min(self._awaited.values(), default=math.inf)
+        return max(since, self.record.jumped_at) + SLACK + ROUNDING
 
     def stepped(self) -> None:
         for line, since in list(self._awaited.items()):
