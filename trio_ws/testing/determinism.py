@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from .levels import LevelName
 from .simulation import Simulation
 
 T = TypeVar("T")
@@ -27,7 +28,13 @@ TIMEOUT: Final = 3600.0
 _one_at_a_time = threading.Lock()
 
 
-def run_simulated(seed: int, main: Callable[[Simulation], Awaitable[T]], *, timeout: float = TIMEOUT) -> T:
+def run_simulated(
+    seed: int,
+    main: Callable[[Simulation], Awaitable[T]],
+    *,
+    level: LevelName = "wire",
+    timeout: float = TIMEOUT,
+) -> T:
     """Run `main` in a world that follows from `seed`, and return what it returns.
 
     Within one version of Python and of the libraries, the same seed gives the same run: the same trace, the same bytes
@@ -36,6 +43,7 @@ def run_simulated(seed: int, main: Callable[[Simulation], Awaitable[T]], *, time
     Args:
       seed: any whole number.
       main: an async function of the `Simulation`.
+      level: what travels: bytes, or whole messages, which is faster.
       timeout: simulated seconds that it may take. A deadlock ends by it too.
 
     Raises:
@@ -43,7 +51,7 @@ def run_simulated(seed: int, main: Callable[[Simulation], Awaitable[T]], *, time
       RuntimeError: Trio runs in this thread, or another simulation in this process.
       Whatever `main` raises, with a note that tells the seed.
     """
-    return run_simulation(Simulation(seed), main, timeout=timeout)
+    return run_simulation(Simulation(seed, level=level), main, timeout=timeout)
 
 
 def run_simulation(
