@@ -189,6 +189,10 @@ class Confirming(Checker):
         self._newest: dict[str, str] = {}
         self._reading: dict[str, str] = {}
 
+    def opened(self, client: str, epoch: str | None) -> None:
+        if epoch is not None:
+            self._reading[client] = epoch
+
     def processed(self, client: str, event: Published, seen: Event) -> None:
         self._move(client, event.epoch, seen.seq)
 

@@ -177,6 +177,11 @@ class Record:
         epoch = "" if line.welcome is None else line.welcome.epoch
         return self.log.get((line.user, epoch), {}).get(seq)
 
+    def opened(self, client: str, epoch: str | None) -> None:
+        """A tab begins, from what was saved of this epoch if any."""
+        for checker in self.checkers:
+            checker.opened(client, epoch)
+
     def processed(self, client: str, seen: Event) -> None:
         """A tab is through with an event."""
         event = self.events.get(seen.payload["n"])

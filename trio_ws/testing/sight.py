@@ -192,6 +192,9 @@ class Checker:
     def repeated(self, event: Published, receipt: Receipt) -> None:
         """An event was published again under its id, and this was the answer."""
 
+    def opened(self, client: str, epoch: str | None) -> None:
+        """A tab begins: with nothing, or from what one of the same name had saved, of this epoch."""
+
     def processed(self, client: str, event: Published, seen: Event) -> None:
         """A tab is through with an event."""
 

@@ -81,6 +81,7 @@ class Tab:
         start: Literal["retained", "pending"] = self._rng.choice(("retained", "retained", "pending"))
         name = self.name
         self._sim.trace.note("tab", name=name, start="saved" if saved else start)
+        self._record.opened(name, saved.epoch if saved else None)
         try:
             async with self._sim.connect(
                 host=name,
