@@ -338,7 +338,12 @@ def test_every_character_is_there_at_both_levels(level: LevelName, character: st
         await trio.sleep(10)
         assert not sim.network.connections
         figures = hub.stats()
-        assert (figures["delivery"]["events_sent"] > 0) == (character != "hasty")
+        assert (figures["connections"]["total"] > 0) == (character != "hasty")
+        if character not in (
+            "hasty",
+            "half",
+        ):  # half has ended before the first turn of the flusher, or after it
+            assert figures["delivery"]["events_sent"] > 0
         assert (figures["connections"]["mistakes"] > 0) == (character == "liar")
 
     run(level, main)
