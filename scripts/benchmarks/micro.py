@@ -65,6 +65,8 @@ def entries(events: int) -> list[Entry]:
             id="u0000-00000000",
             type="build.finished",
             tail=TAIL,
+            size=len(TAIL),
+            bare=True,
             retention=CLASS_NORMAL,
             tracked=False,
             ts=0.0,
