@@ -16,10 +16,10 @@ Measures the server against its peers and against its goals. Without a command: 
 
   scripts/bench                    every peer that can run here, 3 repetitions                      about 45 minutes
   scripts/bench --peers trio-ws,trio-ws-critical,picows,ws-node --scenarios AB --reps 1             2 minutes
-  scripts/bench micro              the core's parts, under pyperf (--fast: 20 s)                    2 minutes
-  scripts/bench growth             cost per event by connections and by mailbox                     3 minutes
-  scripts/bench crowd              5,000 connections at one event a second each                     1 minute
-  scripts/bench neighbours         what slow and stuck clients cost the others                      3 minutes
+  scripts/bench micro              the core's parts, under pyperf (--fast: 90 s)                    4 minutes
+  scripts/bench growth             cost per event by connections and by mailbox                     4 minutes
+  scripts/bench crowd              5,000 connections at one event a second each                     4 minutes
+  scripts/bench neighbours         what slow and stuck clients cost the others                      4 minutes
   scripts/bench resume             CPU of a new connection and of a resumed one                     1 minute
 
 A run of a scenario takes: A 11 s, B 3 to 15, C 3 to 15, D 5, E 4, F 9, G 5 to 9. Every command is bounded in time.
