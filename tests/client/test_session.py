@@ -141,6 +141,21 @@ def test_a_session_that_leaves_out_what_was_not_processed_is_not_saved() -> None
     assert session.saved() == SavedSession(session="s2", epoch="e", seq=5)
 
 
+def test_a_reset_is_told_to_the_next_client_where_the_application_had_not_come_to_it() -> None:
+    session = at(0)
+    session.gap(1, 5)
+    session.done(0, 2)
+    before = session.saved()
+    session.welcome("s2", "e2", 3, 8, False)
+    assert session.saved() == before
+    assert not session.done(0, 4), "of the life that is over"
+    assert session.saved() == before
+    session.welcome("s3", "e3", 7, 8, False)
+    assert session.saved() == before
+    assert not session.done(2, 0), "the gap itself"
+    assert session.saved() == SavedSession(session="s3", epoch="e3", seq=7)
+
+
 # --- Welcome ---
 
 

@@ -77,6 +77,7 @@ class Session:
     """
 
     __slots__ = (
+        "_before",
         "_begun",
         "_foreign",
         "_ids",
@@ -95,6 +96,7 @@ class Session:
         self.epoch = saved.epoch if saved else None
         self.cursor = self.received = self.processed = self.head = saved.seq if saved else 0
         self.life = 0
+        self._before: SavedSession | None = None  # while the application does not know that this life is over
         self._begun = 0  # the seq that the session `id` began after
         # Until its first welcome a saved session may be behind what its earlier client acked.
         self._foreign = saved is not None
@@ -110,6 +112,8 @@ class Session:
         """What a later client can resume with; None before the first `welcome`."""
         if self.id is None or self.epoch is None:
             return None
+        if self._before is not None:
+            return self._before  # the later client will be told of the reset anew
         session = self.id if self.processed >= self._begun else ""
         return SavedSession(session=session, epoch=self.epoch, seq=self.processed)
 
@@ -147,6 +151,7 @@ class Session:
         gap = None
         if self.epoch is not None:
             gap = Gap(first=self.received + 1, last=max(self.received, self.head), reason="reset", lost={})
+            self._before = self.saved()
             self.life += 1
             # The server may still hold, under new seqs, what was received in the old life.
             self._void_ids = set(self._ids)
@@ -202,7 +207,10 @@ class Session:
 
     def done(self, life: int, seq: int) -> bool:
         """The application is done with everything up to `seq` of that life; True if that is news."""
-        if life != self.life or seq <= self.processed:
+        if life != self.life:
+            return False
+        self._before = None
+        if seq <= self.processed:
             return False
         self.processed = min(seq, self.received)
         return True
