@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 from tests.hub.peers import running, settled
+from trio_ws.server import Credentials
 from trio_ws.testing import Simulation, run_simulated
 
 
@@ -42,3 +45,26 @@ def test_what_waits_in_a_client_is_not_lost_with_it_when_its_session_had_to_begi
         return seen
 
     assert run_simulated(1, main) == [1, 2, 3]
+
+
+def test_a_connection_whose_credentials_took_long_does_not_take_the_session_from_a_later_one() -> None:
+    async def main(sim: Simulation) -> str:
+        waits = [0.0, 2.0, 0.0]
+
+        async def authenticate(credentials: Credentials) -> str:
+            await trio.sleep(waits.pop(0))
+            return "ada"
+
+        async with sim.open_hub() as hub, trio.open_nursery() as nursery:
+            await nursery.start(partial(sim.serve, hub, authenticate=authenticate))
+            async with sim.connect("ada", token="t") as client:
+                await client.wait_live()
+                for _ in range(2):  # the second breaks while it is being authenticated
+                    sim.network.connections[-1].reset()
+                    await trio.sleep(0.4)
+                await trio.sleep(5)
+                state = client.state.name
+            nursery.cancel_scope.cancel()
+        return state
+
+    assert run_simulated(1, main) == "live"

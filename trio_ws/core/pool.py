@@ -29,13 +29,19 @@ SILENT_AFTER: Final = 2.0
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """What a hello asks for: to resume (`session`, `epoch`, `seq`), or where a new session starts (`start`)."""
+    """What a hello asks for: to resume (`session`, `epoch`, `seq`), or where a new session starts (`start`).
+
+    Attributes:
+      at: when it was heard. Of two connections that ask for one session, the one that asked last has it, however long
+        it took to find out who they are.
+    """
 
     session: str | None = None
     epoch: str | None = None
     seq: int | None = None
     start: str = "retained"
     plain: bool = False
+    at: float = 0.0
 
 
 @attrs.frozen

@@ -71,6 +71,7 @@ class Attachment:
       written_at: when something was last handed to the link.
       heard_at: when something was last heard from the client.
       expires_at: when its credentials cease to hold, on the hub's clock.
+      greeted_at: when its hello was heard.
       cut_at: when the cut happened that this connection has yet to mend; infinity where there is none.
     """
 
@@ -87,6 +88,7 @@ class Attachment:
         "cut_at",
         "expires_at",
         "fenced",
+        "greeted_at",
         "heard_at",
         "marked",
         "session",
@@ -110,7 +112,7 @@ class Attachment:
         self.session = session
         self.fenced = self.marked = self.waiting = False
         self.written_at = -math.inf
-        self.heard_at = now
+        self.heard_at = self.greeted_at = now
         self._promised = engine.config.heartbeat_active
         self._asked_at = now  # since when a sign of life is waited for, unless one was heard since
         self._in_process = in_process

@@ -46,6 +46,9 @@ class Reception:
             return Refused(closing.DRAINING, "the server is going away", self.engine.retry_after)
         now = self.engine.clock()
         box = self.engine.buffer.mailbox(identity.user)
+        held: Attachment | None = getattr(box.sessions.get(ask.session or ""), "link", None)
+        if held is not None and held.greeted_at > ask.at:
+            return Refused(closing.SUPERSEDED, "this session has connected elsewhere since")
         admitted = self.engine.pool.admit(box, ask, now)
         if isinstance(admitted, Refused):
             return admitted
@@ -61,6 +64,7 @@ class Reception:
             self._displace(displaced)
         known = session.id in box.sessions
         attachment = Attachment(self.engine, self, session, link, now, in_process=in_process)
+        attachment.greeted_at = ask.at
         self.engine.pool.attach(admitted, attachment, now)
         self.engine.attachments[attachment] = None
         if session.context is None:

@@ -120,15 +120,15 @@ class Handshake:
                 return Verdict(closing.PROTOCOL_ERROR, first.reason)
             if not isinstance(first, wire.Hello):
                 return Verdict(closing.PROTOCOL_ERROR, "the first frame must be hello")
+            heard_at = trio.current_time()
             late = unknown = Verdict(closing.UNAUTHENTICATED, "no valid credentials")
             identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
             if identity is None:
                 return unknown
-            return Arrival(
-                identity,
-                Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_),
-                rest,
+            ask = Ask(
+                session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at
             )
+            return Arrival(identity, ask, rest)
         return self._verdict or late
 
 
