@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import attrs
 import trio
@@ -214,7 +215,14 @@ class Chaos:
         except OSError:
             return
         try:
-            await misbehave(character, stream, name, rng, hello, self._sim.level.speak)
+            await misbehave(
+                character,
+                stream,
+                quote(name, safe="") if character == "plain" else name,
+                rng,
+                hello,
+                self._sim.level.speak,
+            )
         finally:
             if rng.random() < 0.5:
                 stream.connection.reset()

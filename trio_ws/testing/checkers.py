@@ -6,6 +6,7 @@ what it can't see.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from ..core import wire
@@ -56,7 +57,8 @@ class Content(Checker):
         if not isinstance(frame, wire.EventFrame) or line.welcome is None:
             return
         first = frame.seq if frame.merged is None else frame.merged.from_
-        parts = [self.record.events[token] for token in tokens(frame.payload["text"])]
+        found = [self.record.find(token, line.user) for token in tokens(frame.payload["text"])]
+        parts = [event for event in found if event is not None]
         if len(parts) != frame.seq - first + 1:
             self.fail(f"{line}: {len(parts)} events in {first} to {frame.seq}")
         for seq, event in enumerate(parts, first):
@@ -185,7 +187,7 @@ class Confirming(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._through: dict[tuple[str, str], int] = {}
-        self._upto: dict[tuple[str, str, str], int] = {}
+        self._upto: dict[tuple[str, str], int] = {}
         self._newest: dict[str, str] = {}
         self._reading: dict[str, str] = {}
 
@@ -206,8 +208,8 @@ class Confirming(Checker):
         if isinstance(frame, wire.Welcome):
             self._newest[line.client] = frame.epoch
             self._reading.setdefault(line.client, frame.epoch)
-            if not frame.resumed:  # what lies below is not its own
-                self._upto[line.client, frame.epoch, frame.session] = frame.seq
+            if frame.session != line.ask.session:  # what lies below is not its own
+                self._upto[frame.epoch, frame.session] = frame.seq
             asked = line.ask.seq or 0
             if not frame.resumed or frame.seq > asked:
                 self._move(line.client, frame.epoch, frame.seq)
@@ -229,7 +231,7 @@ class Confirming(Checker):
     def acked(self, line: Line, seq: int) -> None:
         if line.welcome is None or seq > line.cursor:
             return
-        where = (line.client, line.welcome.epoch, line.welcome.session)
+        where = (line.welcome.epoch, line.welcome.session)
         for at in range(self._upto.get(where, 0) + 1, seq + 1):
             event = self.record.at(line, at)
             # A client may share its session with another, and ack what that one was sent and has processed.
@@ -292,6 +294,7 @@ class TabOrder(Checker):
         self._at: dict[str, tuple[str, int]] = {}
         self._reset: set[str] = set()
         self._epochs: dict[str, set[str]] = {}
+        self._forgot: dict[str, float] = {}
 
     def processed(self, client: str, event: Published, seen: Event) -> None:
         first = seen.seq if seen.merged is None else seen.merged.from_seq
@@ -301,11 +304,26 @@ class TabOrder(Checker):
             if event.epoch in self._epochs.get(client, ()):
                 self.fail(f"{client} was told of a reset, and goes on in the same epoch")
         self._epochs.setdefault(client, set()).add(event.epoch)
-        if epoch == event.epoch and first > at + 1:
-            self.fail(f"{client} was given {first} after {at}")
-        if epoch == event.epoch and seen.seq <= at:
-            self.fail(f"{client} was given {seen.seq} again, after {at}")
+        if epoch == event.epoch:
+            if self._leaves_out(client, first, at):
+                self.fail(f"{client} was given {first} after {at}")
+            if seen.seq <= at:
+                self.fail(f"{client} was given {seen.seq} again, after {at}")
         self._at[client] = (event.epoch, seen.seq)
+        self._forgot.pop(client, None)
+
+    def _leaves_out(self, client: str, first: int, at: int) -> bool:
+        """Whether it lacks something. What it acked before it went back to what it had saved does not come again, nor
+        does what another client has acked meanwhile that has the same session."""
+        return first > max(at, self._forgot.get(client, 0)) + 1
+
+    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+        before, at = self._at.get(client, ("", 0))
+        if before != epoch:  # it has forgotten that it was told of a reset, too
+            at = seq
+        self._at[client], self._epochs[client] = (epoch, seq), {epoch}
+        self._reset.discard(client)
+        self._forgot[client] = math.inf if shared else max(at, self._forgot.get(client, 0))
 
     def told(self, client: str, gap: Gap) -> None:
         if gap.reason == "reset":
@@ -313,9 +331,10 @@ class TabOrder(Checker):
             self._reset.add(client)
         elif client in self._at:
             epoch, at = self._at[client]
-            if gap.first > at + 1:
+            if self._leaves_out(client, gap.first, at):
                 self.fail(f"{client} was told of {gap.first} after {at}")
             self._at[client] = (epoch, max(at, gap.last))
+        self._forgot.pop(client, None)
 
 
 ON_THE_WAY = (

@@ -36,6 +36,9 @@ class Starts(Checker):
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if isinstance(frame, wire.Welcome):
+            self._spared.pop(
+                frame.session, None
+            )  # who comes back is sent what was not acked, whoever confirmed it
             if not frame.resumed:
                 self._begin(line, frame)
         elif isinstance(frame, wire.EventFrame) and line.welcome is not None and frame.retry == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import attrs
@@ -34,7 +35,7 @@ class Duties(Checker):
         self._due: dict[str, list[_Due]] = {}
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
-        if isinstance(frame, wire.Welcome) and line.honest:
+        if isinstance(frame, wire.Welcome) and line.honest and line.acks:
             self._lines[line.client] = line
             self._pings[line] = deque()
             self._due.pop(line.client, None)
@@ -93,17 +94,24 @@ class Place(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._at: dict[tuple[str, str], int] = {}
+        self._moved_at: dict[str, float] = {}
 
     def processed(self, client: str, event: Published, seen: Event) -> None:
         where = (client, event.epoch)
+        self._moved_at[client] = self.record.clock()
         self._at[where] = max(seen.seq, self._at.get(where, 0))
+
+    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+        for where in [where for where in self._at if where[0] == client]:
+            del self._at[where]
+        self._at[client, epoch] = seq
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if not isinstance(frame, wire.Welcome) or not line.honest:
             return
         at = self._at.get((line.client, frame.epoch))
-        if at is None:
-            return
+        if at is None or self._moved_at.get(line.client, -math.inf) > line.ask.at:
+            return  # while it was found out who this is, the client has gone on over another connection
         assert self.record.hub is not None
         box = self.record.hub.engine.buffer.mailboxes[line.user]
         if line.ask.session is None and line.ask.epoch is None:

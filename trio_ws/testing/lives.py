@@ -15,6 +15,7 @@ import trio
 
 from ..config import Config
 from ..hub import Hub
+from ..hub.dead_letters import OnDeadLetter
 from .cancels import pick
 from .connection import Connection
 from .network import SimListener
@@ -34,6 +35,7 @@ class Lives:
 
     Args:
       serve: serves a hub on a listener; for `trio.Nursery.start`.
+      on_dead_letter: as `trio_ws.open_hub` takes it.
       over: is told of each hub that has ended, before it unwinds.
 
     Attributes:
@@ -49,6 +51,8 @@ class Lives:
         record: Record,
         serve: Callable[..., Awaitable[None]],
         over: Callable[[Hub], None],
+        *,
+        on_dead_letter: OnDeadLetter,
     ) -> None:
         self.hub: Hub | None = None
         self.up = trio.Event()
@@ -59,6 +63,7 @@ class Lives:
         self._record = record
         self._serve = serve
         self._over = over
+        self._on_dead_letter = on_dead_letter
         self._rng: random.Random = sim.derive("server")
         self._scope: trio.CancelScope | None = None
         self._listener: SimListener | None = None
@@ -82,7 +87,8 @@ class Lives:
     async def _live(self) -> None:
         self._leave = trio.Event()
         with trio.CancelScope() as self._scope:
-            async with self._sim.open_hub(self._config) as hub, trio.open_nursery() as nursery:
+            opened = self._sim.open_hub(self._config, on_dead_letter=self._on_dead_letter)
+            async with opened as hub, trio.open_nursery() as nursery:
                 self._record.watch(hub)
                 await nursery.start(self._server, hub)
                 self.hub = hub

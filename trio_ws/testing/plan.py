@@ -72,6 +72,14 @@ class Plan:
       failing: share of the events that a tab's handler fails on.
       faults: how often each kind of `FAULTS` happens, a second; what is not named does not.
       characters: how many clients of each kind of `CHARACTERS` there are.
+      lookers: share of the tabs' lives in which the client acks nothing.
+      talk: how often each tab sends a message, a second; `rejecting` is the share that the application does not take.
+      slow: how long the application takes for a message, and for credentials, at most.
+      expires: for how long credentials hold, about; 0 for ever.
+      shared: share of the events that go to several users.
+      awaited: share of the events whose confirmation is waited for.
+      hot: how many times as often the first user is published to.
+      odd: users have names of odd characters.
       dies_at: after how many steps of its tasks the server dies; 0 leaves that to the faults.
       limits: what the hub's configuration has that is not the default.
     """
@@ -94,6 +102,15 @@ class Plan:
     window: int = 65536
     handler: float = 0.0
     failing: float = 0.0
+    lookers: float = 0.0
+    talk: float = 0.0
+    rejecting: float = 0.0
+    slow: float = 0.0
+    expires: float = 0.0
+    shared: float = 0.0
+    awaited: float = 0.0
+    hot: int = 1
+    odd: bool = False
     dies_at: int = 0
     faults: Mapping[str, float] = attrs.field(factory=dict)
     characters: Mapping[str, int] = attrs.field(factory=dict)
@@ -145,6 +162,15 @@ class Plan:
             window=rng.choice((65536, 65536, 16384, 4096)),
             handler=rng.choice((0.0, 0.0, 0.01, 0.3, 3.0)),
             failing=rng.choice((0.0, 0.0, 0.0, 0.05, 0.3)),
+            lookers=rng.choice((0.0, 0.0, 0.0, 0.3)),
+            talk=rng.choice((0.0, 0.0, 0.2, 2.0)),
+            rejecting=rng.choice((0.0, 0.3)),
+            slow=rng.choice((0.0, 0.0, 0.1, 2.0)),
+            expires=rng.choice((0.0, 0.0, 0.0, 3.0, 15.0)),
+            shared=rng.choice((0.0, 0.0, 0.2)),
+            awaited=rng.choice((0.0, 0.2)),
+            hot=rng.choice((1, 1, 1, 10)) if users > 1 and rate < 5 else 1,
+            odd=rng.random() < 0.2,
             faults=faults,
             characters={kind: rng.choice((1, 1, 2)) for kind in CHARACTERS if rng.random() < 0.2},
             limits=_draw_limits(rng, users),
@@ -192,6 +218,15 @@ class Plan:
             "window",
             "handler",
             "failing",
+            "lookers",
+            "talk",
+            "rejecting",
+            "slow",
+            "expires",
+            "shared",
+            "awaited",
+            "hot",
+            "odd",
         ):
             if getattr(self, name) != getattr(quiet, name):
                 yield self._with(name, getattr(quiet, name))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
-from ..errors import EventTooLarge, HubClosed
+from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed
 from ..event import LIFECYCLE_TYPES, Priority
 from ..hub import Hub, Receipt
 from ..hub.engine import MEMORY_CRITICAL_TTL
@@ -14,6 +15,11 @@ from .sight import Published
 
 if TYPE_CHECKING:
     from .scenario import World
+
+CONFIRMED = "a confirmation tells the truth"
+
+MOST_AWAITED = 5
+"""How many confirmations of one user's events may be waited for at once."""
 
 MOST_WAITING = 5
 """How many publishers of one user may wait for room at once."""
@@ -29,13 +35,15 @@ class Publisher:
         self._world = world
         self._user = user
         self._rng = world.sim.derive(f"publisher of {user}")
-        self._waiting = 0
+        self._waiting = self._awaited = 0
+        self._nursery: trio.Nursery
 
     async def run(self) -> None:
         """Publish, in bursts, as the plan has it."""
         plan, rng = self._world.plan, self._rng
-        mean = (1 + plan.burst) / 2
+        mean = (1 + plan.burst) / 2 / (plan.hot if self._user == self._world.users[0] else 1)
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             while True:
                 await trio.sleep(rng.expovariate(plan.rate / mean))
                 await self._world.lives.up.wait()
@@ -44,6 +52,9 @@ class Publisher:
                     if hub is None:
                         break
                     event, options = self._draw()
+                    if rng.random() < plan.shared and self._waiting < MOST_WAITING:
+                        nursery.start_soon(self._broadcast, hub, event, options, rng.uniform(0.05, 8))
+                        continue
                     if rng.random() < 0.5 or self._waiting >= MOST_WAITING:
                         self._publish_nowait(hub, event, options)
                     else:
@@ -78,7 +89,7 @@ class Publisher:
             options["ttl"] = rng.choice((0.2, 2.0, 8.0))
         if kind not in LIFECYCLE_TYPES:
             options["priority"] = priority
-        token = len(world.record.events) + 1
+        token = len(world.record.events) + 1  # one for each copy, so that each is still free
         if rng.random() < plan.repeated:
             options["id"] = f"key-{token}"
         event = Published(
@@ -132,9 +143,64 @@ class Publisher:
                 event.refused = True
                 self._world.sim.sometimes("publisher gave up")
 
+    async def _broadcast(self, hub: Hub, event: Published, options: dict[str, Any], patience: float) -> None:
+        """Publish to all who are known, or to a few; whoever gives up does not know who has it."""
+        world, rng = self._world, self._rng
+        everybody = rng.random() < 0.3
+        others = [user for user in world.users if user != self._user and rng.random() < 0.7]
+        users = hub.users() if everybody else [self._user, *others]
+        copies = {user: event if user == self._user else _copy(event, user) for user in users}
+        event.copies = copies
+        for copy in copies.values():
+            if copy is not event:
+                world.record.publish(copy)
+        self._waiting += 1
+        world.record.broadcasts += 1
+        try:
+            with trio.move_on_after(patience), world.cancels.scope("broadcast"):
+                receipts = await hub.broadcast("*" if everybody else users, event.type, **options)
+                for receipt in receipts:
+                    self._accepted(copies[receipt.user], receipt)
+                world.sim.sometimes("broadcast", len(receipts) > 1)
+        except EventTooLarge:
+            for copy in copies.values():
+                copy.refused = True
+        except HubClosed:
+            pass
+        finally:
+            world.record.broadcasts -= 1
+            self._waiting -= 1
+
+    async def _await(self, hub: Hub, event: Published, receipt: Receipt) -> None:
+        """Wait until an event is confirmed; give up, or be cancelled, and wait again."""
+        sim, rng = self._world.sim, self._rng
+        self._awaited += 1
+        try:
+            while hub is self._world.hub:
+                timeout, begun = rng.choice((0.1, 1.0, 10.0)), trio.current_time()
+                try:
+                    with self._world.cancels.scope("confirmed"):
+                        confirmation = await receipt.confirmed(timeout)
+                        sim.sometimes("confirmed late", confirmation.late)
+                        if not event.acked_by and not event.delta and hub is self._world.hub:
+                            self._world.record.fail(CONFIRMED, f"{event}, and nobody acked it")
+                        return
+                except ConfirmationTimeout as error:
+                    waits = error.state in ("held", "sent")
+                    sim.sometimes(f"not confirmed: {error.state}")
+                    if waits and trio.current_time() < begun + timeout - 1e-6:
+                        self._world.record.fail(CONFIRMED, f"{event} was given up too early")
+                    if not waits:
+                        return
+        finally:
+            self._awaited -= 1
+
     def _accepted(self, event: Published, receipt: Receipt) -> None:
         self._world.sim.trace.note("accepted", token=event.token, user=event.user, seq=receipt.seq)
         self._world.record.accepted(event, receipt)
+        hub, share = self._world.hub, self._world.plan.awaited
+        if self._awaited < MOST_AWAITED and hub is not None and self._rng.random() < share:
+            self._nursery.start_soon(self._await, hub, event, receipt)
 
     async def _again(self, hub: Hub, event: Published, options: dict[str, Any], after: float) -> None:
         """Publish an event again, under its id, once it was accepted."""
@@ -152,3 +218,7 @@ class Publisher:
         else:
             self._world.sim.sometimes("published again", receipt.duplicate)
             self._world.record.repeated(event, receipt)
+
+
+def _copy(event: Published, user: str) -> Published:
+    return attrs.evolve(event, user=user, sent_to=set(), acked_by=set(), copies={})

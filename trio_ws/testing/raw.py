@@ -38,6 +38,7 @@ NONSENSE = (
     '{"t":"message","id":"m","type":"x","payload":{"deep":[[[[]]]]}}',
     '{"t":"message","id":"","type":"x","payload":null}',
     '{"t":"auth","token":"nobody"}',
+    '{"t":"auth","token":"user0/liar0"}',
 )
 
 

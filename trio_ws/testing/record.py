@@ -42,6 +42,7 @@ class Record:
       on_step: called after each step.
       jumped_at: when the clock last jumped: what was due by then may be late.
       begun_at: when this hub began.
+      broadcasts: how many are under way.
     """
 
     def __init__(self, clock: Callable[[], float], watchers: Iterable[Watcher]) -> None:
@@ -58,6 +59,7 @@ class Record:
         self.jumped_at = self.begun_at = -math.inf
         self._by_attachment: dict[Attachment, Line] = {}
         self._dead = 0
+        self.broadcasts = 0
         self.checkers = [watcher(self) for watcher in watchers]
         self._looking = [checker for checker in self.checkers if type(checker).stepped is not Checker.stepped]
 
@@ -124,6 +126,8 @@ class Record:
             plain=ask.plain,
             life=self.life,
             opened_at=self.clock(),
+            acks=identity.acks if isinstance(identity, Known) else True,
+            until=identity.until if isinstance(identity, Known) else math.inf,
             ask=ask,
             heard_at=self.clock(),
         )
@@ -148,7 +152,7 @@ class Record:
 
     def publish(self, event: Published) -> dict[str, Any]:
         """An event is about to be handed to the hub; returns its payload."""
-        self.events[event.token] = event
+        self.events[len(self.events) + 1] = event
         return {"n": event.token, "text": event.text}
 
     def accepted(self, event: Published, receipt: Receipt) -> None:
@@ -182,9 +186,15 @@ class Record:
         for checker in self.checkers:
             checker.opened(client, epoch)
 
+    def find(self, token: int, user: str) -> Published | None:
+        """The event of this number, of a broadcast the copy for this user; None where nobody published it."""
+        event = self.events.get(token)
+        return None if event is None else event.copies.get(user, event)
+
     def processed(self, client: str, seen: Event) -> None:
         """A tab is through with an event."""
-        event = self.events.get(seen.payload["n"])
+        user = client.partition("/")[0]
+        event = self.find(seen.payload["n"], user)
         if event is None:
             self.fail("nothing is made up", f"{client} was given an event that nobody published: {seen}")
             return
@@ -192,7 +202,8 @@ class Record:
             event.processed += 1
         else:
             for token in tokens(seen.payload["text"]):
-                self.events[token].processed += 1
+                if part := self.find(token, user):
+                    part.processed += 1
         for checker in self.checkers:
             checker.processed(client, event, seen)
 
@@ -200,6 +211,12 @@ class Record:
         """A tab was told of a gap."""
         for checker in self.checkers:
             checker.told(client, gap)
+
+    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+        """A tab begins again from what it had saved, and has forgotten what it processed after that; `shared` where
+        another client has gone on with the same session."""
+        for checker in self.checkers:
+            checker.restored(client, epoch, seq, shared=shared)
 
     def handed_back(self, client: str, seen: Event) -> None:
         """A tab's handler failed on an event."""
@@ -214,7 +231,8 @@ class Record:
             if line.plain:
                 line.events += 1
                 for token in tokens(payloads.decode(data)["payload"]["text"]):
-                    event = self.events[token]
+                    event = self.find(token, line.user)
+                    assert event is not None
                     event.sent_to.add(line.client)
                     event.acked_by.add(line.client)
                     for checker in self.checkers:
@@ -321,6 +339,11 @@ class _Attachment:
         if not self._attachment.fenced:
             self._record.heard(self._line, frames)
         self._attachment.handle(frames)
+
+    def renew(self, identity: Identity) -> None:
+        if isinstance(identity, Known):
+            self._line.until = identity.until
+        self._attachment.renew(identity)
 
     def drained(self) -> None:
         self._line.blocked, self._line.free_since = None, self._record.clock()

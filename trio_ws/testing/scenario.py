@@ -18,9 +18,8 @@ import attrs
 import trio
 
 from ..config import Config
-from ..event import Message
 from ..hub import Hub
-from ..server import Credentials, serve
+from ..server import serve
 from .bookkeeping import IN_THE_BOOKS
 from .cancels import Cancels
 from .chaos import Chaos
@@ -28,7 +27,9 @@ from .checkers import ON_THE_WAY
 from .conditions import Conditions
 from .conduct import IN_CONDUCT
 from .determinism import run_simulation
+from .doors import Doors
 from .duties import OF_CLIENTS
+from .letters import Letters
 from .levels import LevelName
 from .lives import Lives
 from .looks import Looks
@@ -36,9 +37,10 @@ from .network import SimListener
 from .plan import Plan
 from .publishers import Publisher
 from .record import Record, Watcher
-from .sight import Known, Published, Violation
+from .sight import Deliberate, Published, Violation
 from .simulation import Simulation
 from .tabs import Tab
+from .talk import Talk
 from .tally import IN_FIGURES
 from .timeliness import IN_TIME
 from .waiting import IN_LINE
@@ -48,6 +50,9 @@ LOOK_EVERY: Final = 0.25
 
 HEALING_BOUND: Final = (30 + 5 + 5 + 20) * 1.5
 """Stall, handshake, confirmation and backoff, and half as much again."""
+
+ODD: Final = ("Zoë \u2603 ", "%2F&=+?", "a\"b<\\'>", "\U0001f600\u200d", "x" * 120)
+"""What odd names begin with."""
 
 UNENTERED: Final = "generator didn't yield"
 """What an ``async with`` raises whose own nursery is cancelled before it is entered. Nobody but the fault `cancel` can
@@ -116,10 +121,11 @@ def simulate(
     if plan is None:
         plan = Plan.draw(sim.derive("plan"))
     world = World(sim, plan, watchers)
-    with _Errors(world.record):
+    with _Errors(world):
         try:
             run_simulation(sim, world.run)
         except Exception as error:
+            world.record.on_violation = bool  # there is nothing left to cancel
             for single in _singles(error):
                 world.record.fail("nothing raises", "".join(traceback.format_exception(single)))
     return attrs.evolve(world.outcome(), cpu_seconds=time.process_time() - begun)
@@ -150,7 +156,13 @@ class World:
         self.config = Config(**plan.limits)
         self.cancels = Cancels(sim.sometimes)
         self.on_catching_up: Callable[[Tab], object] | None = None
-        self.users = [f"user{number}" for number in range(plan.users)]
+        self.users = [
+            f"{ODD[number % len(ODD)]}{number}" if plan.odd else f"user{number}"
+            for number in range(plan.users)
+        ]
+        self.doors = Doors(self)
+        self.talk = Talk(self)
+        self.letters = Letters(sim, self.record)
         self.tabs = [
             Tab(
                 sim,
@@ -159,12 +171,20 @@ class World:
                 user,
                 number,
                 cancels=self.cancels,
+                doors=self.doors,
                 on_catching_up=self._catching_up,
             )
             for user in self.users
             for number in range(plan.tabs)
         ]
-        self.lives = Lives(sim, self.config, self.record, self._serve, self._over)
+        self.lives = Lives(
+            sim,
+            self.config,
+            self.record,
+            self._serve,
+            self._over,
+            on_dead_letter=self.letters.take,
+        )
         self.faults: Counter[str] = Counter()
         self._healed: float | None = None
         self._steps = 0
@@ -226,22 +246,11 @@ class World:
         return serve(
             hub,
             listeners=[listener],
-            authenticate=self._authenticate,
-            on_message=self._on_message,
+            authenticate=self.doors.authenticate,
+            on_message=self.talk.take,
             **self.sim.level.serve,
             **options,
         )
-
-    async def _authenticate(self, credentials: Credentials) -> Known | None:
-        """A token is the name of a client, after that of its user."""
-        token = credentials.token or ""
-        user, slash, client = token.partition("/")
-        if user not in self.users or not slash:
-            return None
-        return Known(user, client=token, honest=client.startswith("tab"))
-
-    async def _on_message(self, user: str, message: Message) -> None:
-        await trio.lowlevel.checkpoint()
 
     def _look(self) -> None:
         """Let the checkers see what should have happened and did not."""
@@ -272,6 +281,7 @@ class World:
             async with trio.open_nursery() as nursery:
                 for user in self.users:
                     nursery.start_soon(Publisher(self, user).run)
+                nursery.start_soon(self.talk.run)
                 nursery.start_soon(Chaos(self).run)
 
     async def _heal(self, tabs: trio.Nursery) -> None:
@@ -279,6 +289,7 @@ class World:
         self.sim.trace.note("healing")
         self.lives.let_go()
         self.on_catching_up = None
+        self.doors.calm = self.talk.calm = True
         network = self.sim.network
         network.heal()
         network.conditions = Conditions()
@@ -288,6 +299,8 @@ class World:
         stay = {tab.user: tab for tab in reversed(self.tabs)}
         for tab in self.tabs:
             tab.calm = True
+            if tab.looks_on:
+                await tab.leave()
             if stay[tab.user] is not tab:
                 tabs.start_soon(tab.stop)
         begun = trio.current_time()
@@ -357,6 +370,7 @@ class World:
             tasks=len(engine.nursery.child_tasks) - 3,
             connections=len(self.sim.network.connections),
         )
+        self.letters.count()
         self._over(hub)
 
     def _nothing(self, **left: int) -> None:
@@ -388,14 +402,17 @@ _STATES: Final = {
 class _Errors(logging.Handler):
     """Takes the package's log while the block lasts: what was logged as an error did not end where it should have."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING)
-        self._record = record
+        self._world = world
+        self._record = world.record
         self._logger = logging.getLogger("trio_ws")
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if record.exc_info:
+        if "is let go" in text:
+            self._world.letters.dropped += 1
+        if record.exc_info and not isinstance(record.exc_info[1], Deliberate):
             trace = self.format(record)
             if UNENTERED not in trace:
                 self._record.fail("nothing fails inside", f"{text}\n{trace}")

@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Known(Identity):
-    """An identity that also names the client that bears it, so that checkers know whom they see."""
+    """An identity that also names the client that bears it, so that checkers know whom they see; on Trio's clock,
+    `until` when its credentials hold; and whether it means to ack anything."""
 
     client: str = ""
     honest: bool = True
+    until: float = math.inf
+    acks: bool = True
+
+
+class Deliberate(Exception):
+    """What an application of a simulated run raises now and then."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +51,8 @@ class Published:
     """An event that was handed to the hub.
 
     Attributes:
-      token: its number; the payload carries it, so the event is known wherever it turns up.
+      token: its number; the payload carries it, so the event is known wherever it turns up. The copies of a broadcast
+        share one.
       life: which hub it was handed to, counted from 1.
       receipt: the hub's answer; None until there is one.
       seq, epoch: its place; known by the receipt, or by the first frame that shows it.
@@ -53,6 +61,7 @@ class Published:
       processed: how many tabs were through with it.
       refused: its publisher was told that it was not accepted.
       asked_at, accepted_at: when it was handed to the hub, and when its publisher learned that it was accepted.
+      copies: of a broadcast, those for the other users, by user; on the first of them.
       ttl: seconds after its acceptance at which it expires unconfirmed; infinity where it never does.
     """
 
@@ -77,6 +86,7 @@ class Published:
     asked_at: float = math.inf
     accepted_at: float = math.inf
     ttl: float = math.inf
+    copies: dict[str, Published] = attrs.field(factory=dict)
 
     @property
     def critical(self) -> bool:
@@ -114,6 +124,8 @@ class Line:
       closing, gone: it was told to close; it has ended; `ended_at` when the first of the two happened.
       code: the first that it was told to close with.
       blocked: the transport takes nothing since then; `free_since` when it last took all.
+      until: when its credentials run out.
+      acks: its client means to ack what it processes.
     """
 
     number: int
@@ -135,6 +147,8 @@ class Line:
     code: CloseCode | None = None
     blocked: float | None = None
     free_since: float = -math.inf
+    until: float = math.inf
+    acks: bool = True
 
     @property
     def open(self) -> bool:
@@ -200,6 +214,10 @@ class Checker:
 
     def told(self, client: str, gap: Gap) -> None:
         """A tab was told of a gap."""
+
+    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+        """A tab begins again from what it had saved, and has forgotten what it processed after that; `shared` where
+        another client has gone on with the same session."""
 
     def handed_back(self, client: str, seen: Event) -> None:
         """A tab's handler failed on an event, and it has handed that back."""

@@ -12,6 +12,7 @@ from ..client import Client, ClientState, SavedSession
 from ..errors import ConnectionRefused, SessionEnded
 from ..event import Event, Gap
 from .cancels import Cancels
+from .doors import LOOKER, Doors
 from .plan import Plan
 from .record import Record
 from .simulation import Simulation
@@ -26,12 +27,14 @@ class Tab:
     Args:
       user, number: whose, and the how manieth of that user.
       cancels: where what may be cancelled is found.
+      doors: where tokens come from.
       on_catching_up: called when a client of it has something to catch up with.
 
     Attributes:
       client: the one that runs now; None between two.
       name: that one's name. A client that goes on from what an earlier one had saved has its name.
       calm: the faults are over: the handler is quick, and fails no more.
+      looks_on: its client acks nothing.
     """
 
     def __init__(
@@ -43,13 +46,15 @@ class Tab:
         number: int,
         *,
         cancels: Cancels,
+        doors: Doors,
         on_catching_up: Callable[[Tab], object],
     ) -> None:
         self.user = user
         self.client: Client | None = None
         self.name = ""
-        self.calm = False
+        self.calm = self.looks_on = False
         self._cancels = cancels
+        self._doors = doors
         self._on_catching_up = on_catching_up
         self._sim = sim
         self._plan = plan
@@ -59,6 +64,7 @@ class Tab:
         self._scope = trio.CancelScope()
         self._count = 0
         self._saved: SavedSession | None = None
+        self._persisted: SavedSession | None = None
         self._stopped = False
         self._begin_anew()
 
@@ -75,7 +81,10 @@ class Tab:
 
     def _begin_anew(self) -> None:
         self._count += 1
-        self.name = f"{self._label}.{self._count}"
+        self.looks_on = not self.calm and self._rng.random() < self._plan.lookers
+        self.name = f"{self._label}.{self._count}{LOOKER if self.looks_on else ''}"
+        self._persisted = None
+        self._shared = False
 
     async def _one_life(self, saved: SavedSession | None) -> None:
         start: Literal["retained", "pending"] = self._rng.choice(("retained", "retained", "pending"))
@@ -85,9 +94,10 @@ class Tab:
         try:
             async with self._sim.connect(
                 host=name,
-                token=name,
+                token=self._doors.token(name),
                 session=saved,
                 from_=start,
+                ack=not self.looks_on,
                 on_gap=lambda gap: self._told(name, gap),
                 on_state=self._state,
                 rng=random.Random(self._rng.getrandbits(64)),
@@ -128,6 +138,8 @@ class Tab:
         self._sim.sometimes("merged event", event.merged is not None)
         self._sim.trace.note("processed", name=name, seq=event.seq, retry=event.retry)
         self._record.processed(name, event)
+        if self._rng.random() < 0.3:
+            self._persisted = client.saved()
 
     def _told(self, name: str, gap: Gap) -> None:
         self._sim.sometimes(f"gap: {gap.reason}")
@@ -153,11 +165,16 @@ class Tab:
         """It goes without a word, and comes back.
 
         Args:
-          keep: it goes on from what it had saved.
+          keep: it goes on from what it had saved: at once, or a while ago, before it processed more.
         """
         if self.client is None:
             return
         self._saved = self.client.saved() if keep else None
+        if self._saved is not None and self._persisted is not None and self._rng.random() < 0.5:
+            self._saved = self._persisted
+            self._sim.sometimes("crash before persisting")
+        if self._saved is not None:
+            self._record.restored(self.name, self._saved.epoch, self._saved.seq, shared=self._shared)
         self.client.cut()
         self._scope.cancel()
 
@@ -166,11 +183,12 @@ class Tab:
         self._count += 1
         name = f"{self._label}.{self._count}"
         self._sim.trace.note("twin", name=name, of=self.name)
+        self._shared = True
         with trio.move_on_after(seconds):
             try:
                 async with self._sim.connect(
                     host=name,
-                    token=name,
+                    token=self._doors.token(name),
                     session=saved,
                     bye=False,
                     on_gap=lambda gap: self._told(name, gap),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from ..core import wire
+from ..core.closing import CloseCode
 from ..core.session import Session
 from ..hub.attachment import LIVELY
 from .record import Record
@@ -104,6 +105,24 @@ class Heartbeats(Checker):
         if line.blocked is not None:
             return math.inf
         return max(promised, line.free_since, self.record.jumped_at) + SLACK
+
+
+class Credentials(Checker):
+    """Who does not renew credentials is shown out when they run out, and not before."""
+
+    invariant = "credentials hold as long as they say"
+
+    def stepped(self) -> None:
+        assert self.record.hub is not None
+        now = self.record.clock()
+        for attachment in self.record.hub.engine.attachments:
+            line = self.record.line_of(attachment)
+            if line is not None and line.open and now > max(line.until, self.record.jumped_at) + SLACK:
+                self.fail(f"{line} is open, and its credentials ran out at {line.until:.3f}")
+
+    def closed(self, line: Line, code: CloseCode, reason: str) -> None:
+        if "expired" in reason and self.record.clock() < line.until - 1e-3:
+            self.fail(f"{line} is closed for credentials that hold until {line.until:.3f}")
 
 
 class Repetition(Checker):
@@ -275,14 +294,14 @@ class Expiry(Checker):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self._due: list[tuple[float, int, Published]] = []
+        self._due: list[tuple[float, int, str, Published]] = []
         self._live: list[Published] = []
         self._expired = 0
 
     def accepted(self, event: Published) -> None:
         if event.ttl < math.inf and event.receipt is not None and not event.receipt.duplicate:
             self._live.append(event)
-            heapq.heappush(self._due, (self._time(event), event.token, event))
+            heapq.heappush(self._due, (self._time(event), event.token, event.user, event))
 
     def _time(self, event: Published) -> float:
         assert event.receipt is not None
@@ -312,7 +331,7 @@ class Expiry(Checker):
         if now < self.record.jumped_at + hub.config.cleanup_interval + SLACK:
             return
         while self._due and self._due[0][0] + SLACK < now:
-            event = heapq.heappop(self._due)[2]
+            event = heapq.heappop(self._due)[3]
             if (
                 event.life != self.record.life
                 or event.state not in ("held", "sent")
@@ -323,7 +342,7 @@ class Expiry(Checker):
             if now > latest + SLACK:
                 self.fail(f"{event} expired at {self._time(event):.3f}, and is still there")
             else:
-                heapq.heappush(self._due, (latest, event.token, event))
+                heapq.heappush(self._due, (latest, event.token, event.user, event))
 
     def life_over(self, events: list[Published]) -> None:
         self._due.clear()
@@ -359,5 +378,5 @@ class ReplayStarts(Checker):
                 del self._awaited[line]
 
 
-IN_TIME = (Prompt, Heartbeats, Repetition, RepetitionInTime, Expiry, ReplayStarts)
+IN_TIME = (Prompt, Heartbeats, Credentials, Repetition, RepetitionInTime, Expiry, ReplayStarts)
 """All of them."""
