@@ -125,9 +125,7 @@ class Handshake:
             identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
             if identity is None:
                 return unknown
-            ask = Ask(
-                session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at
-            )
+            ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
             return Arrival(identity, ask, rest)
         return self._verdict or late
 
