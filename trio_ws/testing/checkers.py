@@ -191,9 +191,8 @@ class Confirming(Checker):
         self._newest: dict[str, str] = {}
         self._reading: dict[str, str] = {}
 
-    def opened(self, client: str, epoch: str | None) -> None:
-        if epoch is not None:
-            self._reading[client] = epoch
+    def restored(self, client: str, epoch: str, seq: int, shared: bool) -> None:
+        self._reading[client] = epoch
 
     def processed(self, client: str, event: Published, seen: Event) -> None:
         self._move(client, event.epoch, seen.seq)
@@ -317,7 +316,7 @@ class TabOrder(Checker):
         does what another client has acked meanwhile that has the same session."""
         return first > max(at, self._forgot.get(client, 0)) + 1
 
-    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+    def restored(self, client: str, epoch: str, seq: int, shared: bool) -> None:
         before, at = self._at.get(client, ("", 0))
         if before != epoch:  # it has forgotten that it was told of a reset, too
             at = seq

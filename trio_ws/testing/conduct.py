@@ -134,7 +134,7 @@ class Closing(Checker):
         if wrong:
             self.fail(f"{line} is closed with {code.code} ({reason}), but {wrong}")
 
-    def went(self, line: Line, *, silent: bool) -> None:
+    def went(self, line: Line, silent: bool) -> None:
         self._leaving.pop(line, None)
         self._progress.pop(line, None)
 
@@ -178,7 +178,7 @@ class Liveness(Checker):
         if line.welcome is not None:
             self._promised[line] = min(self._promised.get(line, math.inf), line.welcome.heartbeat.idle)
 
-    def went(self, line: Line, *, silent: bool) -> None:
+    def went(self, line: Line, silent: bool) -> None:
         self._promised.pop(line, None)
         if silent and line.welcome is not None and not line.closing:
             heartbeat, quiet = line.welcome.heartbeat, self.record.clock() - line.heard_at
@@ -196,7 +196,7 @@ class Liveness(Checker):
         heard_at = max(line.heard_at, self.record.jumped_at)
         return heard_at + self._promised[line] + heartbeat.grace + 2 * heartbeat.active
 
-    def stepped(self) -> None:
+    def looked(self) -> None:
         now = self.record.clock()
         for line in list(self._promised):
             if not line.open or line.life != self.record.life:
@@ -225,7 +225,7 @@ class Kept(Checker):
         if isinstance(frame, wire.Bye) and line.welcome is not None:
             self._over.add(line.welcome.session)
 
-    def went(self, line: Line, *, silent: bool) -> None:
+    def went(self, line: Line, silent: bool) -> None:
         if line.welcome is not None and self._held.get(line.welcome.session) is line:
             del self._held[line.welcome.session]
             self._parked[line.welcome.session] = (line, self.record.clock())
@@ -293,7 +293,8 @@ class MakesWay(Checker):
             at_limit = len(before) == engine.config.max_connections_per_user and not self._full
             if at_limit and _comes(self.record, user):
                 self._look(user, before, box)
-            self._before[user] = [_Seat(session) for session in box.sessions.values()]
+            full = len(box.sessions) == engine.config.max_connections_per_user
+            self._before[user] = [_Seat(session) for session in box.sessions.values()] if full else []
         self._full = engine.pool.connected >= engine.config.max_connections
 
     def _look(self, user: str, before: list[_Seat], box: Mailbox) -> None:

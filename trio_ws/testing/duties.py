@@ -79,7 +79,7 @@ class Duties(Checker):
                 )
                 return
 
-    def went(self, line: Line, *, silent: bool) -> None:
+    def went(self, line: Line, silent: bool) -> None:
         self._pings.pop(line, None)
         if self._lines.get(line.client) is line:
             del self._lines[line.client]
@@ -101,7 +101,7 @@ class Place(Checker):
         self._moved_at[client] = self.record.clock()
         self._at[where] = max(seen.seq, self._at.get(where, 0))
 
-    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+    def restored(self, client: str, epoch: str, seq: int, shared: bool) -> None:
         for where in [where for where in self._at if where[0] == client]:
             del self._at[where]
         self._at[client, epoch] = seq

@@ -14,7 +14,8 @@ from typing import Final
 from .timers import Alarm, Timers
 
 LOOK_AFTER: Final = 0.25
-"""Simulated seconds after a step or a look at which the next look comes at the earliest."""
+"""Simulated seconds after a step in which whatever it has brought up can't be late; and between two looks of a checker
+that does not know when to look."""
 
 
 class Looks:
@@ -22,14 +23,12 @@ class Looks:
 
     Args:
       timers: of the run.
-      look: has the checkers look.
-      due: when they would have something to say, if nothing happens.
+      look: has the checkers look, and returns when they would have something to say, if nothing happens.
     """
 
-    def __init__(self, timers: Timers, look: Callable[[], object], due: Callable[[], float]) -> None:
+    def __init__(self, timers: Timers, look: Callable[[], float]) -> None:
         self._timers = timers
         self._look = look
-        self._due = due
         self._alarm = Alarm(timers)
         self._alarm.arm(math.inf, self._ring)
 
@@ -38,5 +37,5 @@ class Looks:
         self._alarm.set(self._timers.now() + LOOK_AFTER)
 
     def _ring(self) -> None:
-        self._look()
-        self._alarm.arm(max(self._timers.now() + LOOK_AFTER, self._due()), self._ring)
+        due, now = self._look(), self._timers.now()
+        self._alarm.arm(due if due > now else now + LOOK_AFTER, self._ring)

@@ -61,13 +61,28 @@ class Record:
         self._dead = 0
         self.broadcasts = 0
         self.checkers = [watcher(self) for watcher in watchers]
-        self._looking = [checker for checker in self.checkers if type(checker).stepped is not Checker.stepped]
+        self._hearing: dict[str, list[Callable[..., None]]] = {}
+        self._looking = [
+            checker
+            for checker in self.checkers
+            if _overrides(checker, "looked") or _overrides(checker, "stepped")
+        ]
 
     def fail(self, invariant: str, text: str) -> None:
         """Note that an invariant did not hold. At most 20 are kept: what follows a first is of little use."""
         if len(self.violations) < 20:
             self.violations.append(Violation(invariant=invariant, at=self.clock(), text=text))
         self.on_violation()
+
+    def _tell(self, what: str, *args: Any) -> None:
+        """Call this method of all checkers that have one of their own."""
+        hearing = self._hearing.get(what)
+        if hearing is None:
+            hearing = self._hearing[what] = [
+                getattr(checker, what) for checker in self.checkers if _overrides(checker, what)
+            ]
+        for hear in hearing:
+            hear(*args)
 
     # -- the hub
 
@@ -89,8 +104,7 @@ class Record:
                 return answer
             watched.line.attachment = answer
             self._by_attachment[answer] = watched.line
-            for checker in self.checkers:
-                checker.attached(watched.line, answer.session)
+            self._tell("attached", watched.line, answer.session)
             return _Attachment(self, watched.line, answer)  # type: ignore[return-value]
 
         def end_session(user: str, session: str) -> bool:
@@ -104,8 +118,7 @@ class Record:
     def end_life(self) -> None:
         """The hub is about to end."""
         mine = [event for event in self.events.values() if event.life == self.life]
-        for checker in self.checkers:
-            checker.life_over(mine)
+        self._tell("life_over", mine)
 
     def bury(self) -> None:
         """The hub has died, here and now: nothing that its tasks still do has an effect."""
@@ -139,14 +152,20 @@ class Record:
         return self._by_attachment.get(attachment)
 
     def stepped(self) -> None:
-        """A step of the hub is over; or it is time to look."""
-        for checker in self._looking:
-            checker.stepped()
+        """A step of the hub is over."""
+        self._tell("stepped")
         self.on_step()
 
-    def due(self) -> float:
-        """When to look next, if there is no step before."""
-        return min((checker.due() for checker in self._looking), default=math.inf)
+    def look(self) -> float:
+        """Let those see for whom it is time; returns when it is again, if there is no step before."""
+        now, next_at = self.clock(), math.inf
+        for checker in self._looking:
+            due = checker.due()
+            if due <= now:
+                checker.looked()
+                due = checker.due()
+            next_at = min(next_at, due)
+        return next_at
 
     # -- publishers and tabs
 
@@ -160,14 +179,12 @@ class Record:
         event.receipt = receipt
         event.accepted_at = self.clock()
         self.bind(event, receipt.epoch, receipt.seq)
-        for checker in self.checkers:
-            checker.accepted(event)
+        self._tell("accepted", event)
         self.stepped()
 
     def repeated(self, event: Published, receipt: Receipt) -> None:
         """The hub was handed an event again, under the same id."""
-        for checker in self.checkers:
-            checker.repeated(event, receipt)
+        self._tell("repeated", event, receipt)
 
     def bind(self, event: Published, epoch: str, seq: int) -> None:
         """Note the place of an event; (epoch, seq) names one event for ever."""
@@ -180,11 +197,6 @@ class Record:
         """The event at a seq of the log that a connection reads, as far as that is known."""
         epoch = "" if line.welcome is None else line.welcome.epoch
         return self.log.get((line.user, epoch), {}).get(seq)
-
-    def opened(self, client: str, epoch: str | None) -> None:
-        """A tab begins, from what was saved of this epoch if any."""
-        for checker in self.checkers:
-            checker.opened(client, epoch)
 
     def find(self, token: int, user: str) -> Published | None:
         """The event of this number, of a broadcast the copy for this user; None where nobody published it."""
@@ -204,24 +216,20 @@ class Record:
             for token in tokens(seen.payload["text"]):
                 if part := self.find(token, user):
                     part.processed += 1
-        for checker in self.checkers:
-            checker.processed(client, event, seen)
+        self._tell("processed", client, event, seen)
 
     def told(self, client: str, gap: Gap) -> None:
         """A tab was told of a gap."""
-        for checker in self.checkers:
-            checker.told(client, gap)
+        self._tell("told", client, gap)
 
-    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+    def restored(self, client: str, epoch: str, seq: int, shared: bool) -> None:
         """A tab begins again from what it had saved, and has forgotten what it processed after that; `shared` where
         another client has gone on with the same session."""
-        for checker in self.checkers:
-            checker.restored(client, epoch, seq, shared=shared)
+        self._tell("restored", client, epoch, seq, shared)
 
     def handed_back(self, client: str, seen: Event) -> None:
         """A tab's handler failed on an event."""
-        for checker in self.checkers:
-            checker.handed_back(client, seen)
+        self._tell("handed_back", client, seen)
 
     # -- frames
 
@@ -235,14 +243,12 @@ class Record:
                     assert event is not None
                     event.sent_to.add(line.client)
                     event.acked_by.add(line.client)
-                    for checker in self.checkers:
-                        checker.sent_plain(line, event)
+                    self._tell("sent_plain", line, event)
                 continue
             for frame in wire.decode_server(data):
                 if isinstance(frame, wire.Welcome):
                     line.welcome, line.cursor = frame, frame.seq
-                for checker in self.checkers:
-                    checker.sent(line, frame)
+                self._tell("sent", line, frame)
                 if isinstance(frame, wire.EventFrame):
                     line.events += 1
                     line.cursor = max(line.cursor, frame.seq)
@@ -253,12 +259,11 @@ class Record:
         """Frames came in over a connection, and are about to be handled."""
         line.heard_at = self.clock()
         for frame in frames:
-            for checker in self.checkers:
-                if isinstance(frame, wire.Ack):
-                    checker.acked(line, frame.seq)
-                elif isinstance(frame, wire.Nack):
-                    checker.nacked(line, frame.seq)
-                checker.heard(line, frame)
+            if isinstance(frame, wire.Ack):
+                self._tell("acked", line, frame.seq)
+            elif isinstance(frame, wire.Nack):
+                self._tell("nacked", line, frame.seq)
+            self._tell("heard", line, frame)
 
     def closed(self, line: Line, code: CloseCode, reason: str) -> None:
         """A connection is told to close."""
@@ -266,8 +271,7 @@ class Record:
             return
         line.closing, line.code = True, code
         line.ended_at = min(line.ended_at, self.clock())
-        for checker in self.checkers:
-            checker.closed(line, code, reason)
+        self._tell("closed", line, code, reason)
 
     def went(self, line: Line, *, silent: bool) -> None:
         """A connection has ended."""
@@ -275,8 +279,11 @@ class Record:
             return
         line.gone = True
         line.ended_at = min(line.ended_at, self.clock())
-        for checker in self.checkers:
-            checker.went(line, silent=silent)
+        self._tell("went", line, silent)
+
+
+def _overrides(checker: Checker, name: str) -> bool:
+    return getattr(type(checker), name) is not getattr(Checker, name)
 
 
 def tokens(text: str) -> list[int]:

@@ -8,6 +8,7 @@ may be left. `run` tells what was seen as an `Outcome`; what did not hold is in 
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback
 from collections import Counter
@@ -224,7 +225,7 @@ class World:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.lives.run)
                 await self.lives.up.wait()
-                self.record.on_step = Looks(sim.timers, self._look, self.record.due).stepped
+                self.record.on_step = Looks(sim.timers, self._look).stepped
                 async with trio.open_nursery() as tabs:
                     for tab in self.tabs:
                         tabs.start_soon(tab.run)
@@ -252,10 +253,9 @@ class World:
             **options,
         )
 
-    def _look(self) -> None:
-        """Let the checkers see what should have happened and did not."""
-        if self.hub is not None:
-            self.record.stepped()
+    def _look(self) -> float:
+        """Let the checkers see what should have happened and did not; returns when to look again."""
+        return math.inf if self.hub is None else self.record.look()
 
     def _catching_up(self, tab: Tab) -> None:
         if self.on_catching_up is not None:

@@ -197,7 +197,7 @@ class Checker:
     def closed(self, line: Line, code: CloseCode, reason: str) -> None:
         """A connection was told to close, for the first time."""
 
-    def went(self, line: Line, *, silent: bool) -> None:
+    def went(self, line: Line, silent: bool) -> None:
         """A connection has ended; `silent` where the server gave it up because nothing was heard."""
 
     def accepted(self, event: Published) -> None:
@@ -206,16 +206,13 @@ class Checker:
     def repeated(self, event: Published, receipt: Receipt) -> None:
         """An event was published again under its id, and this was the answer."""
 
-    def opened(self, client: str, epoch: str | None) -> None:
-        """A tab begins: with nothing, or from what one of the same name had saved, of this epoch."""
-
     def processed(self, client: str, event: Published, seen: Event) -> None:
         """A tab is through with an event."""
 
     def told(self, client: str, gap: Gap) -> None:
         """A tab was told of a gap."""
 
-    def restored(self, client: str, epoch: str, seq: int, *, shared: bool) -> None:
+    def restored(self, client: str, epoch: str, seq: int, shared: bool) -> None:
         """A tab begins again from what it had saved, and has forgotten what it processed after that; `shared` where
         another client has gone on with the same session."""
 
@@ -223,11 +220,15 @@ class Checker:
         """A tab's handler failed on an event, and it has handed that back."""
 
     def stepped(self) -> None:
-        """A step of the hub is over; or none was made until `due`."""
+        """A step of the hub is over: its state may be another."""
+
+    def looked(self) -> None:
+        """It is `due`, and no step was made since: what should have happened has not."""
+        self.stepped()
 
     def due(self) -> float:
-        """When `stepped` may have something to say though no step is made until then: because something is late. A
-        time that has passed has it look again and again; inf where only a step can change what it sees."""
+        """When `looked` may have something to say, if no step is made until then; inf where time alone changes nothing.
+        It is asked at most a quarter of a second after a step. A time that has passed is now, again and again."""
         return -math.inf
 
     def life_over(self, events: list[Published]) -> None:

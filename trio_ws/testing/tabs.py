@@ -90,7 +90,6 @@ class Tab:
         start: Literal["retained", "pending"] = self._rng.choice(("retained", "retained", "pending"))
         name = self.name
         self._sim.trace.note("tab", name=name, start="saved" if saved else start)
-        self._record.opened(name, saved.epoch if saved else None)
         try:
             async with self._sim.connect(
                 host=name,
@@ -174,7 +173,7 @@ class Tab:
             self._saved = self._persisted
             self._sim.sometimes("crash before persisting")
         if self._saved is not None:
-            self._record.restored(self.name, self._saved.epoch, self._saved.seq, shared=self._shared)
+            self._record.restored(self.name, self._saved.epoch, self._saved.seq, self._shared)
         self.client.cut()
         self._scope.cancel()
 

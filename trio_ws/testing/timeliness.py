@@ -27,7 +27,7 @@ class Prompt(Checker):
     def due(self) -> float:
         return min((late for late, _ in self._waiting()), default=math.inf) + ROUNDING
 
-    def stepped(self) -> None:
+    def looked(self) -> None:
         now = self.record.clock()
         for late, line in self._waiting():
             if now > late:
@@ -92,7 +92,7 @@ class Heartbeats(Checker):
         lates = (self._late(*item) for item in self._promised.items())
         return min(lates, default=math.inf) + ROUNDING
 
-    def stepped(self) -> None:
+    def looked(self) -> None:
         now = self.record.clock()
         for line, promised in list(self._promised.items()):
             if not line.open or line.life != self.record.life:
@@ -112,13 +112,22 @@ class Credentials(Checker):
 
     invariant = "credentials hold as long as they say"
 
-    def stepped(self) -> None:
-        assert self.record.hub is not None
+    def due(self) -> float:
+        return min((late for late, _ in self._lates()), default=math.inf) + ROUNDING
+
+    def looked(self) -> None:
         now = self.record.clock()
+        for late, line in self._lates():
+            if now > late:
+                self.fail(f"{line} is open, and its credentials ran out at {line.until:.3f}")
+
+    def _lates(self) -> Iterator[tuple[float, Line]]:
+        """Each open connection, and when it is to have been shown out."""
+        assert self.record.hub is not None
         for attachment in self.record.hub.engine.attachments:
             line = self.record.line_of(attachment)
-            if line is not None and line.open and now > max(line.until, self.record.jumped_at) + SLACK:
-                self.fail(f"{line} is open, and its credentials ran out at {line.until:.3f}")
+            if line is not None and line.open:
+                yield max(line.until, self.record.jumped_at) + SLACK, line
 
     def closed(self, line: Line, code: CloseCode, reason: str) -> None:
         if "expired" in reason and self.record.clock() < line.until - 1e-3:
@@ -243,8 +252,8 @@ class RepetitionInTime(Repetition):
         lates = (late for item in self._flights.items() for late, _, _ in self._lates(*item))
         return min(lates, default=math.inf) + ROUNDING
 
-    def stepped(self) -> None:
-        super().stepped()
+    def looked(self) -> None:
+        self.stepped()
         now = self.record.clock()
         for line, flight in self._flights.items():
             for late, seq, why in self._lates(line, flight):
@@ -366,16 +375,22 @@ class ReplayStarts(Checker):
             self._awaited.pop(line, None)
 
     def due(self) -> float:
-        since = min(self._awaited.values(), default=math.inf)
-        return max(since, self.record.jumped_at) + SLACK + ROUNDING
+        lates = (self._late(*item) for item in self._awaited.items())
+        return min(lates, default=math.inf) + ROUNDING
 
-    def stepped(self) -> None:
+    def looked(self) -> None:
         for line, since in list(self._awaited.items()):
-            if not line.open or line.blocked is not None:
+            if not line.open:
                 del self._awaited[line]
-            elif self.record.clock() > max(since, self.record.jumped_at) + SLACK:
+            elif self.record.clock() > self._late(line, since):
                 self.fail(f"{line}: welcomed at {since:.3f}, and nothing came")
                 del self._awaited[line]
+
+    def _late(self, line: Line, since: float) -> float:
+        """When the first frame is late; never, as long as the transport takes nothing."""
+        if line.blocked is not None:
+            return math.inf
+        return max(since, line.free_since, self.record.jumped_at) + SLACK
 
 
 IN_TIME = (Prompt, Heartbeats, Credentials, Repetition, RepetitionInTime, Expiry, ReplayStarts)
