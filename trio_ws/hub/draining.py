@@ -49,7 +49,8 @@ class Draining:
         await self._until(min(deadline, engine.clock() + ACK_GRACE), _acked)
         await self._until(deadline, _flushed)
         for attachment in list(engine.attachments):
-            attachment.close(closing.DRAINING, "the server is going away", spread)
+            # Without a `retry_after`: it would take the place of the range that each was told, and all come at once.
+            attachment.close(closing.DRAINING, "the server is going away")
         await self._until(engine.clock() + CLOSE_GRACE, _gone)
 
     def end_now(self) -> None:
