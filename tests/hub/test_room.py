@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_ws.core import wire
-from trio_ws.errors import ConfirmationTimeout, HubClosed
+from trio_ws.errors import ConfirmationTimeout, EventTooLarge, HubClosed
 from trio_ws.event import Priority
 from trio_ws.hub import Hub, open_hub
 
@@ -241,6 +241,31 @@ async def test_one_full_user_is_not_in_the_way_of_room_that_a_parked_tab_holds_b
         await settled()
         assert publishers.done == [("eve", 1)]
         publishers.scopes["bob"].cancel()
+
+
+async def test_a_broadcast_that_waits_and_can_never_fit_is_refused_as_it_would_be_at_once() -> None:
+    async with (
+        running(max_events_per_user=1, max_bytes_per_user=1024) as world,
+        trio.open_nursery() as nursery,
+    ):
+        publishers = Publishers(world.hub, nursery)
+        for user in ("ada", "bob"):
+            await _fill(world, user)
+            await publishers.start(user, user=user)
+        refusals = []
+
+        async def broadcast() -> None:
+            with pytest.raises(EventTooLarge) as caught:
+                await world.hub.broadcast(["ada", "bob"], "agent_completed", "x" * 2000)
+            refusals.append(caught.value)
+
+        nursery.start_soon(broadcast)
+        await settled()
+        for user in ("ada", "bob"):
+            world.peer(user, acks=True).connect()
+        await settled()
+        assert len(refusals) == 1
+        assert sorted(publishers.done) == [("ada", 2), ("bob", 2)]
 
 
 async def test_an_id_that_waits_twice_makes_one_event() -> None:

@@ -233,15 +233,15 @@ class Publisher:
         async def wait(user: str) -> None:
             receipts[user] = await self._wait(user, parcel)
 
-        closed = False
+        errors: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
                 for user in users:
                     nursery.start_soon(wait, user)
-        except* HubClosed:
-            closed = True
-        if closed:
-            self._check_open()
+        except* (HubClosed, EventTooLarge) as group:
+            errors += group.exceptions
+        if errors:  # the same for each of them
+            raise errors[0]
         return receipts
 
 

@@ -14,6 +14,9 @@ from .sight import Checker, Line, Published
 FULL_COUNT_EVERY = 32
 """Steps between two full counts of all mailboxes."""
 
+NEAR = 32_768
+"""Bytes below a bound from which on it may be the bytes that room is made for."""
+
 SETTLED_EVERY = 8
 """Steps between two looks at what has settled."""
 
@@ -119,7 +122,7 @@ class Victims(Checker):
         self._life = 0
         self._live: dict[str, list[Published]] = {}
         self._heads: dict[str, int] = {}
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, int] = {}
 
     def accepted(self, event: Published) -> None:
         # One that waited for room may have made room for others before its publisher came to know of it.
@@ -144,26 +147,25 @@ class Victims(Checker):
                 self._live[user] = [e for e in live if e.state in ("held", "sent", "confirmed")]
         for user, box in hub.engine.buffer.mailboxes.items():
             self._heads[user] = box.head
-            self._sizes[user] = (len(box.entries), box.bytes)
+            self._sizes[user] = len(box.entries)
 
     def _compare(self, user: str, victims: int) -> None:
-        """Whether room in all was made by the user who has the most events, or bytes."""
+        """Whether room in all was made by the user who has the most events. Where bytes are short, nothing is said."""
         hub = self.record.hub
         assert hub is not None
         limits, boxes = hub.config, hub.engine.buffer.mailboxes
-        events, size = self._sizes.get(user, (0, 0))
-        if (
-            user not in boxes
-            or events + 1 >= limits.max_events_per_user
-            or 2 * size > limits.max_bytes_per_user
+        before, head = self._sizes.get(user, 0), self._heads.get(user, 0)
+        if user not in boxes or hub.engine.books.bytes + NEAR > min(
+            limits.max_bytes, limits.max_bytes_per_user
         ):
-            return  # by its own bounds
+            return
+        most = before + boxes[user].head - head  # what it can have held meanwhile
+        if most >= limits.max_events_per_user:
+            return  # by its own bound
         for other, box in boxes.items():
-            spare = len(box.entries) - box.firm_events
-            if spare > victims and len(box.entries) > events + victims + 1 and box.bytes > 2 * size + 4096:
-                self.fail(
-                    f"{victims} events of {user}, who had {events}, went; {other} has {len(box.entries)}"
-                )
+            least = min(len(box.entries), self._sizes.get(other, 0))
+            if least > most + 1 and least > box.firm_events:
+                self.fail(f"{victims} events of {user} went, who had at most {most}; {other} has {least}")
 
     def _look(self, user: str, victims: list[Published]) -> None:
         assert self.record.hub is not None
@@ -224,8 +226,11 @@ class Settling(Checker):
         settled: set[Entry] = set()
         for box in boxes:
             for session in box.sessions.values():
-                if not session.plain and session.acked > self._acked.get(session, session.base):
-                    self.fail(f"a session of {box.user} counts as at {session.acked}, and has not acked that")
+                acked = self._acked.get(session, session.base)
+                if not session.plain and session.acked > acked:
+                    self.fail(f"a session of {box.user} counts as at {session.acked}, and has acked {acked}")
+                if session.acked < min(acked, box.boundary(acked)):
+                    self.fail(f"a session of {box.user} has acked {acked}, and counts as at {session.acked}")
             awake = [s for s in box.sessions.values() if self._is_awake(s)]
             for entry in box.entries.values():
                 if entry.settled:

@@ -153,7 +153,9 @@ class Chaos:
         seq = max(0, saved.seq + rng.choice((-2, -1, 0, 0, 1)))
         hello = {"session": saved.session, "epoch": saved.epoch, "seq": seq}
         with trio.move_on_after(rng.uniform(0.1, 5)):
-            await self._dial(rng.choice(("mute", "deaf")), f"{tab.user}/double", rng, hello)
+            # Now and then somebody else knows its name: that must not help.
+            user = rng.choice(self._world.users) if rng.random() < 0.3 else tab.user
+            await self._dial(rng.choice(("mute", "deaf")), f"{user}/double", rng, hello)
         return True
 
     async def _twin(self, rng: random.Random) -> bool:

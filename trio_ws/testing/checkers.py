@@ -306,6 +306,8 @@ class TabOrder(Checker):
         if epoch == event.epoch:
             if self._leaves_out(client, first, at):
                 self.fail(f"{client} was given {first} after {at}")
+            if first <= at < seen.seq and client not in self._forgot:
+                self.fail(f"{client} was given {first} to {seen.seq} after {at}")
             if seen.seq <= at:
                 self.fail(f"{client} was given {seen.seq} again, after {at}")
         self._at[client] = (event.epoch, seen.seq)

@@ -240,7 +240,7 @@ class Kept(Checker):
         crowded = pool.parked >= PARKED_PER_CONNECTION * hub.config.max_connections
         for name, line in [item for item in self._held.items() if not self._is_there(*item)]:
             del self._held[name]
-            if line.open and not self._excused(name, line):
+            if not (line.closing or line.gone or self._excused(name, line)):
                 self.fail(f"{line} holds a session, which has ended")
         for name, (line, since) in list(self._parked.items()):
             if self._is_there(name, line):
@@ -332,22 +332,26 @@ class InOrder(Checker):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self._told: set[int] = set()
+        self._told: dict[int, float] = {}
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if isinstance(frame, wire.Drain):
-            self._told.add(line.number)
+            self._told[line.number] = self.record.clock()
 
     def closed(self, line: Line, code: CloseCode, reason: str) -> None:
         hub = self.record.hub
         assert hub is not None
         if code is not closing.DRAINING or hub.engine.closed or line.plain or line.attachment is None:
             return
-        session = line.attachment.session
-        if line.number not in self._told:
+        session, told_at = line.attachment.session, self._told.get(line.number)
+        if told_at is None:
             self.fail(f"{line} was not told that the server goes away")
-        if line.blocked is None and session.cursor < session.box.head:
-            self.fail(f"{line} is at {session.cursor}, its log at {session.box.head}, and is closed")
+            return
+        flushed = line.blocked is None and session.cursor >= session.box.head
+        if not flushed and self.record.clock() < told_at + hub.config.drain_timeout - ROUNDING:
+            self.fail(
+                f"{line} is at {session.cursor}, its log at {session.box.head}, and is closed before its time"
+            )
 
     def accepted(self, event: object) -> None:
         hub = self.record.hub

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Final
 
 import attrs
 
+from ..client import ClientState
 from ..core import wire
 from ..event import Event
 from .record import Record
 from .sight import Checker, Line, Published
+
+STABLE_AFTER: Final = 5.0
+"""Seconds of a stable connection after which the schedule of attempts begins anew."""
+
+GOING: Final = "the server is going away"
+SENT_AWAY: Final = (GOING, "connections are taken")
+"""What a server says that also says when to come back."""
+
+TOLD: Final = (0.5, 5.0)
+"""From what to what, in seconds, a server says when to come back."""
+
+WHEN_REFUSED: Final = (1.0, 5.0)
+"""Seconds after which one who was refused may well be served, whoever it is."""
+
+ROUNDING: Final = 1e-6
 
 
 @attrs.frozen
@@ -120,5 +137,46 @@ class Place(Checker):
             self.fail(f"{line} is at {at}, and goes on from {frame.seq}")
 
 
-OF_CLIENTS = (Duties, Place)
+class ComesBack(Checker):
+    """A client that is offline tries again when the schedule says so, or the server."""
+
+    invariant = "clients come back in time"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._tries: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+        self._moments: set[float] = set()
+
+    def state(self, life: str, state: ClientState) -> None:
+        now = self.record.clock()
+        if state.name == "catching_up":
+            self._since[life] = now
+        elif state.name == "offline":
+            if now - self._since.pop(life, now) >= STABLE_AFTER:
+                self._tries[life] = 0
+            tries = self._tries[life] = self._tries.get(life, 0) + 1
+            self._look(tries, state.reason, -1.0 if state.retry_in is None else state.retry_in)
+
+    def _look(self, tries: int, reason: str, retry_in: float) -> None:
+        sent_away = any(words in reason for words in SENT_AWAY)
+        # A server that goes away may have said when, and the connection have broken before it was closed.
+        allowed = [TOLD] if sent_away else [_delays(tries), TOLD]
+        if not any(low - ROUNDING <= retry_in <= high + ROUNDING for low, high in allowed):
+            self.fail(f"try {tries} is to come in {retry_in} s ({reason})")
+        if GOING in reason and all(abs(retry_in - fixed) > ROUNDING for fixed in WHEN_REFUSED):
+            if retry_in in self._moments:
+                self.fail(f"several are to come at once, in {retry_in} s ({reason})")
+            self._moments.add(retry_in)
+
+
+def _delays(tries: int) -> tuple[float, float]:
+    """From what to what the delay before this attempt, from 1, may be, in seconds."""
+    if tries <= 3:
+        delay = (0.1, 0.5, 1.0)[tries - 1]
+        return 0.95 * delay, 1.05 * delay
+    return 0.0, min(20.0, 2.0 ** (tries - 3))
+
+
+OF_CLIENTS = (Duties, Place, ComesBack)
 """All of them."""

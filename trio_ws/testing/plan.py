@@ -153,8 +153,8 @@ class Plan:
             keyed=rng.choice((0.0, 0.0, 0.2, 0.6)),
             confirmed=rng.choice((0.0, 0.1)),
             mortal=rng.choice((0.0, 0.0, 0.2)),
-            repeated=rng.choice((0.0, 0.1)),
-            text=rng.choice((0, 10, 40, 400)),
+            repeated=rng.choice((0.0, 0.1, 0.3)),
+            text=rng.choice((0, 10, 40, 400) if tiny else (0, 10, 40, 400, 4000)),
             latency=rng.choice((0.0, 0.001, 0.02, 0.15)),
             # Between two segments there is jitter, too: a byte in 50 ms would never say hello in time.
             jitter=rng.choice((0.0, 0.001, 0.05)) if segment != 1 else 0.0005,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ..client import ClientState
 from ..core import payload as payloads
 from ..core import wire
 from ..core.closing import CloseCode
@@ -230,6 +231,11 @@ class Record:
     def handed_back(self, client: str, seen: Event) -> None:
         """A tab's handler failed on an event."""
         self._tell("handed_back", client, seen)
+
+    def state(self, life: str, state: ClientState) -> None:
+        """A tab's client has changed its state; `life` names that client, as long as it lives."""
+        for checker in self.checkers:
+            checker.state(life, state)
 
     # -- frames
 

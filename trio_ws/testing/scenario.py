@@ -36,6 +36,7 @@ from .lives import Lives
 from .looks import Looks
 from .network import SimListener
 from .plan import Plan
+from .probe import Probe
 from .publishers import Publisher
 from .record import Record, Watcher
 from .sight import Deliberate, Published, Violation
@@ -231,6 +232,7 @@ class World:
                         tabs.start_soon(tab.run)
                     await self._disturb()
                     await self._heal(tabs)
+                    await Probe(self, list(self._staying().values())).run()
                     for tab in self.tabs:
                         await tab.stop()
                 await self._empty()
@@ -284,10 +286,15 @@ class World:
                 nursery.start_soon(self.talk.run)
                 nursery.start_soon(Chaos(self).run)
 
+    def _staying(self) -> dict[str, Tab]:
+        """The tabs that stay to the end, one for each user."""
+        return {tab.user: tab for tab in reversed(self.tabs)}
+
     async def _heal(self, tabs: trio.Nursery) -> None:
         """Faults end, one tab stays for each user; all must converge in time."""
         self.sim.trace.note("healing")
         self.lives.let_go()
+        self.lives.steps.forget()
         self.on_catching_up = None
         self.doors.calm = self.talk.calm = True
         network = self.sim.network
@@ -296,7 +303,7 @@ class World:
         for connection in network.connections:
             connection.resume()
             connection.set_conditions(network.conditions)
-        stay = {tab.user: tab for tab in reversed(self.tabs)}
+        stay = self._staying()
         for tab in self.tabs:
             tab.calm = True
             if tab.looks_on:

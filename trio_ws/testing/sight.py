@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from ..client import ClientState
 from ..core import wire
 from ..core.closing import CloseCode
 from ..core.entry import Entry
@@ -218,6 +219,9 @@ class Checker:
 
     def handed_back(self, client: str, seen: Event) -> None:
         """A tab's handler failed on an event, and it has handed that back."""
+
+    def state(self, life: str, state: ClientState) -> None:
+        """A tab's client has changed its state; `life` names that client, as long as it lives."""
 
     def stepped(self) -> None:
         """A step of the hub is over: its state may be another."""

@@ -45,6 +45,11 @@ class Steps(trio.abc.Instrument):
         acts, now = (self._acts_of_watched, self.count) if of_watched else (self._acts, self.all)
         acts.setdefault(now + max(1, steps), []).append(act)
 
+    def forget(self) -> None:
+        """Have nothing called any more."""
+        self._acts.clear()
+        self._acts_of_watched.clear()
+
     # -- For Trio
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import trio
@@ -98,7 +99,7 @@ class Tab:
                 from_=start,
                 ack=not self.looks_on,
                 on_gap=lambda gap: self._told(name, gap),
-                on_state=self._state,
+                on_state=partial(self._state, f"{name} {self._sim.clock.current_time()}"),
                 rng=random.Random(self._rng.getrandbits(64)),
             ) as client:
                 self.client = client
@@ -121,7 +122,8 @@ class Tab:
             with self._cancels.scope("receive"):
                 return await client.receive()
 
-    def _state(self, state: ClientState) -> None:
+    def _state(self, life: str, state: ClientState) -> None:
+        self._record.state(life, state)
         if state.name == "catching_up":
             self._on_catching_up(self)
 

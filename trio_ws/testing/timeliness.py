@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..core import wire
 from ..core.closing import CloseCode
+from ..core.flight import PATIENCE
 from ..core.session import Session
 from ..hub.attachment import LIVELY
 from .record import Record
@@ -155,6 +156,8 @@ class Repetition(Checker):
         if not isinstance(frame, wire.EventFrame):
             return
         if frame.retry == 0:
+            if line.cursor <= flight.acked:
+                flight.progress_at = now  # nothing was in flight
             event = self.record.at(line, frame.seq)
             if event is not None and event.tracked:
                 flight.written[frame.seq] = now
@@ -165,6 +168,7 @@ class Repetition(Checker):
         oldest, due = self._next(line, flight)
         if frame.seq == oldest and now >= due - ROUNDING:
             flight.tried = max(self._passed(now - flight.written[oldest]), flight.tried + 1)
+            flight.tried_at = now
             if flight.nacked.get(frame.seq, math.inf) <= now:
                 del flight.nacked[frame.seq]
         elif frame.seq in flight.nacked:
@@ -209,7 +213,7 @@ class Repetition(Checker):
             return
         if flight.acked < seq <= line.attachment.session.top:
             flight.acked = seq
-            flight.oldest_since = self.record.clock()
+            flight.oldest_since = flight.progress_at = self.record.clock()
             for sent in [sent for sent in flight.written if sent <= seq]:
                 del flight.written[sent]
             for sent in [sent for sent in flight.nacked if sent <= seq]:
@@ -224,6 +228,7 @@ class Repetition(Checker):
         tries = flight.tries.get(seq, 0)
         pause = self._intervals[min(tries, len(self._intervals)) - 1] if tries else 0.0
         flight.nacked[seq] = self.record.clock() + pause
+        flight.progress_at = self.record.clock()
 
     def due(self) -> float:
         return math.inf
@@ -258,7 +263,7 @@ class RepetitionInTime(Repetition):
         for line, flight in self._flights.items():
             for late, seq, why in self._lates(line, flight):
                 if now > late:
-                    super().fail(f"{line}: {seq}, {why}, was to be sent again by {late:.3f}")
+                    super().fail(f"{line}: {seq}, {why} by {late:.3f}")
 
     def _lates(self, line: Line, flight: _Flight) -> Iterator[tuple[float, int, str]]:
         """What is due again, and when that is late: the oldest that is unacked, and what was nacked."""
@@ -266,12 +271,16 @@ class RepetitionInTime(Repetition):
             return
         grace = max(line.free_since, self.record.jumped_at)
         oldest, due = self._next(line, flight)
-        yield max(due, grace) + SLACK, oldest, "the oldest"
+        yield max(due, grace) + SLACK, oldest, "the oldest, was to be sent again"
+        if oldest and due == math.inf:  # all its tries are used up
+            begun = max(flight.written[oldest], flight.progress_at)
+            last = max(begun + self._intervals[-1], flight.tried_at)
+            yield max(last + PATIENCE, grace) + SLACK, oldest, "the oldest, was to end what acks nothing"
         for seq, due in flight.nacked.items():
             event = self.record.at(line, seq)
             # Of joined deltas, some may have gone.
             if event is not None and not event.delta and self._waits(line, seq):
-                yield max(due, grace) + SLACK, seq, "which was nacked"
+                yield max(due, grace) + SLACK, seq, "nacked, was to be sent again"
 
 
 class _Flight:
@@ -284,6 +293,7 @@ class _Flight:
       acked: up to where it was acked.
       spared: what it was told in gaps, and not given.
       oldest, tried, oldest_since: the oldest of `written`, how many of its tries are used up, and since when it is.
+      tried_at, progress_at: when the last try was; when the client last answered for something, or had nothing to.
     """
 
     def __init__(self, now: float) -> None:
@@ -293,7 +303,8 @@ class _Flight:
         self.acked = 0
         self.spared: set[int] = set()
         self.oldest = self.tried = 0
-        self.oldest_since = now
+        self.oldest_since = self.progress_at = now
+        self.tried_at = -math.inf
 
 
 class Expiry(Checker):

@@ -9,7 +9,7 @@ from ..core.mailbox import Mailbox
 from .record import Record
 from .sight import Checker, Published
 
-ROOM = 2048
+ROOM = 8192
 """Bytes that any event of a simulated run takes at most: with less to spare, nobody is said to wait in vain."""
 
 PATIENCE = 0.3

@@ -23,9 +23,9 @@ def main() -> int:
     names = arguments.names or list(BUGS)
     missed = 0
     for trial in try_all(names, range(arguments.seeds), level=arguments.level, jobs=arguments.jobs):
-        seed = "NOT CAUGHT" if trial.seed is None else f"seed {trial.seed}"
-        print(f"{trial.bug:45} {seed:>10}  {trial.seconds:5.1f} s  {trial.invariant}", flush=True)
-        missed += trial.seed is None
+        seed = "NOT CAUGHT" if trial.seed is None else f"seed {trial.seed}" if trial.fits else "DOES NOT FIT"
+        print(f"{trial.bug:45} {seed:>12}  {trial.seconds:5.1f} s  {trial.invariant}", flush=True)
+        missed += trial.seed is None or not trial.fits
     print(f"{len(names)} bugs, {missed} not caught within {arguments.seeds} seeds")
     return 1 if missed else 0
 

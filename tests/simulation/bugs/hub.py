@@ -84,16 +84,25 @@ def nothing_holds_a_session_back(patch: Patch) -> None:
 
 
 def publishers_overtake(patch: Patch) -> None:
-    """Who finds room takes it, though others have waited for longer. Publishers wait in line."""
-    patch.setattr(Publisher, "_has_to_wait", lambda self, user, draft: False)
+    """Room is handed on a moment late, and who comes meanwhile takes it. Publishers wait in line."""
+    patch.setattr(Publisher, "_has_to_wait", lambda self, user, parcel: False)
+
+    def serve(original: Any, self: Room) -> None:
+        if self.waiting and trio.current_time() % 0.05 < 0.025:
+            original(self)
+
+    around(patch, Room, "serve", serve)
 
 
 def the_last_in_line_is_first(patch: Patch) -> None:
     """Of the publishers who wait, the last that came is served first. Publishers wait in line."""
+    came: dict[Any, int] = {}
 
     def serve_line(original: Any, self: Room, user: str) -> bool:
         if line := self._lines.get(user):
-            self._lines[user] = dict(reversed(line.items()))
+            for waiter in line:
+                came.setdefault(waiter, len(came))
+            self._lines[user] = dict.fromkeys(sorted(line, key=lambda waiter: -came[waiter]))
         done: bool = original(self, user)
         return done
 
@@ -246,22 +255,12 @@ def hearts_skip_a_beat(patch: Patch) -> None:
 
 
 def who_speaks_counts_as_silent(patch: Patch) -> None:
-    """Acks are no signs of life. Conduct: who is heard is not dropped."""
-
-    def receive(original: Any, self: Attachment, message: bytes | str) -> None:
-        heard, self.heard = self.heard, lambda now: None  # type: ignore[method-assign]
-        try:
-            original(self, message)
-        finally:
-            self.heard = heard  # type: ignore[method-assign]
+    """Of what a client says within a second, the first alone is a sign of life. Who is heard stays."""
 
     def heard(original: Any, self: Attachment, now: float) -> None:
-        before = self.heard_at
-        original(self, now)
-        if self.session.acked == self.session.cursor and now - before < 1:
-            self.heard_at = before
+        if now - self.heard_at >= 1:
+            original(self, now)
 
-    del receive
     around(patch, Attachment, "heard", heard)
 
 

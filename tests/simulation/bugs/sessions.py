@@ -110,11 +110,12 @@ def an_ack_counts_for_all_tabs(patch: Patch) -> None:
     around(patch, Session, "ack", ack)
 
 
-def acks_are_ignored_while_replaying(patch: Patch) -> None:
-    """An ack that comes before the replay is over has no effect. Redelivery, healing."""
+def an_early_ack_is_ignored(patch: Patch) -> None:
+    """An ack within a tenth of a second after the connection came has no effect. Settling."""
 
     def ack(original: Any, self: Session, seq: int, now: float) -> bool:
-        return self.live_at is None and original(self, seq, now)
+        early = self.top > self.base and now < self.connected_at + 0.1 and self.created_at < self.connected_at
+        return not early and original(self, seq, now)
 
     around(patch, Session, "ack", ack)
 
