@@ -46,6 +46,8 @@ class Probe:
         hub = self._world.hub
         assert hub is not None  # faults are over, and it was there when all had healed
         await self._deliver(hub, "all is well", DELIVERED_IN + self._world.plan.handler)
+        if self._world.plan.expires:
+            return  # credentials that run out end a connection now and then
         await trio.sleep(2)  # who was told to stop has gone by then
         before = self._clients()
         await trio.sleep(QUIET)
@@ -61,15 +63,19 @@ class Probe:
 
     async def _deliver(self, hub: Hub, invariant: str, seconds: float) -> None:
         """Publish something critical to each user, which must be processed in time."""
-        events = [self._publish(hub, tab.user) for tab in self._tabs]
-        late = trio.current_time() + seconds
-        while missing := [event for event in events if not event.processed]:
-            if trio.current_time() > late:
-                self._fail(invariant, f"{missing[0]} was published {seconds} s ago")
-                return
-            await trio.sleep(0.05)
+        events: list[Published] = []
+        with trio.move_on_after(seconds) as patience:
+            for tab in self._tabs:
+                events.append(await self._publish(hub, tab.user))
+            while True:
+                await trio.sleep(0.05)
+                if all(event.processed for event in events):
+                    break
+        if patience.cancelled_caught:
+            late = [str(event) for event in events if not event.processed] or ["an event without room"]
+            self._fail(invariant, f"{late[0]} was not processed within {seconds} s")
 
-    def _publish(self, hub: Hub, user: str) -> Published:
+    async def _publish(self, hub: Hub, user: str) -> Published:
         record = self._world.record
         token = len(record.events) + 1
         event = Published(
@@ -86,7 +92,7 @@ class Probe:
             asked_at=trio.current_time(),
         )
         payload = record.publish(event)
-        record.accepted(event, hub.publish_nowait(user, event.type, payload, priority=event.priority))
+        record.accepted(event, await hub.publish(user, event.type, payload, priority=event.priority))
         return event
 
     def _fail(self, invariant: str, text: str) -> None:

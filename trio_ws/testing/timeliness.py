@@ -212,6 +212,7 @@ class Repetition(Checker):
         if flight is None or line.attachment is None:
             return
         if flight.acked < seq <= line.attachment.session.top:
+            self._next(line, flight)  # it may have become the oldest before this ack
             flight.acked = seq
             flight.oldest_since = flight.progress_at = self.record.clock()
             for sent in [sent for sent in flight.written if sent <= seq]:
