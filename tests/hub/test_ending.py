@@ -24,7 +24,7 @@ async def test_a_drain_tells_flushes_and_closes() -> None:
         assert trio.current_time() - started < 0.1
         assert peer.kinds("drain") == [{"t": "drain", "after": [0.5, 0.54]}]
         assert peer.seqs == [1, 2]
-        assert peer.told == plain.told == (4503, "the server is going away", 0.54)
+        assert peer.told == plain.told == (4503, "the server is going away", None)
         assert [frame["type"] for frame in plain.frames] == ["token"] * 2
         assert world.hub.stats()["sessions"] == {"active": 0, "parked": 1}
         assert world.hub.stats()["draining"] is True
