@@ -95,8 +95,9 @@ def encode_small(payload: object) -> bytes | None:
     One walk over the values shows that there is nothing to refuse, nor to send to a worker thread: that is a
     quarter of what the checks cost one by one.
     """
+    value = payload if type(payload) is dict else (payload,)
     try:
-        return _dumps(payload) if _room_left((payload,), SMALL, 0) >= 0 else None
+        return _dumps(payload) if _room_left(value, SMALL, 0) >= 0 else None
     except Exception:  # a key that is no text, half of a surrogate pair, a number of 10,000 digits
         return None
 
