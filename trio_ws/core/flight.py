@@ -100,6 +100,8 @@ class Flight:
 
     def deadline(self) -> float:
         """When `due` or `exhausted` has something to say next; infinity where nothing is unacked."""
+        if not self._unacked and not self._nacked:
+            return math.inf
         due = min(self._retry_at(), self._give_up_at())
         return min(due, *self._nacked.values()) if self._nacked else due
 

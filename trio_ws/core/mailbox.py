@@ -353,7 +353,7 @@ class Mailbox:
             self.deltas.removed(entry)
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
             del self._keys[entry.type, entry.key]
-        lost = entry.critical and reason != SETTLED
+        lost = reason != SETTLED and entry.retention == FIRM
         self.gone.add(entry.first, entry.seq, entry.type, reason, lost)
         if self.gone.crowded:
             cursors = {position for s in self.sessions.values() for position in (s.acked, s.cursor)}

@@ -333,8 +333,8 @@ class Session:
         if seq <= low:
             return False
         self.acked = seq
-        confirmed = self.box.acked(self, low, seq, now)
-        self._confirmations.settle(confirmed, now)
+        if confirmed := self.box.acked(self, low, seq, now):
+            self._confirmations.settle(confirmed, now)
         self._flight.acked(seq, now)
         return True
 

@@ -169,7 +169,7 @@ class Attachment:
             self._engine.react()
             if session.pending:
                 self._engine.flusher.mark(self, urgent=True)
-            self._arm()
+            self._arm_redelivery()
         except Exception:
             logger.exception("sending to a session failed")
             self.close(closing.INTERNAL_ERROR, "internal error")
@@ -183,6 +183,7 @@ class Attachment:
             if self._promised < before:
                 self._asked_at = now
                 self._link.expect_by(now + self._promised + config.heartbeat_grace)
+                self._arm()
         if not self._link.send(frames) and self.session.blocked is None:
             self.session.blocked = now
             self.session.box.relief_dry = False
@@ -226,11 +227,12 @@ class Attachment:
         except wire.NotAFrame as error:
             self.close(closing.PROTOCOL_ERROR, error.reason)
             return
-        self.handle(frames)
+        self.handle(frames, now)
 
-    def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
-        """Handle frames that were decoded already, in order; raises nothing."""
-        now = self._engine.clock()
+    def handle(self, frames: list[wire.ClientFrame | wire.Mistake], now: float | None = None) -> None:
+        """Handle frames that were decoded already, in order, at `now` if not now; raises nothing."""
+        if now is None:
+            now = self._engine.clock()
         try:
             for frame in frames:
                 if self.fenced:
@@ -256,7 +258,7 @@ class Attachment:
             case wire.Ack(seq=seq):
                 if session.ack(seq, now):
                     self._note_recovery(now)
-                    self._arm()  # what is the oldest now may be due before what was
+                    self._arm_redelivery()  # what is the oldest now may be due before what was
             case wire.Pong():
                 pass
             case wire.Ping():
@@ -358,6 +360,12 @@ class Attachment:
 
     def _arm(self) -> None:
         if not self.fenced:
+            self._engine.arm(self, self._next())
+
+    def _arm_redelivery(self) -> None:
+        """As `_arm`, where nothing but redelivery can be due earlier than before: a timer is never put off."""
+        at = self.session.deadline()
+        if at < math.inf and not self.fenced:
             self._engine.arm(self, self._next())
 
     # -- the end

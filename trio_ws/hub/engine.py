@@ -58,7 +58,7 @@ class Engine:
         nursery: trio.Nursery,
         *,
         on_dead_letter: OnDeadLetter | None = None,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = new_token,
     ) -> None:
@@ -66,7 +66,8 @@ class Engine:
             config = attrs.evolve(config, critical_ttl=MEMORY_CRITICAL_TTL)
         self.config = config
         self.nursery = nursery
-        self.clock = clock
+        # Asked several times an event: `trio.current_time` itself would look up the run and its clock each time.
+        self.clock = clock = clock or trio.lowlevel.current_clock().current_time
         self.wall_clock = wall_clock
         self.started_at = clock()
         self.buffer = Buffer(config, new_id)
@@ -115,7 +116,8 @@ class Engine:
             dead, books.dead = books.dead, []
             for box, entry, tail in dead:
                 self.dead_letters.bury(box, entry, tail)
-        self.room.serve()
+        if self.room.waiting:
+            self.room.serve()
         if self.after_step is not None:
             self.after_step()
 
