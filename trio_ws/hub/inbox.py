@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -41,9 +40,10 @@ class Letters:
     __slots__ = ("answers", "busy", "count", "taken", "waiting")
 
     def __init__(self) -> None:
-        self.answers: OrderedDict[str, bytes] = OrderedDict()
-        self.taken: set[str] = set()
-        self.waiting: deque[wire.Message] = deque()
+        # Small while they are empty, as most are: there is one of each for every session.
+        self.answers: dict[str, bytes] = {}
+        self.taken: dict[str, None] = {}
+        self.waiting: list[wire.Message] = []
         self.busy = False
         self.count = 0
 
@@ -92,7 +92,7 @@ class Inbox:
             self.rejected += 1
             self._answer(session, wire.rejected(message.id, "too_many_pending"))
             return
-        letters.taken.add(message.id)
+        letters.taken[message.id] = None
         letters.waiting.append(message)
         if not letters.busy:
             letters.busy = True
@@ -111,7 +111,7 @@ class Inbox:
         letters = context.letters
         try:
             while letters.waiting:
-                message = letters.waiting.popleft()
+                message = letters.waiting.pop(0)
                 answer = await self._handle(session.box.user, message, context.on_message)
                 self._close(session, letters, message.id, answer)
         finally:
@@ -133,10 +133,10 @@ class Inbox:
 
     def _close(self, session: Session, letters: Letters, id: str, answer: bytes) -> None:
         """Keep the answer, and give it to whatever connection the session has now."""
-        letters.taken.discard(id)
+        letters.taken.pop(id, None)
         letters.answers[id] = answer
         if len(letters.answers) > REMEMBERED:
-            letters.answers.popitem(last=False)
+            del letters.answers[next(iter(letters.answers))]
         if answer.startswith(b'{"t":"accepted"'):
             self.accepted += 1
         else:

@@ -41,6 +41,7 @@ class Connection:
 
     __slots__ = (
         "_armed_for",
+        "_attaching",
         "_attachment",
         "_expected_by",
         "_fresh_token",
@@ -52,6 +53,7 @@ class Connection:
         "_told",
         "_transport",
         "_verdict",
+        "_welcome",
     )
 
     def __init__(self, hub: Hub, transport: WebSocket, policy: Policy, nursery: trio.Nursery) -> None:
@@ -59,7 +61,8 @@ class Connection:
         self._transport = transport
         self._policy = policy
         self._tasks = Tasks(nursery)
-        self._plain = self._told = False
+        self._plain = self._told = self._attaching = False
+        self._welcome = b""
         self._verdict: Verdict | None = None
         self._attachment: Attachment | None = None
         self._fresh_token: str | None = None
@@ -71,7 +74,13 @@ class Connection:
 
         Raises: TransportClosed where it broke during the handshake. Cancelled, it is cut, and the session is parked.
         """
-        arrival = await handshake.run(self._hub, self._transport, self._policy)
+        try:
+            arrival = await handshake.run(self._hub, self._transport, self._policy)
+        except trio.Cancelled:
+            # It is late, or the server goes away, and the client can be told: that is shielded, and soon over.
+            self._verdict = handshake.verdict
+            await self._end()
+            raise
         handshake.over()
         if isinstance(arrival, Arrival):
             arrival = self._attach(arrival)
@@ -91,11 +100,16 @@ class Connection:
 
     def _attach(self, arrival: Arrival) -> Verdict | None:
         """Take up a session; returns why there is none."""
-        self._plain = arrival.ask.plain
-        attached = self._hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
+        hub = self._hub
+        self._plain, self._attaching = arrival.ask.plain, True
+        attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
+        self._attaching = False
         if isinstance(attached, Refused):
             return Verdict(attached.code, attached.reason, attached.retry_after)
         self._attachment = attached
+        attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
+        if self._welcome:
+            self._hand_on(b"")
         self._transport.on_drained = attached.drained
         self._transport.open_lane(self._take_plain if self._plain else attached.receive)
         if arrival.rest:
@@ -149,6 +163,14 @@ class Connection:
             data = b"".join([wire.text_message(frame) for frame in frames])
         else:
             data = PLAIN_PING
+        return self._hand_on(data)
+
+    def _hand_on(self, data: bytes) -> bool:
+        if self._attaching:
+            self._welcome = data
+            return True
+        if self._welcome:
+            data, self._welcome = self._welcome + data, b""
         try:
             return self._transport.send_nowait(data)
         except TransportClosed:

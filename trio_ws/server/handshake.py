@@ -62,24 +62,29 @@ class Handshake:
     """A connection from its accept to its hello.
 
     Args:
-      scope: what is cancelled at the deadline, without a word, until the request is answered.
-      deadline: when hello must have come and been checked, on Trio's clock.
+      scope: what all of it runs in, with the deadline by which hello must have come and been checked.
       pending: all that are under way; it is one of them until it is `over`.
     """
 
-    def __init__(self, scope: trio.CancelScope, deadline: float, pending: dict[Handshake, None]) -> None:
+    def __init__(self, scope: trio.CancelScope, pending: dict[Handshake, None]) -> None:
         self._scope = scope
-        self._deadline = deadline
         self._pending = pending
-        self._answered: trio.CancelScope | None = None
+        self._told_if_late: Verdict | None = None  # nothing can be told before the request is answered
         self._verdict: Verdict | None = None
         pending[self] = None
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """Where it was cancelled: what to tell the client. None where it can't be told, or all is cancelled."""
+        if self._told_if_late is None or not self._scope.cancel_called:
+            return None
+        return self._verdict or self._told_if_late
+
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
         """End it, if its client can be told why; else it is left to its deadline. Not a checkpoint."""
-        if self._answered is not None:
+        if self._told_if_late is not None:
             self._verdict = Verdict(code, reason, retry_after)
-            self._answered.cancel()
+            self._scope.cancel()
 
     def over(self) -> None:
         """The client has come in, or has gone; idempotent."""
@@ -91,7 +96,8 @@ class Handshake:
 
         Returns: the client that may come in; or why it may not, to be told; None where it was refused in HTTP.
 
-        Raises: TransportClosed where the connection broke meanwhile. Cancelled, it leaves all as it is.
+        Raises: TransportClosed where the connection broke meanwhile. Cancelled, also by the deadline, it leaves all as
+        it is: see `verdict`.
         """
         if not await _request_is_welcome(hub, transport, policy):
             return None
@@ -107,27 +113,24 @@ class Handshake:
         return Arrival(identity, Ask(plain=True), [])
 
     async def _hear_hello(self, transport: WebSocket, policy: Policy) -> Arrival | Verdict:
-        late = Verdict(closing.TIMEOUT, "no hello in time")
-        self._scope.deadline = math.inf
-        with trio.CancelScope(deadline=self._deadline) as self._answered:
-            try:
-                first, *rest = wire.decode_client(await transport.receive())
-            except wire.NotAFrame as error:
-                return Verdict(closing.PROTOCOL_ERROR, error.reason)
-            except BinaryMessage:
-                return Verdict(closing.PROTOCOL_ERROR, "a binary message")
-            if isinstance(first, wire.Mistake):
-                return Verdict(closing.PROTOCOL_ERROR, first.reason)
-            if not isinstance(first, wire.Hello):
-                return Verdict(closing.PROTOCOL_ERROR, "the first frame must be hello")
-            heard_at = trio.current_time()
-            late = unknown = Verdict(closing.UNAUTHENTICATED, "no valid credentials")
-            identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
-            if identity is None:
-                return unknown
-            ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
-            return Arrival(identity, ask, rest)
-        return self._verdict or late
+        self._told_if_late = Verdict(closing.TIMEOUT, "no hello in time")
+        try:
+            first, *rest = wire.decode_client(await transport.receive())
+        except wire.NotAFrame as error:
+            return Verdict(closing.PROTOCOL_ERROR, error.reason)
+        except BinaryMessage:
+            return Verdict(closing.PROTOCOL_ERROR, "a binary message")
+        if isinstance(first, wire.Mistake):
+            return Verdict(closing.PROTOCOL_ERROR, first.reason)
+        if not isinstance(first, wire.Hello):
+            return Verdict(closing.PROTOCOL_ERROR, "the first frame must be hello")
+        heard_at = trio.current_time()
+        self._told_if_late = unknown = Verdict(closing.UNAUTHENTICATED, "no valid credentials")
+        identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
+        if identity is None:
+            return unknown
+        ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
+        return Arrival(identity, ask, rest)
 
 
 async def _request_is_welcome(hub: Hub, transport: WebSocket, policy: Policy) -> bool:

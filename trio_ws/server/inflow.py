@@ -28,6 +28,7 @@ class Inflow:
     Attributes:
       ended: nothing more comes: the peer has ended it, it broke, or `end` was called.
       last_received: when bytes last came in, on Trio's clock.
+      waiter: where the one who receives waits, whatever for: the head, a message, the end.
     """
 
     __slots__ = (
@@ -38,9 +39,9 @@ class Inflow:
         "_raw",
         "_resumed",
         "_take",
-        "_waiter",
         "ended",
         "last_received",
+        "waiter",
     )
 
     def __init__(self, raw: trio.abc.Stream, tasks: Tasks, poller: Poller | None) -> None:
@@ -50,12 +51,13 @@ class Inflow:
         self._take: Callable[[bytes], None] | None = None
         self._data = b""  # what nobody has taken yet, before `open`
         self._paused = False
-        self._waiter = Waiter()
-        self._resumed = Waiter()
+        self.waiter = Waiter()
+        self._resumed: Waiter | None = None
         self._poller = poller if isinstance(raw, trio.SocketStream) else None
         self._number = -1
         if self._poller is None:
-            tasks.start_soon(self._read)
+            self._resumed = Waiter()
+            tasks.start_soon(self._read, self._resumed)
         else:
             assert isinstance(raw, trio.SocketStream)
             self._number = raw.socket.fileno()
@@ -86,7 +88,7 @@ class Inflow:
             if self.ended:
                 raise trio.BrokenResourceError("the connection ended during the request")
             searched = max(0, len(data) - 3)
-            await self._waiter.wait()
+            await self.waiter.wait()
 
     def open(self, take: Callable[[bytes], None]) -> None:
         """Have all that comes after the head handed to `take`, in order, as it comes; not a checkpoint.
@@ -115,6 +117,7 @@ class Inflow:
             if self._poller is not None:
                 self._poller.watch(self._number, self._received)
             else:
+                assert self._resumed is not None
                 self._resumed.wake()
 
     async def discard(self) -> None:
@@ -122,7 +125,7 @@ class Inflow:
         self._take = self._discarded
         self.resume()
         while not self.ended:
-            await self._waiter.wait()
+            await self.waiter.wait()
 
     def end(self) -> None:
         """Read nothing more, ever: before the stream is closed. Whoever takes is told. Idempotent, not a checkpoint."""
@@ -139,25 +142,25 @@ class Inflow:
             self._data += data
             if len(self._data) > MAX_HEAD_BYTES:
                 self.pause()
-            self._waiter.wake()
+            self.waiter.wake()
         elif not self.ended:
             self.ended = True
             self.pause()
             if self._take is not None:
                 self._take(b"")
-            self._waiter.wake()
+            self.waiter.wake()
 
     def _discarded(self, data: bytes) -> None:
         """What is thrown away."""
 
-    async def _read(self) -> None:
+    async def _read(self, resumed: Waiter) -> None:
         """The reading task, where there is no poller for it."""
         try:
             while not self.ended:
                 data = bytes(await self._raw.receive_some(READ_BYTES))
                 self._received(data)
                 while self._paused and not self.ended:
-                    await self._resumed.wait()
+                    await resumed.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:

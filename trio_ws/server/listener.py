@@ -134,7 +134,7 @@ class _Gate:
         deadline = trio.current_time() + hub.config.hello_timeout
         try:
             with trio.CancelScope(deadline=deadline) as scope:
-                handshake = Handshake(scope, deadline, self._handshakes)
+                handshake = Handshake(scope, self._handshakes)
                 try:
                     async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
                         if not self._rates.take(remote, trio.current_time()):

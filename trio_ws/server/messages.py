@@ -19,7 +19,6 @@ from .lane import FrameScanner, Violation
 from .library import ConnectionClosed, Library, Passed
 from .stream import GuardedStream
 from .tasks import Tasks
-from .waiter import Waiter
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class Messages:
         self._library: Library | None = None
         self._passed: Passed | None = None
         self._over = False  # nothing more is read
-        self._waiting = Waiter()  # for `receive`, while there is no library
+        self._waiting = guarded.inflow.waiter  # for `receive`, while there is no library
         self._read_to_end: trio.Event | None = None  # made when somebody waits for it
 
     @property

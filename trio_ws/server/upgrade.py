@@ -110,23 +110,27 @@ def parse_request(head: bytes) -> UpgradeRequest:
       (426).
     """
     method, target, headers = _parse_http(head)
+    values: dict[str, str] = {}
+    for name, value in headers:
+        # A list may come in several lines; what must not is there once (see `_ONCE`).
+        values[name] = f"{values[name]},{value}" if name in values else value
     if method != "GET":
         raise Refusal(400, "Only GET is understood here.", [("Allow", "GET")])
-    _refuse_body(headers)
-    host = _one(headers, "host")
+    _refuse_body(values)
+    host = values.get("host")
     if host is None or not _HOST.fullmatch(host):
         raise Refusal(400, "There must be one Host header, with a legal value.")
-    _check_upgrade(headers)
+    _check_upgrade(values)
     path, query = _parse_target(target)
     return UpgradeRequest(
         target=target,
         path=path,
         query=query,
         headers=headers,
-        key=_check_key(headers),
-        subprotocols=_subprotocols(headers),
-        origin=_one(headers, "origin"),
-        bearer=_bearer(headers),
+        key=_check_key(values.get("sec-websocket-key")),
+        subprotocols=_subprotocols(values),
+        origin=values.get("origin"),
+        bearer=_bearer(values),
     )
 
 
@@ -193,30 +197,28 @@ def _parse_target(target: str) -> tuple[str, dict[str, str]]:
     return path, query
 
 
-def _refuse_body(headers: tuple[tuple[str, str], ...]) -> None:
+def _refuse_body(values: dict[str, str]) -> None:
     """A request to upgrade has no body: its bytes would be taken for frames."""
-    length = _one(headers, "content-length")
-    if _one(headers, "transfer-encoding") is not None or (length is not None and length != "0"):
+    if "transfer-encoding" in values or values.get("content-length", "0") != "0":
         raise Refusal(400, "The request must not have a body.")
 
 
-def _check_upgrade(headers: tuple[tuple[str, str], ...]) -> None:
+def _check_upgrade(values: dict[str, str]) -> None:
     """That it asks for a WebSocket of version 13."""
-    if "websocket" not in (word.lower() for word in _list(headers, "upgrade")):
+    if "websocket" not in _list(values.get("upgrade", "").lower()):
         raise Refusal(
             426, "This is a WebSocket endpoint: connect to it with a WebSocket client.", _UPGRADE_HEADERS
         )
-    if "upgrade" not in (word.lower() for word in _list(headers, "connection")):
+    if "upgrade" not in _list(values.get("connection", "").lower()):
         raise Refusal(
             400, "The Connection header does not say Upgrade: a proxy on the way may have dropped it."
         )
-    if _one(headers, "sec-websocket-version") != "13":
+    if values.get("sec-websocket-version") != "13":
         raise Refusal(426, "Only version 13 of WebSocket is understood here.", _UPGRADE_HEADERS)
 
 
-def _check_key(headers: tuple[tuple[str, str], ...]) -> str:
+def _check_key(key: str | None) -> str:
     """The Sec-WebSocket-Key: 16 bytes in base64."""
-    key = _one(headers, "sec-websocket-key")
     try:
         valid = key is not None and len(key) == 24 and len(base64.b64decode(key, validate=True)) == 16
     except binascii.Error:
@@ -226,29 +228,23 @@ def _check_key(headers: tuple[tuple[str, str], ...]) -> str:
     return key
 
 
-def _subprotocols(headers: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+def _subprotocols(values: dict[str, str]) -> tuple[str, ...]:
     """What Sec-WebSocket-Protocol offers, in order; each once."""
-    offered = _list(headers, "sec-websocket-protocol")
+    offered = _list(values.get("sec-websocket-protocol", ""))
     if not all(_WORD.fullmatch(name) for name in offered):
         raise Refusal(400, "Sec-WebSocket-Protocol must be a list of names.")
     return tuple(dict.fromkeys(offered))
 
 
-def _bearer(headers: tuple[tuple[str, str], ...]) -> str | None:
+def _bearer(values: dict[str, str]) -> str | None:
     """The credentials of `Authorization: Bearer …`; another scheme is none of ours."""
-    scheme, _, credentials = (_one(headers, "authorization") or "").partition(" ")
+    scheme, _, credentials = values.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" else None
 
 
-def _one(headers: tuple[tuple[str, str], ...], name: str) -> str | None:
-    """The value of a header that is there once at most (see `_ONCE`)."""
-    return next((value for key, value in headers if key == name), None)
-
-
-def _list(headers: tuple[tuple[str, str], ...], name: str) -> list[str]:
-    """The elements of a header that is a list, from all its lines."""
-    joined = ",".join(value for key, value in headers if key == name)
-    return [element for element in (part.strip() for part in joined.split(",")) if element]
+def _list(value: str) -> list[str]:
+    """The elements of a header that is a list."""
+    return [element for element in map(str.strip, value.split(",")) if element]
 
 
 def accepting_answer(key: str, subprotocol: str | None) -> bytes:
