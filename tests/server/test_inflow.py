@@ -32,7 +32,8 @@ async def inflow(reads: str) -> AsyncIterator[tuple[Inflow, trio.abc.Stream, tri
             yield subject, theirs, nursery
         finally:
             subject.end()
-            assert not poller
+            assert poller is not None
+            assert len(poller) == 0
             await cut(ours)
             await cut(theirs)
             tasks.cancel()

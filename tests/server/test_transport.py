@@ -73,17 +73,17 @@ async def opened(stream: trio.abc.Stream, *, config: Config, remote: str) -> Asy
         return
     failure = None
     try:
-        async with (
-            open_poller() as poller,
-            open_transport(stream, config=config, remote=remote, poller=poller) as transport,
-        ):
-            yield transport
-            assert poller is not None
+        async with open_poller() as poller:
+            try:
+                async with open_transport(stream, config=config, remote=remote, poller=poller) as transport:
+                    yield transport
+            finally:
+                assert poller is not None
+                assert len(poller) == 0
     except BaseExceptionGroup as group:
         failure = unwrap(group)
     if failure is not None:
         raise failure
-    assert not poller
 
 
 @asynccontextmanager

@@ -254,6 +254,7 @@ class _Opening(AbstractAsyncContextManager[Transport]):
         self._transport: Transport | None = None
 
     async def __aenter__(self) -> Transport:
+        guarded = None
         try:
             inflow = Inflow(self._stream, self._tasks, self._poller)
             guarded = GuardedStream(
@@ -261,6 +262,8 @@ class _Opening(AbstractAsyncContextManager[Transport]):
             )
             request = await _receive_request(guarded)
         except BaseException:
+            if guarded is not None:
+                guarded.retire()
             await self._leave()
             raise
         messages = Messages(guarded, self._tasks, config=self._config, remote=self._remote)
