@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Final
 
 import attrs
@@ -114,7 +115,7 @@ def run_campaign(
     summary = Summary()
     run = run or partial(simulate, plan=plan, level=level)
     again: list[tuple[Outcome, Future[Outcome]]] = []
-    with ProcessPoolExecutor(1, get_context("spawn"), _ignore_interrupts) as elsewhere:
+    with ProcessPoolExecutor(1, get_context("spawn"), _follow_parent) as elsewhere:
         try:
             for outcome in _outcomes(_until(iter(seeds), seconds), jobs, run):
                 summary.add(outcome)
@@ -190,7 +191,7 @@ def _outcomes(seeds: Iterator[int], jobs: int, run: Callable[[int], Outcome]) ->
     if jobs == 1:
         yield from map(run, seeds)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _follow_parent) as pool:
         running: set[Future[Outcome]] = {pool.submit(run, seed) for seed in islice(seeds, 2 * jobs)}
         try:
             while running:
@@ -202,6 +203,15 @@ def _outcomes(seeds: Iterator[int], jobs: int, run: Callable[[int], Outcome]) ->
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C goes to the whole group: the parent alone decides what it means."""
+def _follow_parent() -> None:
+    """Begin a worker: Ctrl-C goes to the whole group, and the parent alone decides what it means; when the parent has
+    gone, however it went, the worker goes too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def outlive() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=outlive, daemon=True).start()
