@@ -10,8 +10,8 @@ import trio
 
 from trio_ws.event import Priority
 from trio_ws.hub import attachment
+from trio_ws.hub.acceptance import COMPANY
 from trio_ws.hub.flusher import TURN, Flusher
-from trio_ws.hub.publisher import COMPANY
 
 from .peers import Peer, World, running, settled
 

@@ -93,7 +93,6 @@ def test_this_is_all_that_is_pinned() -> None:
         "trio_websocket._impl.random",
         "WebSocketConnection.CONNECTION_ID",
         "trio.to_thread.run_sync",
-        "trio_ws.hub.engine.secrets",
         "trio_ws.client.client.random",
         "trio_ws.server.auth.time",
         "open_hub.__kwdefaults__",

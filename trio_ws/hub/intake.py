@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import msgspec
 import trio
 
 from ..config import KIB, Config
@@ -16,6 +15,7 @@ from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM, Entry
 from ..core.histogram import Histogram
 from ..errors import EventTooLarge, InvalidEvent
 from ..event import Priority
+from .parcel import Parcel
 
 LARGE: Final = 64 * KIB
 """Bytes from which on a payload is encoded in a worker thread."""
@@ -31,28 +31,6 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,128}")
 
 KINDS: Final = 1024
 """How many event types are known at once; their names need not be checked again."""
-
-
-class Parcel(msgspec.Struct, gc=False, eq=False):
-    """An event that was checked: all of it but its place in a log. `Intake.encode` fills in the payload.
-
-    Attributes:
-      id: the publisher's own key, if it gave one.
-      shared_id: the id that all users' events are to have, where they share one; each gets its own otherwise.
-      tail: the wire form that they share then.
-    """
-
-    type: str
-    id: str | None
-    retention: int
-    tracked: bool
-    key: str | None
-    merge: bool
-    ttl: float | None
-    encoded: bytes = b""
-    truncated: bool = False
-    shared_id: str = ""
-    tail: bytes = b""
 
 
 class Intake:
@@ -74,15 +52,17 @@ class Intake:
 
     def check(
         self,
-        type: str,
-        id: str | None,
-        priority: Priority | None,
-        key: str | None,
-        merge: Literal["append"] | None,
-        ttl: float | None,
-        confirm: bool,
+        type: Any,
+        id: Any,
+        priority: Any,
+        key: Any,
+        merge: Any,
+        ttl: Any,
+        confirm: Any,
     ) -> Parcel:
         """The parcel of an event with these fields (see `Draft`), its payload still to come.
+
+        They are whatever the publisher gave: nothing is known of them before.
 
         Raises:
           InvalidEvent: a field is out of its bounds.
@@ -107,7 +87,7 @@ class Intake:
         tracked = retention == FIRM or bool(confirm)
         return Parcel(type, id, retention, tracked, key, merge is not None and not tracked, ttl)
 
-    def _learn(self, type: str) -> int:
+    def _learn(self, type: Any) -> int:
         """The retention class of events of a type whose name is to be checked yet."""
         check_name(type, "type")
         if len(self._kinds) >= KINDS:

@@ -8,19 +8,16 @@ from typing import Any, Final, Literal
 import trio
 
 from ..core import wire
-from ..core.mailbox import Mailbox
-from ..errors import EventTooLarge, HubClosed, InvalidEvent
+from ..errors import HubClosed, InvalidEvent
 from ..event import Draft, Priority
-from .attachment import Attachment
+from .acceptance import Acceptance
 from .engine import Engine
-from .intake import Intake, Parcel, check_name
+from .intake import Intake, check_name
+from .parcel import Parcel
 from .receipt import Receipt
 
 YIELD_EVERY: Final = 32
 """How many publishes may pass before one of them lets other tasks have a turn."""
-
-COMPANY: Final = 64
-"""How many events wait for each other on a busy connection at the most; then the batch window is over."""
 
 
 class Publisher:
@@ -35,6 +32,7 @@ class Publisher:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.intake = Intake(engine.config)
+        self._acceptance = Acceptance(engine, self.intake)
         self.channels: dict[str, int] = {}
         self._turn = 0
 
@@ -78,7 +76,7 @@ class Publisher:
         else:
             await trio.lowlevel.checkpoint()
         self._check_open()
-        receipt = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
+        receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
         return receipt or await self._wait(user, parcel)
 
     def publish_nowait(
@@ -103,7 +101,7 @@ class Publisher:
         self._check_open()
         self._check_user(user)
         self.intake.encode(parcel, payload)
-        receipt = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
+        receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
         if receipt is None:
             self.engine.books.refused += 1
             raise trio.WouldBlock
@@ -158,7 +156,9 @@ class Publisher:
         parcel.tail = wire.event_tail(parcel.shared_id, type, parcel.encoded, self.engine.wall_clock())
         receipts: dict[str, Receipt | None] = {}
         for count, user in enumerate(names, 1):
-            receipts[user] = None if self._has_to_wait(user, parcel) else self._accept(user, parcel)
+            receipts[user] = (
+                None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
+            )
             if count % 64 == 0:
                 await trio.lowlevel.checkpoint()
         full = [user for user, receipt in receipts.items() if receipt is None]
@@ -168,7 +168,7 @@ class Publisher:
 
     async def _wait(self, user: str, parcel: Parcel) -> Receipt:
         """Wait in line for room."""
-        return await self.engine.room.wait(user, lambda: self._accept(user, parcel))
+        return await self.engine.room.wait(user, lambda: self._acceptance.accept(user, parcel))
 
     def _check_open(self) -> None:
         if self.engine.draining or self.engine.closed:
@@ -178,45 +178,6 @@ class Publisher:
         # The name of one who has a mailbox was checked.
         if not isinstance(user, str) or user not in self.engine.buffer.mailboxes:
             check_name(user, "user")
-
-    def _accept(self, user: str, parcel: Parcel) -> Receipt | None:
-        """Accept a parcel if there is room; None where there is none."""
-        engine = self.engine
-        buffer = engine.buffer
-        box = buffer.mailbox(user)
-        timeout = engine.config.confirm_timeout
-        if parcel.id is not None and (known := box.find(parcel.id)) is not None:
-            engine.books.duplicates += 1
-            return Receipt(known, box, timeout, True)
-        id = parcel.id or parcel.shared_id or engine.fresh_id()
-        entry = self.intake.entry(parcel, id, engine.clock(), engine.wall_clock())
-        if entry.size > buffer.largest:
-            raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
-        if buffer.is_pressed(box, entry):
-            self._write_first(box)
-        if not buffer.accept(box, entry):
-            return None
-        for session in box.sessions.values():
-            link = session.link
-            if link is not None and not link.marked:
-                urgent = entry.tracked or box.head - session.cursor >= COMPANY
-                if urgent or not link.waiting:
-                    engine.flusher.mark(link, urgent=urgent)
-        if parcel.ttl is not None:
-            engine.arm(box, entry.expires_at)
-        if engine.books.resolved:
-            engine.react()
-        return Receipt(entry, box, timeout, False)
-
-    def _write_first(self, box: Mailbox) -> None:
-        """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""
-        now = self.engine.clock()
-        for session in list(box.sessions.values()):
-            attachment: Attachment | None = session.link
-            cursor = -1
-            while attachment is not None and attachment.can_take and session.cursor > cursor:
-                cursor = session.cursor  # one that fails is being closed, and gets no further
-                attachment.flush(now)
 
     def _has_to_wait(self, user: str, parcel: Parcel) -> bool:
         """Whether others wait for this user's room already; what was accepted before needs none."""

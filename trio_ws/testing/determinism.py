@@ -99,8 +99,8 @@ def pins(simulation: Simulation) -> list[tuple[Any, str, Any]]:
     module = importlib.import_module
     entropy = simulation.derive("entropy")
     websocket = module("trio_websocket._impl")
-    engine, client = module("trio_ws.hub.engine"), module("trio_ws.client.client")
-    hub_defaults = {"wall_clock": simulation.wall_clock}
+    client = module("trio_ws.client.client")
+    hub_defaults = {"wall_clock": simulation.wall_clock, "new_id": simulation.new_id}
     client_defaults = {"wall_clock": simulation.wall_clock}
     chance = SimpleNamespace(urandom=entropy.randbytes)
     return [
@@ -115,7 +115,6 @@ def pins(simulation: Simulation) -> list[tuple[Any, str, Any]]:
         # While a thread works, all tasks wait, and the clock would jump.
         (trio.to_thread, "run_sync", _run_inline),
         # What this package takes where it is not told: ids, jitter, the time of day.
-        (engine, "secrets", SimpleNamespace(token_urlsafe=lambda size: simulation.new_id())),
         (client, "random", SimpleNamespace(Random=lambda: random.Random(entropy.getrandbits(64)))),
         (module("trio_ws.server.auth"), "time", SimpleNamespace(time=simulation.wall_clock)),
         _defaults(module("trio_ws.hub.hub").open_hub.__wrapped__, hub_defaults),
