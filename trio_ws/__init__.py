@@ -14,6 +14,7 @@
 
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect
 from .config import Config
+from .core import session as _session
 from .errors import (
     ConfirmationTimeout,
     ConnectionRefused,
@@ -44,7 +45,11 @@ from .server import Credentials, serve
 
 __version__ = "0.1.0"
 
+COMPILED = not str(_session.__file__).endswith(".py")
+"""Whether this is the package whose hot path is compiled. It does the same."""
+
 __all__ = [
+    "COMPILED",
     "LIFECYCLE_TYPES",
     "ChannelStatistics",
     "Client",

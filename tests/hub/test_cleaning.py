@@ -109,6 +109,7 @@ async def test_a_cleanup_that_fails_is_tried_again(
         assert not world.hub.engine.buffer.mailboxes
 
 
+@pytest.mark.pure
 async def test_a_deadline_that_fails_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -344,6 +344,7 @@ async def test_who_does_not_take_it_is_told_of_a_burst_by_a_gap() -> None:
         assert peer.seqs[-50:] == list(range(251, 301))
 
 
+@pytest.mark.pure
 async def test_a_connection_that_fails_on_what_waits_does_not_hold_the_publisher(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -327,6 +327,7 @@ async def test_the_end_of_the_hub_ends_the_wait_of_tasks_outside() -> None:
         assert publishers.refused == ["a"]
 
 
+@pytest.mark.pure
 async def test_what_goes_wrong_in_a_turn_is_raised_to_whose_turn_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

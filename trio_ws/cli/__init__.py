@@ -54,9 +54,9 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from .. import __version__
+        from .. import COMPILED, __version__
 
-        click.echo(f"trio-ws {__version__}")
+        click.echo(f"trio-ws {__version__}{' (compiled)' if COMPILED else ''}")
         ctx.exit()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import trio
 
 from ..core import wire
-from ..errors import HubClosed, InvalidEvent
+from ..errors import EventTooLarge, HubClosed, InvalidEvent
 from ..event import Draft, Priority
 from .acceptance import Acceptance
 from .engine import Engine
