@@ -758,6 +758,19 @@ async def test_replacing_a_token_goes_on_when_the_source_fails(server: Server, c
         assert client.state.name == "catching_up", "the token that it has may be good for long"
 
 
+async def test_short_lived_tokens_are_each_replaced_in_time(server: Server, clock: MockClock) -> None:
+    tokens = Tokens()
+    async with server.connect(token=tokens, wall_clock=lambda: 1000.0):
+        peer, _ = await server.hello()
+        began = trio.current_time()
+        await peer.welcome(expires=1010.0)
+        await peer.ping(next=1e6)
+        await peer.expect("pong")
+        for count in (1, 2, 3):
+            assert await peer.expect("auth") == {"t": "auth", "token": f"token{count + 1}"}
+            assert trio.current_time() - began == pytest.approx(8 * count)
+
+
 async def test_a_fixed_token_is_not_replaced(server: Server, clock: MockClock) -> None:
     async with server.connect(token="t", wall_clock=lambda: 1000.0):
         peer, _ = await server.hello()

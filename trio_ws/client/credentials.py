@@ -82,18 +82,19 @@ class Credentials:
         if expires is None or not callable(self._source):
             return
         left = expires - self._wall_clock()
-        pause = left - min(MARGIN, left / 5)
+        margin = min(MARGIN, left / 5)
+        pause = left - margin
         while True:
             await trio.sleep(max(SHORTEST, pause))
             try:
                 self._kept = await self._ask(self._source)
             except NoToken:
-                pause = MARGIN / 6
+                pause = margin / 6
             except TrioWSError:
                 return  # the next `get` raises it to whom it concerns
             else:
                 hand_over(self._kept)
-                pause = max(MARGIN, left - MARGIN)
+                pause = left - margin
 
     async def _ask(self, source: Callable[[], str | Awaitable[str]]) -> str:
         try:
