@@ -68,3 +68,21 @@ def test_a_connection_whose_credentials_took_long_does_not_take_the_session_from
         return state
 
     assert run_simulated(1, main) == "live"
+
+
+async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivered_and_confirmed(
+    autojump_clock: object,
+) -> None:
+    async with running() as world:
+        peer = world.peer().connect()
+        await settled()
+        peer.die()
+        receipt = await world.hub.publish("ada", "agent_started")
+        liar = peer.again(1)
+        await settled()
+        liar.die()
+        back = liar.again(0)
+        await trio.sleep(0.6)
+        assert back.seqs == [1, 1], "once more after half a second"
+        back.ack(1)
+        assert receipt.state == "settled"

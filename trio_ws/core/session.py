@@ -47,7 +47,8 @@ class Session:
       cut_at: when the last connection went, or was last heard of where that was noticed later.
       blocked: the connection's transport takes nothing at the moment, since then; None while it does.
       live_at: the seq at which the client has caught up and is told so; None once it was.
-      skipped: superseded entries that it was told of in a gap, by first seq, so that its acks don't confirm them.
+      skipped: entries that it was not sent, by first seq: superseded ones that it was told of in a gap, and those that
+        a client claimed to have. Its acks don't confirm them.
       context: what the shell keeps with it: the identity that was authenticated, answers to messages.
     """
 
@@ -216,6 +217,8 @@ class Session:
                 self._confirmations.written(entry, now)
         if entry.first_sent is None:
             entry.first_sent = now
+        if self.skipped:
+            self.skipped.discard(entry.first)  # whoever claimed to have it is sent it after all
         if self.cursor < entry.seq:
             self.cursor = entry.seq
         if self.cursor > self.top:
@@ -257,6 +260,7 @@ class Session:
         self._books.merged += len(run) - 1
         self.cursor = last.seq
         for delta in run[1:]:
+            self.skipped.discard(delta.first)
             if delta.first_sent is None:
                 delta.first_sent = now
         return self._run_frame(run)
