@@ -206,6 +206,8 @@ class Confirming(Checker):
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if isinstance(frame, wire.Welcome):
             self._newest[line.client] = frame.epoch
+            if line.ask.epoch is None:  # it has not heard of any other
+                self._reading[line.client] = frame.epoch
             self._reading.setdefault(line.client, frame.epoch)
             if frame.session != line.ask.session:  # what lies below is not its own
                 self._upto[frame.epoch, frame.session] = frame.seq
