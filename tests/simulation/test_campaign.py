@@ -17,6 +17,7 @@ from trio_ws.testing.levels import LevelName
 from trio_ws.testing.plan import Plan
 from trio_ws.testing.scenario import CHECKERS, Outcome, simulate
 from trio_ws.testing.sight import Checker, Line
+from trio_ws.testing.simulation import Simulation
 
 SEEDS: dict[LevelName, int] = {"message": 2000, "wire": 200}
 
@@ -45,10 +46,14 @@ def test_a_seed_comes_out_the_same_each_time(seed: int, level: LevelName) -> Non
 
 
 def test_both_levels_have_the_same_faults_befall_the_same_load() -> None:
-    wire, message = (simulate(3, level=level) for level in SEEDS)
-    assert wire.plan == message.plan
+    # Often enough that each finds something to befall.
+    plan = Plan(
+        tabs=2, faults={"reset": 0.5, "stall_in": 0.5, "cut": 0.5, "pause": 0.1}, characters={"liar": 1}
+    )
+    wire, message = (simulate(3, plan, level=level) for level in SEEDS)
     assert wire.wire_hash != message.wire_hash
-    assert set(wire.faults) == set(message.faults)
+    assert set(wire.faults) == set(message.faults) == {*plan.faults, *plan.characters}
+    assert Plan.draw(Simulation(3).derive("plan")) == simulate(3, level="message").plan == simulate(3).plan
 
 
 def test_a_quiet_run_delivers_everything() -> None:
