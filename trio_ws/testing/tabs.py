@@ -185,6 +185,9 @@ class Tab:
         name = f"{self._label}.{self._count}"
         self._sim.trace.note("twin", name=name, of=self.name)
         self._shared = True
+        if self.client is not None and not self.client.statistics().connections:
+            # It was to go on from what it had saved, and may find that its twin went on from there.
+            self._record.restored(self.name, saved.epoch, saved.seq, shared=True)
         with trio.move_on_after(seconds):
             try:
                 async with self._sim.connect(
