@@ -41,6 +41,21 @@ async def test_hello_is_answered_and_the_held_events_come(clock: Any) -> None:
         assert not (await receipt.confirmed()).late
 
 
+async def test_what_is_replayed_goes_with_the_welcome(clock: Any) -> None:
+    """In one write, as messages of their own."""
+    async with serving() as server:
+        await server.hub.publish("ada", "note", {"n": 1})
+        client = await server.dial()
+        await client.open()
+        await client.send({"t": "hello", "user": "ada"})
+        written = bytes(await client.stream.receive_some())
+        assert written.startswith(b"\x81")
+        assert b'"welcome"' in written
+        assert b'"note"' in written
+        assert b'"live"' in written
+        assert written[2:4] != b"[{"
+
+
 async def test_an_empty_log_is_live_at_once(clock: Any) -> None:
     async with serving() as server:
         client, welcome = await server.client()

@@ -7,30 +7,28 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
 
-from trio_ws.server import poller as poller_module
 from trio_ws.server.poller import BATCH, READ_BYTES, TURN_BYTES, Poller, open_poller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
 
 
 class Pair:
-    """Two ends of a stream: `ours` is watched, and what came of it is `taken`."""
+    """Two ends of a stream: `ours` is watched, and what came of it is `taken`, unless `take` is given it."""
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Poller, take: Callable[[bytes], None] | None = None) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
         self.theirs.setblocking(False)
         self.taken: list[bytes] = []
+        self.take = take or self.taken.append
         self.poller = poller
         poller.watch(self.ours.fileno(), self.take)
-
-    def take(self, data: bytes) -> None:
-        self.taken.append(data)
 
     def forget(self) -> None:
         self.poller.forget(self.ours.fileno(), self.take)
@@ -88,14 +86,12 @@ async def test_a_flood_holds_up_nobody() -> None:
     async with open_poller() as poller:
         assert poller is not None
         floods = [Pair(poller) for _ in range(10)]
-        quiet = Pair(poller)
         before: list[int] = []
 
         def flooded() -> int:
             return sum(len(data) for pair in floods for data in pair.taken)
 
-        poller.forget(quiet.ours.fileno(), quiet.take)
-        poller.watch(quiet.ours.fileno(), lambda _: before.append(flooded()))
+        quiet = Pair(poller, lambda _: before.append(flooded()))
         others = 0
 
         async def another_task() -> None:
@@ -119,69 +115,41 @@ async def test_a_flood_holds_up_nobody() -> None:
         assert others >= flooded() // (TURN_BYTES + READ_BYTES)  # it had its turns between
         counts = [len(pair.taken) for pair in floods]
         assert max(counts) - min(counts) <= 1  # and each its share
-        for pair in floods:
+        for pair in [*floods, quiet]:
             pair.close()
-        quiet.theirs.close()
+
+
+async def test_what_comes_meanwhile_is_read_in_the_same_turn() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        turns: list[int] = []
+
+        class Turns(trio.abc.Instrument):
+            count = 0
+
+            def after_io_wait(self, timeout: float) -> None:
+                self.count += 1
+
+        def answer(data: bytes) -> None:
+            turns.append(instrument.count)
+            second.theirs.send(b"sent while the first was read")
+
+        first = Pair(poller, answer)
+        second = Pair(poller, lambda _: turns.append(instrument.count))
+        trio.lowlevel.add_instrument(instrument := Turns())
+        first.theirs.send(b"x")
         await settle()
-        quiet.ours.close()
-
-
-async def test_several_that_talk_all_the_time_are_read_together(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async with open_poller() as poller:
-        assert poller is not None
-        heard: list[float] = []
-        pairs = [Pair(poller) for _ in range(4)]
-        for pair in pairs:
-            pair.forget()
-            poller.watch(pair.ours.fileno(), lambda _: heard.append(trio.current_time()))
-        for pair in pairs:  # nobody has talked before: they are heard at once
-            pair.theirs.send(b"x")
-        await trio.testing.wait_all_tasks_blocked()
-        start = trio.current_time()
-        assert heard == [start] * 4
-        await trio.sleep(0.005)
-        heard.clear()
-        pairs[0].theirs.send(b"x")
-        await trio.sleep(poller_module.PAUSE / 2)
-        assert heard == []
-        for pair in pairs[1:]:
-            pair.theirs.send(b"x")
-        await trio.sleep(poller_module.PAUSE)
-        assert heard == [start + 0.005 + poller_module.PAUSE] * 4
-        await trio.sleep(1)
-        heard.clear()
-        pairs[0].theirs.send(b"x")  # it has been quiet meanwhile: at once again
-        now = trio.current_time()
-        await trio.testing.wait_all_tasks_blocked()
-        assert heard == [now]
-        for pair in pairs:
-            number = pair.ours.fileno()
-            pair.theirs.close()
-            await trio.sleep(1)
-            assert number not in poller._watched
-            pair.ours.close()
-
-
-async def test_a_single_one_is_never_kept_waiting(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_poller() as poller:
-        assert poller is not None
-        pair = Pair(poller)
-        start = trio.current_time()
-        for _ in range(20):
-            pair.theirs.send(b"x")
-            await trio.testing.wait_all_tasks_blocked()
-        assert len(pair.taken) == 20
-        assert trio.current_time() == start
-        pair.close()
+        trio.lowlevel.remove_instrument(instrument)
+        assert len(turns) == 2
+        assert turns[0] == turns[1]
+        first.close()
+        second.close()
 
 
 async def test_who_ends_anothers_connection_in_the_same_batch() -> None:
     """Also where the number stands for a new connection at once."""
     async with open_poller() as poller:
         assert poller is not None
-        first, second = Pair(poller), Pair(poller)
         successor: list[Pair] = []
 
         def end_the_other(data: bytes) -> None:
@@ -191,10 +159,7 @@ async def test_who_ends_anothers_connection_in_the_same_batch() -> None:
             while not successor or successor[-1].ours.fileno() != number:
                 successor.append(Pair(poller))
 
-        for pair in (first, second):
-            pair.forget()
-            poller.watch(pair.ours.fileno(), end_the_other)
-        first.take = second.take = end_the_other  # type: ignore[method-assign]
+        first, second = Pair(poller, end_the_other), Pair(poller, end_the_other)
         first.theirs.send(b"1")
         second.theirs.send(b"2")
         await settle()
@@ -239,13 +204,11 @@ async def test_who_can_not_handle_it_is_read_no_more_and_nobody_else_suffers(
 ) -> None:
     async with open_poller() as poller:
         assert poller is not None
-        broken, sound = Pair(poller), Pair(poller)
 
         def fail(_: bytes) -> None:
             raise LookupError("a mistake of ours")
 
-        broken.forget()
-        poller.watch(broken.ours.fileno(), fail)
+        broken, sound = Pair(poller, fail), Pair(poller)
         for _ in range(2):
             broken.theirs.send(b"x")
             sound.theirs.send(b"x")

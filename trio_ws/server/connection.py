@@ -109,7 +109,11 @@ class Connection:
         self._attachment = attached
         attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
         if self._welcome:
-            self._hand_on(b"")
+            welcome, self._welcome = self._welcome, b""
+            try:
+                self._transport.send_nowait(welcome)
+            except TransportClosed:
+                pass  # found out by who receives
         self._transport.on_drained = attached.drained
         self._transport.open_lane(self._take_plain if self._plain else attached.receive)
         if arrival.rest:
@@ -163,9 +167,6 @@ class Connection:
             data = b"".join([wire.text_message(frame) for frame in frames])
         else:
             data = PLAIN_PING
-        return self._hand_on(data)
-
-    def _hand_on(self, data: bytes) -> bool:
         if self._attaching:
             self._welcome = data
             return True

@@ -11,7 +11,6 @@ closed, so its number never stands for two connections; and a read that finds no
 from __future__ import annotations
 
 import logging
-import math
 import os
 import select
 import sys
@@ -28,13 +27,7 @@ BATCH: Final = 64
 """How many connections are read in one go."""
 
 TURN_BYTES: Final = 16 * 1024
-"""After about so many bytes other tasks have a turn, also within a batch."""
-
-PAUSE: Final = 0.001
-"""Seconds that more is waited for before the next reads, while several clients send something small all the time."""
-
-BUSY: Final = 0.01
-"""They do so all the time when the last was heard so many seconds ago or less."""
+"""After about so many bytes other tasks have a turn, also in the middle of it."""
 
 Take: TypeAlias = Callable[[bytes], None]
 
@@ -85,32 +78,20 @@ class Poller:
     async def run(self) -> None:
         """Read until `close`; nothing else ends it, since connections also close in order while all is cancelled."""
         with self._epoll, self._running:
-            last, together = -math.inf, False
             while True:
                 await trio.lowlevel.wait_readable(self._epoll)
-                if together and trio.current_time() - last <= BUSY:
-                    # Acks of what was sent in one turn come in one by one, and each turn of the loop costs as much as
-                    # reading several of them. Nobody waits for an ack as for an event.
-                    await trio.sleep(PAUSE)
-                events = self._epoll.poll(0, BATCH)
-                most = await self._read_each([number for number, _ in events])
-                together = 1 < len(events) < BATCH and most < READ_BYTES
-                last = trio.current_time()
-
-    async def _read_each(self, numbers: list[int]) -> int:
-        """Read from each of them; returns how much it was at most from one."""
-        most = total = 0
-        for number in numbers:
-            if total >= TURN_BYTES:
                 total = 0
-                await trio.lowlevel.checkpoint()
-            # Asked for anew: whoever was before it in this batch may have ended its connection.
-            take = self._watched.get(number)
-            if take is not None:
-                size = self._read(number, take)
-                total += size
-                most = max(most, size)
-        return most
+                # Looked at until nothing is there: what came meanwhile costs no turn of the loop. To wait a little for
+                # more, by a timer, was tried: the process goes to sleep, and to wake it again costs more than it saves.
+                while events := self._epoll.poll(0, BATCH):
+                    for number, _ in events:
+                        # Asked for each time: whoever was before it may have ended its connection.
+                        take = self._watched.get(number)
+                        if take is not None:
+                            total += self._read(number, take)
+                        if total >= TURN_BYTES:
+                            total = 0
+                            await trio.lowlevel.checkpoint()
 
     def _read(self, number: int, take: Take) -> int:
         try:
