@@ -217,7 +217,7 @@ class Chaos:
         except OSError:
             return
         try:
-            await misbehave(
+            wrong = await misbehave(
                 character,
                 stream,
                 quote(name, safe="") if character == "plain" else name,
@@ -225,6 +225,8 @@ class Chaos:
                 hello,
                 self._sim.level.speak,
             )
+            if wrong:
+                self._world.record.fail("why a connection ends is told before it does", f"{name}: {wrong}")
         finally:
             if rng.random() < 0.5:
                 stream.connection.reset()

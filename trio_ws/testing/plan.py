@@ -60,6 +60,7 @@ class Plan:
 
     Attributes:
       users, tabs: how many users, and how many tabs of each at first.
+      late: how long after the start a tab comes at most.
       duration: how long load and faults go on; then comes the healing.
       rate: how often each user is published to, a second; `burst` events at most each time.
       critical, deltas, keyed, confirmed, mortal, repeated: shares of the events that are critical, deltas to be merged,
@@ -86,6 +87,7 @@ class Plan:
 
     users: int = 2
     tabs: int = 1
+    late: float = 0.0
     duration: float = 30.0
     rate: float = 2.0
     burst: int = 3
@@ -154,12 +156,12 @@ class Plan:
             confirmed=rng.choice((0.0, 0.1)),
             mortal=rng.choice((0.0, 0.0, 0.2)),
             repeated=rng.choice((0.0, 0.1, 0.3)),
-            text=rng.choice((0, 10, 40, 400) if tiny else (0, 10, 40, 400, 4000)),
+            text=rng.choice((0, 10, 40, 400) if tiny else (0, 10, 40, 400, 4000, 16000)),
             latency=rng.choice((0.0, 0.001, 0.02, 0.15)),
             # Between two segments there is jitter, too: a byte in 50 ms would never say hello in time.
             jitter=rng.choice((0.0, 0.001, 0.05)) if segment != 1 else 0.0005,
             segment=segment,
-            window=rng.choice((65536, 65536, 16384, 4096)),
+            window=rng.choice((65536, 262144, 16384, 4096)),
             handler=rng.choice((0.0, 0.0, 0.01, 0.3, 3.0)),
             failing=rng.choice((0.0, 0.0, 0.0, 0.05, 0.3)),
             lookers=rng.choice((0.0, 0.0, 0.0, 0.3)),
@@ -171,6 +173,7 @@ class Plan:
             awaited=rng.choice((0.0, 0.2)),
             hot=rng.choice((1, 1, 1, 10)) if users > 1 and rate < 5 else 1,
             odd=rng.random() < 0.2,
+            late=rng.choice((0.0, 0.0, 0.0, 8.0, 20.0)),
             faults=faults,
             characters={kind: rng.choice((1, 1, 2)) for kind in CHARACTERS if rng.random() < 0.2},
             limits=_draw_limits(rng, users),
@@ -227,6 +230,7 @@ class Plan:
             "awaited",
             "hot",
             "odd",
+            "late",
         ):
             if getattr(self, name) != getattr(quiet, name):
                 yield self._with(name, getattr(quiet, name))

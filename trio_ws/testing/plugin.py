@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _story(item: pytest.Item, world: Simulation) -> str:
     text = [
         f"seed {world.seed}, at {world.clock.current_time():.6f} simulated seconds; to replay it:",
         f"    pytest '{name}' --simulate-seed={world.seed}",
+        f"options: {_options(item, world)}",
     ]
     if world.network.faults:
         text.append(
@@ -146,3 +148,10 @@ def _story(item: pytest.Item, world: Simulation) -> str:
     if len(world.trace):
         text += ["", world.trace.tail(LINES)]
     return "\n".join(text)
+
+
+def _options(item: pytest.Item, world: Simulation) -> str:
+    """What there is besides the seed: of the marker, and of the network as it was in the end."""
+    options = {"timeout": _arguments(item.get_closest_marker("simulate"))[1]}
+    options |= attrs.asdict(world.network.conditions)
+    return " ".join(f"{name}={value}" for name, value in options.items())

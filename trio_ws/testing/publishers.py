@@ -79,7 +79,7 @@ class Publisher:
             if rng.random() < 0.2:
                 options["key"] = key = rng.choice(("a", "b"))
         elif rng.random() < plan.keyed:
-            kind, key = rng.choice(("progress", "progress", "load")), rng.choice(("a", "b"))
+            kind, key = rng.choice(("progress", "load")), rng.choice(("a", "b"))
             options["key"] = key
         confirmed = rng.random() < plan.confirmed and not delta
         mortal = rng.random() < plan.mortal
@@ -159,8 +159,12 @@ class Publisher:
         try:
             with trio.move_on_after(patience), world.cancels.scope("broadcast"):
                 receipts = await hub.broadcast("*" if everybody else users, event.type, **options)
-                for receipt in receipts:
-                    self._accepted(copies[receipt.user], receipt)
+                for user, receipt in zip(copies, receipts, strict=True):
+                    if receipt.user != user:
+                        world.record.fail(
+                            "receipts are of those who were asked for", f"{user}: {receipt.user}"
+                        )
+                    self._accepted(copies[user], receipt)
                 world.sim.sometimes("broadcast", len(receipts) > 1)
         except EventTooLarge:
             for copy in copies.values():

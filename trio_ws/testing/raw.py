@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -43,7 +43,17 @@ NONSENSE = (
 
 
 class Gone(Exception):
-    """The server closed the connection, refused it, or it broke."""
+    """The server closed the connection, refused it, or it broke.
+
+    Attributes:
+      code: of the close frame; None where there was none.
+      frames: what came right before it.
+    """
+
+    def __init__(self, why: str, code: int | None = None, frames: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(why)
+        self.code = code
+        self.frames = frames
 
 
 class RawClient(Protocol):
@@ -98,7 +108,7 @@ class RawMessages:
         try:
             return _frames(await self._end.receive())
         except Closed as closed:
-            raise Gone(str(closed)) from None
+            raise Gone(str(closed), closed.code) from None
 
 
 class RawWebSocket:
@@ -130,8 +140,11 @@ class RawWebSocket:
         frames: list[dict[str, Any]] = []
         for event in await self._events():
             if isinstance(event, CloseConnection):
-                await self._send(event.response())
-                raise Gone(f"closed with {event.code}")
+                try:
+                    await self._send(event.response())
+                except Gone:
+                    pass
+                raise Gone(f"closed with {event.code}", int(event.code), frames)
             if isinstance(event, Ping):
                 await self._send(Pong(event.payload))
             if isinstance(event, TextMessage):
@@ -179,15 +192,18 @@ async def misbehave(
     rng: random.Random,
     hello: dict[str, Any],
     speak: Callable[[SimStream], RawClient] = RawWebSocket,
-) -> None:
+) -> str:
     """Be a client of this character (see `plan.CHARACTERS`) on `stream`, until the connection ends. Cancelling it
     leaves the stream to the caller to close.
 
     Args:
       hello: what its hello holds besides the token.
       speak: makes the client, of one level or the other.
+
+    Returns: what was wrong with how the server closed it; empty where nothing was.
     """
     client = speak(stream)
+    told: int | None = None
     try:
         if character == "hasty":
             if rng.random() < 0.5:
@@ -195,7 +211,7 @@ async def misbehave(
             else:
                 await client.open(token)
             await trio.sleep(rng.uniform(0, 0.5))
-            return
+            return ""
         await client.open(token, plain=character == "plain")
         if character != "plain":
             await client.say({"t": "hello", "token": token} | hello)
@@ -205,10 +221,22 @@ async def misbehave(
             await stream.send_eof()
         while True:
             for frame in await client.receive():
+                told = _fatal(frame) or told
                 if character != "half":
                     await _react(character, client, frame, rng)
-    except (Gone, trio.BrokenResourceError, trio.ClosedResourceError):
+    except Gone as gone:
+        for frame in gone.frames:
+            told = _fatal(frame) or told
+        if character != "plain" and gone.code is not None and 4000 <= gone.code != told:
+            return f"closed with {gone.code}, and told of {told} before"
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
+    return ""
+
+
+def _fatal(frame: dict[str, Any]) -> int | None:
+    """The code of an `error` frame that says that the connection ends."""
+    return frame["code"] if frame.get("t") == "error" and frame["fatal"] else None
 
 
 async def _react(character: str, client: RawClient, frame: dict[str, Any], rng: random.Random) -> None:

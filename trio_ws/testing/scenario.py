@@ -342,6 +342,9 @@ class World:
                 return f"{tab.name} is {'away' if client is None else client.state}"
             if box is None or (saved.epoch, saved.seq) != (box.epoch, box.head):
                 return f"{tab.name} is at {saved.seq}, its log at {box and box.head}"
+            session = box.sessions.get(saved.session)
+            if session is not None and session.acked < box.head:
+                return f"{tab.name} is at {saved.seq}, and has acked {session.acked}"
         for event in self.record.events.values():
             if self._is_pending(event) and not event.processed:
                 return f"{event}"

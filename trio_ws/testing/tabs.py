@@ -71,6 +71,8 @@ class Tab:
 
     async def run(self) -> None:
         """Live until `stop`. Cancelling it ends the client as a crash would, or nearly."""
+        if self._plan.late:
+            await trio.sleep(self._rng.uniform(0, self._plan.late))
         while not self._stopped:
             saved, self._saved = self._saved, None
             if saved is None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 from ..core.entry import FIRM, Entry
 from ..core.mailbox import Mailbox
 from .record import Record
 from .sight import Checker, Published
 
-ROOM = 8192
-"""Bytes that any event of a simulated run takes at most: with less to spare, nobody is said to wait in vain."""
+AROUND = 256
+"""Bytes that an event takes besides its text, at most."""
 
 PATIENCE = 0.3
 """Seconds for which there must have been room: what has made it may be noticed at the next step only."""
@@ -40,6 +41,7 @@ class NotInVain(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._since: dict[str, float] = {}
+        self._seen = self._largest = 0
 
     def due(self) -> float:
         hub = self.record.hub
@@ -51,6 +53,9 @@ class NotInVain(Checker):
         if not hub.engine.room.waiting:
             self._since.clear()
             return
+        for event in islice(self.record.events.values(), self._seen, None):
+            self._largest = max(self._largest, len(event.text) + AROUND)
+        self._seen = len(self.record.events)
         for user, box in hub.engine.buffer.mailboxes.items():
             if not (hub.engine.room.line(user) and self._has_room(box)):
                 self._since.pop(user, None)
@@ -68,8 +73,8 @@ class NotInVain(Checker):
         return (
             box.firm_events - events < limits.max_events_per_user
             and books.firm_events - events < limits.max_events
-            and box.firm_bytes - size + ROOM <= limits.max_bytes_per_user
-            and books.firm_bytes - size + ROOM <= limits.max_bytes
+            and box.firm_bytes - size + self._largest <= limits.max_bytes_per_user
+            and books.firm_bytes - size + self._largest <= limits.max_bytes
         )
 
 

@@ -18,7 +18,6 @@ from trio_ws.core import wire
 from trio_ws.core.backoff import Backoff
 from trio_ws.hub.attachment import Attachment
 from trio_ws.hub.flusher import Flusher
-from trio_ws.server import connection
 from trio_ws.server.connection import Connection
 from trio_ws.testing.simulation import Simulation
 
@@ -37,23 +36,31 @@ def long_batches_come_out_of_order(patch: Patch) -> None:
     around(patch, wire, "batch", batch)
 
 
-def the_last_close_counts(patch: Patch) -> None:
-    """Of two reasons to close, the second is told. Conduct."""
+def ends_are_not_told(patch: Patch) -> None:
+    """A connection that falls silent is closed without being told why. Why a connection ends is told before."""
 
-    def close(
-        original: Any, self: Connection, code: Any, reason: str, retry_after: float | None = None
-    ) -> None:
-        original(self, code, reason, retry_after)
-        self._verdict = connection.Verdict(code, reason, retry_after)
+    async def end(original: Any, self: Connection) -> None:
+        self._told = self._told or (self._verdict is not None and self._verdict.code.code == 4501)
+        await original(self)
 
-    around(patch, Connection, "close", close)
+    around(patch, Connection, "_end", end)
+
+
+def codes_differ(patch: Patch) -> None:
+    """What is told before the close is another code than that of the close. Why a connection ends is told before."""
+
+    def error(original: Any, code: int, *args: Any, **options: Any) -> bytes:
+        frame: bytes = original(4429 if code == 4409 else code, *args, **options)
+        return frame
+
+    around(patch, wire, "error", error)
 
 
 def life_is_noticed_late(patch: Patch) -> None:
-    """The liveness deadline is moved only where it moves by seconds. Conduct: who is heard is not dropped."""
+    """The liveness deadline is moved only where it moves by seconds. Who is heard stays."""
 
     def expect_by(original: Any, self: Connection, deadline: float) -> None:
-        if not 0 <= deadline - self._expected_by < 3.0:
+        if not 0 <= deadline - self._expected_by < 3:
             original(self, deadline)
 
     around(patch, Connection, "expect_by", expect_by)

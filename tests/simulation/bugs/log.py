@@ -8,7 +8,7 @@ from typing import Any
 from trio_ws.core import deltas
 from trio_ws.core.books import Books
 from trio_ws.core.buffer import Buffer, _Fullest
-from trio_ws.core.entry import CLASS_SETTLED, EXPIRED, Entry
+from trio_ws.core.entry import CLASS_SETTLED, EXPIRED, SUPERSEDED, Entry
 from trio_ws.core.gaps import Gone, Run
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.remembered import Remembered
@@ -171,16 +171,12 @@ def keys_supersede_across_types(patch: Patch) -> None:
     """An event takes the place of one of another type that has the same key. Reasons."""
 
     def supersede(original: Any, self: Mailbox, entry: Entry) -> None:
-        kind = entry.type
-        if entry.key is not None and not entry.merge and not entry.critical:
-            for type, key in self._keys:
-                if key == entry.key and self._keys[type, key].type == type:
-                    entry.type = type
-                    break
-        try:
-            original(self, entry)
-        finally:
-            entry.type = kind
+        original(self, entry)
+        if entry.key is None or entry.merge or entry.critical:
+            return
+        for (type, key), old in list(self._keys.items()):
+            if key == entry.key and type != entry.type and not old.settled and old.first > self.sent_high:
+                self._drop(old, SUPERSEDED)
 
     around(patch, Mailbox, "supersede", supersede)
 
