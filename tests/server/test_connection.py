@@ -165,6 +165,30 @@ async def test_the_users_limit_takes_the_oldest_connection(clock: Any) -> None:
         assert server.hub.stats()["connections"]["superseded"] == 1
 
 
+async def test_welcome_comes_first_where_a_connection_makes_room_for_publishers_by_coming(clock: Any) -> None:
+    limits = trio_ws.Config(max_events_per_user=2, max_connections_per_user=2)
+    async with serving(limits) as server, trio.open_nursery() as publishers:
+        await server.client()  # it acks nothing, and makes way
+        await trio.sleep(1)
+        other, _ = await server.client()
+        for _ in range(2):
+            await server.hub.publish("ada", "agent_started")
+        await other.until("event")
+        await other.until("event")
+        await other.send({"t": "ack", "seq": 1})
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            publishers.start_soon(server.hub.publish, "ada", "agent_started")
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.hub.statistics().publishers_waiting == 2
+        third = await server.dial()
+        await third.open()
+        await third.send({"t": "hello", "user": "ada"})
+        assert [(await third.frame())["t"] for _ in range(4)] == ["welcome", "gap", "event", "event"]
+        assert server.hub.statistics().publishers_waiting == 1
+        publishers.cancel_scope.cancel()
+
+
 async def test_a_parked_session_makes_way_first(clock: Any) -> None:
     async with serving(trio_ws.Config(max_connections_per_user=2)) as server:
         parked, _ = await server.client()
