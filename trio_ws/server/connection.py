@@ -168,7 +168,9 @@ class Connection:
         else:
             data = PLAIN_PING
         if self._attaching:
-            self._welcome += data  # more than the welcome, where its coming made room for a publisher who waits
+            self._welcome += (
+                data  # more than the welcome, where its coming made room for a publisher who waits
+            )
             return True
         if self._welcome:
             data, self._welcome = self._welcome + data, b""
