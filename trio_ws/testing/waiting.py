@@ -11,7 +11,7 @@ from .record import Record
 from .sight import Checker, Published
 
 AROUND = 256
-"""Bytes that an event takes besides its text, at most."""
+"""Bytes that an event takes besides its text, at most. A delta counts twice: as it is, and ready to be sent."""
 
 PATIENCE = 0.3
 """Seconds for which there must have been room: what has made it may be noticed at the next step only."""
@@ -54,7 +54,7 @@ class NotInVain(Checker):
             self._since.clear()
             return
         for event in islice(self.record.events.values(), self._seen, None):
-            self._largest = max(self._largest, len(event.text) + AROUND)
+            self._largest = max(self._largest, 2 * len(event.text) + AROUND)
         self._seen = len(self.record.events)
         for user, box in hub.engine.buffer.mailboxes.items():
             if not (hub.engine.room.line(user) and self._has_room(box)):
