@@ -100,6 +100,8 @@ class Record:
         ) -> Attachment | Refused:
             watched = _Link(self, self._line(identity, ask), link)
             answer = plain_attach(identity, ask, watched, on_message=on_message)
+            if self.is_dead(watched.line.life):
+                return answer
             if isinstance(answer, Refused):
                 watched.line.gone = True
                 return answer
