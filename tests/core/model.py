@@ -450,6 +450,7 @@ class Model:
             )
             self.merged += len(run) - 1
             for each in run:
+                reader.skipped.discard(each.first)  # whoever claimed to have it is sent it after all
                 if each.first_sent is None:
                     each.first_sent = now
             reader.cursor = run[-1].seq
