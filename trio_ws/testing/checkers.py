@@ -122,6 +122,13 @@ class Reasons(Checker):
         if frame.critical and frame.reason != "expired":
             self.fail(f"{line}: {frame.critical} critical events lost because {frame.reason}")
 
+    def life_over(self, events: list[Published]) -> None:
+        if any(event.receipt is None and not event.refused for event in events):
+            return  # what took another's place may be among those of which nobody has heard yet
+        for event in events:
+            if event.state == "superseded" and not self._has_successor(event):
+                self.fail(f"nothing has taken the place of {event}")
+
     def _has_successor(self, event: Published) -> bool:
         """Whether a later event has taken its place."""
         if event.key is None or event.delta or event.critical:
