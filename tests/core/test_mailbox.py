@@ -386,7 +386,7 @@ def test_a_session_that_is_awake_holds_what_it_is_owed_until_it_stalls() -> None
     assert world.offer(retention=FIRM) is not None
 
 
-@pytest.mark.parametrize("change", ["an ack", "an end", "a cut"])
+@pytest.mark.parametrize("change", ["an ack", "an end", "a cut", "a claim"])
 def test_after_a_refusal_there_is_relief_again_once_something_has_changed(change: str) -> None:
     world = World(max_events_per_user=2, max_events=2)
     one, other = world.connect(), world.connect()
@@ -402,8 +402,10 @@ def test_after_a_refusal_there_is_relief_again_once_something_has_changed(change
         world.process(one)
     elif change == "an end":
         world.pool.end(other, world.now)
-    else:
+    elif change == "a cut":
         world.pool.park(other, world.now)
+    else:
+        world.come_back(other, 1)
     assert world.offer(retention=FIRM) is not None
 
 

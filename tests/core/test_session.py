@@ -287,6 +287,29 @@ def test_gaps_of_two_reasons_are_two() -> None:
     assert world.seqs(tab) == [(1, 1, EVICTED), (2, 2, SUPERSEDED), 3, 4]
 
 
+def test_what_has_expired_amid_others_is_a_gap_and_the_rest_follows() -> None:
+    world = World()
+    for ttl in (math.inf, math.inf, 1.0, 1.0, math.inf):
+        world.publish(ttl=ttl)
+    tab = world.connect()
+    world.now += 2
+    assert world.seqs(tab) == [1, 2, (3, 4, "expired"), 5]
+    assert (world.books.sent, world.books.redelivered, tab.cursor, tab.top) == (3, 0, 5, 5)
+
+
+def test_what_an_earlier_connection_was_sent_counts_as_redelivered() -> None:
+    world = World()
+    for _ in range(3):
+        world.publish()
+    tab = world.connect()
+    world.take(tab)
+    world.publish()
+    world.publish()
+    world.come_back(tab, 1)
+    assert world.seqs(tab) == [2, 3, 4, 5]
+    assert (world.books.sent, world.books.redelivered) == (5, 2)
+
+
 def test_history_is_given_though_its_time_has_passed_until_it_is_swept() -> None:
     world = World()
     tab = world.connect()

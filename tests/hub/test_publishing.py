@@ -10,7 +10,7 @@ import trio
 
 from trio_ws.errors import EventTooLarge, HubClosed, InvalidEvent
 from trio_ws.event import Draft, Priority
-from trio_ws.hub import open_hub, publisher
+from trio_ws.hub import intake, open_hub, publisher
 
 from .peers import running, settled
 
@@ -53,11 +53,23 @@ async def test_a_publishers_id_makes_one_event() -> None:
         assert world.hub.stats()["delivery"]["events_duplicate"] == 1
 
 
+async def test_types_that_are_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "KINDS", 2)
+    async with running() as world:
+        for type in ("token", "agent_started", "note", "status", "agent_started"):
+            await world.hub.publish("ada", type)
+            assert len(world.hub.intake._kinds) <= 2
+        assert world.hub.engine.books.firm_events == 2
+        with pytest.raises(InvalidEvent):
+            await world.hub.publish("ada", "a\nb")
+
+
 @pytest.mark.parametrize(
     ("field", "draft"),
     [
         ("type", Draft(type="")),
         ("type", Draft(type="a\nb")),
+        ("type", Draft(type=[])),  # type: ignore[arg-type]
         ("type", Draft(type="x" * 129)),
         ("id", Draft(type="x", id="")),
         ("key", Draft(type="x", key="\ud800")),

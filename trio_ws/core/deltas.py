@@ -27,7 +27,7 @@ class Deltas:
     def __init__(self, entries: dict[int, Entry], max_bytes: int) -> None:
         self._entries = entries
         self._max_bytes = max_bytes
-        self._starts: deque[int] = deque()
+        self._starts: deque[int] | None = None
         self._cached: tuple[int, int, bytes] | None = None
 
     def note(self, last: Entry | None, entry: Entry, sent_high: int) -> None:
@@ -42,6 +42,8 @@ class Deltas:
             return
         if not _joinable(last, entry):
             return
+        if self._starts is None:
+            self._starts = deque()
         self._starts.append(last.first)
         if len(self._starts) > 2 * len(self._entries) + 64:
             self._starts = deque(s for s in self._starts if s > sent_high and s in self._entries)

@@ -49,7 +49,7 @@ class Flight:
         self.firsts: dict[int, int] = {}
         self._entries = entries
         self._intervals = intervals
-        self._unacked: deque[tuple[int, float]] = deque()
+        self._unacked: deque[tuple[int, float]] | None = None  # 760 bytes that most connections never need
         self._nacked: dict[int, float] = {}
         self._tries: dict[int, int] = {}
         self._attempts = self._attempts_of = 0
@@ -58,6 +58,8 @@ class Flight:
     def wrote(self, entry: Entry, now: float) -> None:
         """The tracked `entry` was written."""
         self._prune(now)
+        if self._unacked is None:
+            self._unacked = deque()
         self._unacked.append((entry.seq, now))
 
     def acked(self, seq: int, now: float) -> None:
@@ -86,6 +88,7 @@ class Flight:
         for seq in due:
             del self._nacked[seq]
         if now >= self._retry_at():
+            assert self._unacked
             seq, written = self._unacked[0]
             self._attempts = max(self._passed(now - written), self._attempts + 1)
             if seq not in due:

@@ -110,7 +110,7 @@ class Mailbox:
         self._books = books
         self._history = history
         self._history_ttl = history_ttl
-        self._retention = Retention(lambda seq: self.within(seq, self.head))
+        self._retention = Retention(self)
         self._remembered = Remembered(self.entries)
         self._keys: dict[tuple[str, str], Entry] = {}
         self._last: Entry | None = None
@@ -245,13 +245,13 @@ class Mailbox:
         for entry in list(self.entries.values()):
             if not entry.settled and (entry.seq > session.acked or session.skipped):
                 self.disown(entry.first)
-        self.relief_dry = False
 
     def disown(self, first: int) -> None:
         """A session that had the entry at `first` to process has it no more: see whether that was the last.
 
         What was confirmed is settled then; what is superseded goes.
         """
+        self.relief_dry = False
         entry = self.entries.get(first)
         if entry is None or entry.settled or self._owed(entry):
             return

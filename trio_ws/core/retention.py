@@ -11,9 +11,13 @@ and swept out when as much has left as is still there. Each operation is O(1) am
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from .entry import CLASS_SETTLED, CLASS_SUPERSEDED, FIRM, Entry
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
 
 _SMALL = 64
 
@@ -59,13 +63,13 @@ class Retention:
     """The lines of one log, by class; an entry stands where its state puts it (`Entry.line`).
 
     Args:
-      since: gives the entries that came after a seq and are held.
+      log: whose lines they are; read, never written.
     """
 
-    __slots__ = ("_drawn", "_lines", "_since")
+    __slots__ = ("_drawn", "_lines", "_log")
 
-    def __init__(self, since: Callable[[int], Iterator[Entry]]) -> None:
-        self._since = since
+    def __init__(self, log: Mailbox) -> None:
+        self._log = log
         self._lines: dict[int, Line] = {}
         self._drawn = 0
 
@@ -80,7 +84,7 @@ class Retention:
 
     def oldest(self, cls: int) -> Entry | None:
         """The entry of class `cls` that goes first; None where there is none."""
-        if cls > CLASS_SUPERSEDED:
+        if cls > CLASS_SUPERSEDED and self._drawn < self._log.head:
             self._draw_up()
         line = self._lines.get(cls)
         return None if line is None else line.first()
@@ -92,10 +96,11 @@ class Retention:
 
     def _draw_up(self) -> None:
         """Line up what came in since the last time."""
-        for entry in self._since(self._drawn):
-            self._drawn = entry.seq
+        log = self._log
+        for entry in log.within(self._drawn, log.head):
             if CLASS_SUPERSEDED < entry.line < FIRM:
                 self._line(entry.line).add((entry,))
+        self._drawn = log.head
 
     def _line(self, cls: int) -> Line:
         line = self._lines.get(cls)

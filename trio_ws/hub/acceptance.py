@@ -45,7 +45,7 @@ class Acceptance:
         entry = self._intake.entry(parcel, id, engine.clock(), engine.wall_clock())
         if entry.size > buffer.largest:
             raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
-        if buffer.is_pressed(box, entry):
+        if box.sessions and buffer.is_pressed(box, entry):
             self._write_first(box)
         if not buffer.accept(box, entry):
             return None

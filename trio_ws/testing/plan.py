@@ -151,7 +151,7 @@ class Plan:
             rate=rate,
             burst=rng.choice((1, 3) if tiny else (1, 1, 3, 10, 40)),
             critical=rng.choice((0.0, 0.1, 0.3, 0.6, 1.0)),
-            deltas=rng.choice((0.0, 0.0, 0.3, 0.8)),
+            deltas=rng.choice((0.0, 0.0, 0.3, 0.8, 0.95)),
             keyed=rng.choice((0.0, 0.0, 0.2, 0.6)),
             confirmed=rng.choice((0.0, 0.1)),
             mortal=rng.choice((0.0, 0.0, 0.2)),

@@ -29,6 +29,9 @@ RECOVERED_IN: Final = 5.0
 DELIVERED_IN: Final = REDO_AFTER + 1
 """Seconds that an event takes at most, on a good network, behind one that the handler has failed on before."""
 
+CONFIRMED_IN: Final = 1.0
+"""Seconds to an ack, beside those that it may wait for company: it needs no pong to ride on."""
+
 
 class Probe:
     """Probes a world that has healed.
@@ -53,6 +56,7 @@ class Probe:
         await trio.sleep(QUIET)
         if (after := self._clients()) != before:
             self._fail("in the quiet, connections last", f"{before} connections became {after}")
+        await self._confirm(hub)
         self._world.sim.trace.note("silence")
         for connection in self._world.sim.network.connections:
             connection.stall("both")
@@ -61,12 +65,25 @@ class Probe:
     def _clients(self) -> list[int]:
         return [0 if tab.client is None else tab.client.statistics().connections for tab in self._tabs]
 
+    async def _confirm(self, hub: Hub) -> None:
+        """Publish something that is in no hurry to each user who acks at all; it must be confirmed in time."""
+        events = [
+            await self._publish(hub, tab.user, "note", Priority.NORMAL)
+            for tab in self._tabs
+            if not tab.looks_on
+        ]
+        await trio.sleep(CONFIRMED_IN + hub.config.batch_interval + hub.config.ack_delay)
+        for event in events:
+            # Where a mailbox holds next to nothing, another may have taken its place.
+            if event.entry.confirmed_at is None and event.entry.reason is None:
+                self._fail("in the quiet, acks come in time", f"{event} is not confirmed in {CONFIRMED_IN} s")
+
     async def _deliver(self, hub: Hub, invariant: str, seconds: float) -> None:
         """Publish something critical to each user, which must be processed in time."""
         events: list[Published] = []
         with trio.move_on_after(seconds) as patience:
             for tab in self._tabs:
-                events.append(await self._publish(hub, tab.user))
+                events.append(await self._publish(hub, tab.user, "alarm", Priority.CRITICAL))
             while True:
                 await trio.sleep(0.05)
                 if all(event.processed for event in events):
@@ -75,17 +92,17 @@ class Probe:
             late = [str(event) for event in events if not event.processed] or ["an event without room"]
             self._fail(invariant, f"{late[0]} was not processed within {seconds} s")
 
-    async def _publish(self, hub: Hub, user: str) -> Published:
+    async def _publish(self, hub: Hub, user: str, type: str, priority: Priority) -> Published:
         record = self._world.record
         token = len(record.events) + 1
         event = Published(
             token=token,
             user=user,
-            type="alarm",
+            type=type,
             text=f"{token}.;",
             life=record.life,
-            priority=Priority.CRITICAL,
-            tracked=True,
+            priority=priority,
+            tracked=priority is Priority.CRITICAL,
             delta=False,
             key=None,
             mortal=False,

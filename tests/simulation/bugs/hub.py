@@ -10,6 +10,7 @@ import trio
 from trio_ws.core.books import Books
 from trio_ws.core.closing import INTERNAL_ERROR
 from trio_ws.core.session import Session
+from trio_ws.hub.acceptance import Acceptance
 from trio_ws.hub.attachment import Attachment
 from trio_ws.hub.draining import Draining
 from trio_ws.hub.engine import Engine
@@ -160,12 +161,12 @@ def who_gave_up_is_served(patch: Patch) -> None:
 def refused_and_accepted(patch: Patch) -> None:
     """An event is accepted, and its publisher told that there was no room. Refused is refused."""
 
-    def accept(original: Any, self: Publisher, user: str, parcel: Any) -> Any:
+    def accept(original: Any, self: Acceptance, user: str, parcel: Any) -> Any:
         receipt = original(self, user, parcel)
-        pressed = receipt is not None and self.engine.books.events >= self.engine.config.max_events
+        pressed = receipt is not None and self._engine.books.events >= self._engine.config.max_events
         return None if pressed and receipt.seq % 8 == 0 and not receipt.duplicate else receipt
 
-    around(patch, Publisher, "_accept", accept)
+    around(patch, Acceptance, "accept", accept)
 
 
 def no_fence(patch: Patch) -> None:
@@ -292,12 +293,12 @@ def drains_accept_events(patch: Patch) -> None:
 def duplicates_are_not_counted(patch: Patch) -> None:
     """What is published again is not counted. Figures."""
 
-    def accept(original: Any, self: Publisher, user: str, parcel: Any) -> Any:
+    def accept(original: Any, self: Acceptance, user: str, parcel: Any) -> Any:
         receipt = original(self, user, parcel)
-        self.engine.books.duplicates -= receipt is not None and receipt.duplicate
+        self._engine.books.duplicates -= receipt is not None and receipt.duplicate
         return receipt
 
-    around(patch, Publisher, "_accept", accept)
+    around(patch, Acceptance, "accept", accept)
 
 
 def a_joined_delta_counts_as_sent_once(patch: Patch) -> None:

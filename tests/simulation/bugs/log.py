@@ -8,7 +8,7 @@ from typing import Any
 from trio_ws.core import deltas
 from trio_ws.core.books import Books
 from trio_ws.core.buffer import Buffer, _Fullest
-from trio_ws.core.entry import CLASS_SETTLED, EXPIRED, SUPERSEDED, Entry
+from trio_ws.core.entry import CLASS_SETTLED, EVICTED, EXPIRED, SUPERSEDED, Entry
 from trio_ws.core.gaps import Gone, Run
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.remembered import Remembered
@@ -305,8 +305,8 @@ def a_joined_delta_is_lost_in_the_books(patch: Patch) -> None:
 
     def lose(original: Any, self: Books, entry: Entry, reason: str) -> None:
         original(self, entry, reason)
-        if reason == EXPIRED and entry.weight > 1:
-            self.expired -= 1
+        if reason == EVICTED and entry.weight > 1:
+            self.evicted -= entry.weight - 1
 
     around(patch, Books, "lose", lose)
 

@@ -207,9 +207,10 @@ def the_last_acked_is_sent_again(patch: Patch) -> None:
     """An ack leaves the event that it names in flight. What is acked is not sent again."""
 
     def acked(original: Any, self: Flight, seq: int, now: float) -> None:
-        kept = [item for item in self._unacked if item[0] == seq]
+        kept = [item for item in self._unacked or () if item[0] == seq]
         original(self, seq, now)
-        self._unacked.extendleft(kept)
+        if self._unacked is not None:
+            self._unacked.extendleft(kept)
 
     around(patch, Flight, "acked", acked)
 
