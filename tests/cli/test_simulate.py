@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from trio_ws.cli import simulate as module
-from trio_ws.testing.levels import LevelName
+from trio_ws.testing.checkers.sight import Violation
+from trio_ws.testing.network.levels import LevelName
 from trio_ws.testing.plan import Plan
 from trio_ws.testing.scenario import Outcome, simulate
-from trio_ws.testing.sight import Violation
 
 
 def run(*args: str) -> tuple[int, str]:

@@ -6,9 +6,9 @@ import pytest
 
 from trio_ws import Event, Gap, Priority
 from trio_ws.core import wire
-from trio_ws.testing.checkers import Accounting, AckedIsDone, Content, Fencing, TabOrder
-from trio_ws.testing.record import Record, Watcher
-from trio_ws.testing.sight import Line, Published
+from trio_ws.testing.checkers.record import Record, Watcher
+from trio_ws.testing.checkers.sight import Line, Published
+from trio_ws.testing.checkers.traffic import Accounting, AckedIsDone, Content, Fencing, TabOrder
 
 
 def frame(seq: int, *, text: str = "", **options: int) -> bytes:

@@ -14,8 +14,8 @@ import trio_ws
 from trio_ws.config import Config
 from trio_ws.hub import Hub
 from trio_ws.testing import Conditions, Connection, Simulation, run_simulation
-from trio_ws.testing.levels import LEVELS, LevelName
-from trio_ws.testing.raw import Gone, RawClient, misbehave
+from trio_ws.testing.cast.raw import Gone, RawClient, misbehave
+from trio_ws.testing.network.levels import LEVELS, LevelName
 
 Main = Callable[[Simulation, Hub], Awaitable[None]]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..testing.campaign import Summary
-    from ..testing.levels import LevelName
+    from ..testing.network.levels import LevelName
     from ..testing.plan import Plan
     from ..testing.scenario import Outcome
 

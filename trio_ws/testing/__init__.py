@@ -12,16 +12,16 @@ And the package's own scenario, with all its faults and checkers: ``simulate(see
 """
 
 from .campaign import Summary, run_campaign, shrink
-from .conditions import Conditions
-from .connection import Connection, SimStream
+from .checkers.record import Record
+from .checkers.sight import Checker, Line, Published, Violation
 from .counters import Sometimes
 from .determinism import run_simulated, run_simulation
-from .levels import LevelName
-from .network import SimListener, SimNetwork
+from .network.conditions import Conditions
+from .network.connection import Connection, SimStream
+from .network.levels import LevelName
+from .network.network import SimListener, SimNetwork
 from .plan import EVERYDAY, Plan
-from .record import Record
 from .scenario import CHECKERS, Outcome, simulate
-from .sight import Checker, Line, Published, Violation
 from .simulation import Simulation
 from .trace import Trace
 

@@ -17,10 +17,10 @@ from typing import Final
 
 import attrs
 
-from .levels import LevelName
+from .checkers.sight import Violation
+from .network.levels import LevelName
 from .plan import Plan
 from .scenario import Outcome, simulate
-from .sight import Violation
 
 TWICE_EVERY: Final = 100
 """Each so manieth seed is run a second time, in a process of its own with another hash seed, and must come out the

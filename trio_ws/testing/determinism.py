@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from .levels import LevelName
+from .network.levels import LevelName
 from .simulation import Simulation
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from .campaign import Summary, run_campaign
-from .levels import LevelName
+from .network.levels import LevelName
 from .plan import Plan
 from .scenario import Outcome, simulate
 

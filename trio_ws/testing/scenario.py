@@ -21,31 +21,31 @@ import trio
 from ..config import Config
 from ..hub import Hub
 from ..server import serve
-from .bookkeeping import IN_THE_BOOKS
-from .cancels import Cancels
-from .chaos import Chaos
-from .checkers import ON_THE_WAY
-from .conditions import Conditions
-from .conduct import IN_CONDUCT
+from .cast.cancels import Cancels
+from .cast.chaos import Chaos
+from .cast.doors import Doors
+from .cast.letters import Letters
+from .cast.lives import Lives
+from .cast.probe import Probe
+from .cast.publishers import Publisher
+from .cast.tabs import Tab
+from .cast.talk import Talk
+from .checkers.bookkeeping import IN_THE_BOOKS
+from .checkers.conduct import IN_CONDUCT
+from .checkers.duties import OF_CLIENTS
+from .checkers.record import Record, Watcher
+from .checkers.sight import Deliberate, Published, Violation
+from .checkers.tally import IN_FIGURES
+from .checkers.timeliness import IN_TIME
+from .checkers.traffic import ON_THE_WAY
+from .checkers.waiting import IN_LINE
 from .determinism import run_simulation
-from .doors import Doors
-from .duties import OF_CLIENTS
-from .letters import Letters
-from .levels import LevelName
-from .lives import Lives
 from .looks import Looks
-from .network import SimListener
+from .network.conditions import Conditions
+from .network.levels import LevelName
+from .network.network import SimListener
 from .plan import Plan
-from .probe import Probe
-from .publishers import Publisher
-from .record import Record, Watcher
-from .sight import Deliberate, Published, Violation
 from .simulation import Simulation
-from .tabs import Tab
-from .talk import Talk
-from .tally import IN_FIGURES
-from .timeliness import IN_TIME
-from .waiting import IN_LINE
 
 LOOK_EVERY: Final = 0.25
 """Simulated seconds between two looks at whether all has healed."""

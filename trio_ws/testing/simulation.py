@@ -15,8 +15,8 @@ from ..config import Config
 from ..hub import Hub, open_hub
 from ..server import serve
 from .counters import Sometimes
-from .levels import LEVELS, LevelName
-from .network import SimNetwork
+from .network.levels import LEVELS, LevelName
+from .network.network import SimNetwork
 from .timers import Timers
 from .trace import Trace
 

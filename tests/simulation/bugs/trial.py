@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from trio_ws.testing.campaign import TWICE_EVERY
-from trio_ws.testing.levels import LevelName
+from trio_ws.testing.network.levels import LevelName
 from trio_ws.testing.scenario import simulate
 
 WITHIN = 200

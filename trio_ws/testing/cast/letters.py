@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from ..hub import DeadLetter
-from .record import Record
-from .sight import Deliberate
-from .simulation import Simulation
+from ...hub import DeadLetter
+from ..checkers.record import Record
+from ..checkers.sight import Deliberate
+from ..simulation import Simulation
 
 INVARIANT = "each dead letter is handed over, once"
 

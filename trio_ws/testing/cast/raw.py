@@ -19,9 +19,9 @@ from wsproto.events import (
     TextMessage,
 )
 
-from ..client.transport import SUBPROTOCOL, Closed, Refused
-from .connection import SimStream
-from .messages import ClientMessages
+from ...client.transport import SUBPROTOCOL, Closed, Refused
+from ..network.connection import SimStream
+from ..network.messages import ClientMessages
 
 NONSENSE = (
     "{}",

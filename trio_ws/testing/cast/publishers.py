@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed
-from ..event import LIFECYCLE_TYPES, Priority
-from ..hub import Hub, Receipt
-from ..hub.engine import MEMORY_CRITICAL_TTL
-from .sight import Published
+from ...errors import ConfirmationTimeout, EventTooLarge, HubClosed
+from ...event import LIFECYCLE_TYPES, Priority
+from ...hub import Hub, Receipt
+from ...hub.engine import MEMORY_CRITICAL_TTL
+from ..checkers.sight import Published
 
 if TYPE_CHECKING:
-    from .scenario import World
+    from ..scenario import World
 
 CONFIRMED = "a confirmation tells the truth"
 

@@ -1,6 +1,6 @@
 """The invariants on how the server conducts itself towards connections: whom it lets in where, holds back, and closes.
 
-What is sent over them is in `checkers.py`, when it is due in `timeliness.py`.
+What is sent over them is in `traffic.py`, when it is due in `timeliness.py`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from itertools import takewhile
 
-from ..core import closing, wire
-from ..core.closing import CloseCode
-from ..core.mailbox import Mailbox
-from ..core.pool import PARKED_PER_CONNECTION
-from ..core.session import Session
+from ...core import closing, wire
+from ...core.closing import CloseCode
+from ...core.mailbox import Mailbox
+from ...core.pool import PARKED_PER_CONNECTION
+from ...core.session import Session
 from .record import Record
 from .sight import Checker, Line
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 
+from ..timers import Timers
 from .conditions import Conditions
 from .pipe import Pipe
-from .timers import Timers
 
 if TYPE_CHECKING:
     from .network import SimNetwork

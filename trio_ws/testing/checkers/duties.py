@@ -8,9 +8,9 @@ from typing import Final
 
 import attrs
 
-from ..client import ClientState
-from ..core import wire
-from ..event import Event
+from ...client import ClientState
+from ...core import wire
+from ...event import Event
 from .record import Record
 from .sight import Checker, Line, Published
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..client.inbox import REDO_AFTER
-from ..event import Priority
-from ..hub import Hub
-from .sight import Published
+from ...client.inbox import REDO_AFTER
+from ...event import Priority
+from ...hub import Hub
+from ..checkers.sight import Published
 from .tabs import Tab
 
 if TYPE_CHECKING:
-    from .scenario import World
+    from ..scenario import World
 
 QUIET: Final = 8.0
 """Seconds in which nothing may break: more than a heartbeat, its grace and an attempt to connect take."""

@@ -10,12 +10,12 @@ from urllib.parse import quote
 import attrs
 import trio
 
-from .connection import Connection
+from ..network.connection import Connection
 from .raw import misbehave
 from .tabs import Tab
 
 if TYPE_CHECKING:
-    from .scenario import World
+    from ..scenario import World
 
 LEAST_REST = 0.01
 """Seconds between two faults of one kind at least."""

@@ -16,15 +16,15 @@ from typing import Final
 
 import trio
 
-from ..client.transport import SUBPROTOCOL, Address, Closed
-from ..client.transport import Refused as UpgradeRefused
-from ..config import Config
-from ..core import wire
-from ..core.closing import BROKEN, INTERNAL_ERROR, NORMAL, TOO_BIG
-from ..server.ending import Ending, Refused, TransportClosed, cut_reason
-from ..server.lane import MAX_LANE_PAYLOAD
-from ..server.transport import CLOSE_TIMEOUT
-from ..server.upgrade import Refusal, UpgradeRequest, http_answer, parse_request
+from ...client.transport import SUBPROTOCOL, Address, Closed
+from ...client.transport import Refused as UpgradeRefused
+from ...config import Config
+from ...core import wire
+from ...core.closing import BROKEN, INTERNAL_ERROR, NORMAL, TOO_BIG
+from ...server.ending import Ending, Refused, TransportClosed, cut_reason
+from ...server.lane import MAX_LANE_PAYLOAD
+from ...server.transport import CLOSE_TIMEOUT
+from ...server.upgrade import Refusal, UpgradeRequest, http_answer, parse_request
 from .connection import SimStream
 from .message_end import MessageEnd
 

@@ -2,7 +2,7 @@
 
 A `Record` stands between a real hub and real connections without changing either: `Record.watch` wraps the hub's
 `attach`, so each frame passes by on its way to the transport, and each message on its way from it. Checkers
-(`checkers.py`) are told all of it, and read the rest from the hub's own state.
+(the other modules here) are told all of it, and read the rest from the hub's own state.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..client import ClientState
-from ..core import payload as payloads
-from ..core import wire
-from ..core.closing import CloseCode
-from ..core.pool import Ask, Refused
-from ..event import Event, Gap
-from ..hub import Attachment, Hub, Identity, Link, OnMessage, Receipt
+from ...client import ClientState
+from ...core import payload as payloads
+from ...core import wire
+from ...core.closing import CloseCode
+from ...core.pool import Ask, Refused
+from ...event import Event, Gap
+from ...hub import Attachment, Hub, Identity, Link, OnMessage, Receipt
 from .sight import Checker, Known, Line, Published, Violation
 
 

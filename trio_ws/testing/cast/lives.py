@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..config import Config
-from ..hub import Hub
-from ..hub.dead_letters import OnDeadLetter
+from ...config import Config
+from ...hub import Hub
+from ...hub.dead_letters import OnDeadLetter
+from ..checkers.record import Record
+from ..network.connection import Connection
+from ..network.network import SimListener
+from ..simulation import Simulation
+from ..steps import Steps
 from .cancels import pick
-from .connection import Connection
-from .network import SimListener
-from .record import Record
-from .simulation import Simulation
-from .steps import Steps
 
 REST = (0.05, 4.0)
 """Seconds between two lives, from and to."""

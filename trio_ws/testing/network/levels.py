@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from ..cast.raw import RawClient, RawMessages, RawWebSocket
 from .connection import SimStream
 from .messages import open_messages, upgrade_messages
-from .raw import RawClient, RawMessages, RawWebSocket
 
 LevelName: TypeAlias = Literal["wire", "message"]
 

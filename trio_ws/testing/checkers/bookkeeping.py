@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from ..core.entry import FIRM, Entry
-from ..core.mailbox import Mailbox
-from ..core.session import Session
+from ...core.entry import FIRM, Entry
+from ...core.mailbox import Mailbox
+from ...core.session import Session
 from .record import Record
 from .sight import Checker, Line, Published
 

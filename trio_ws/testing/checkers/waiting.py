@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from itertools import islice
 
-from ..core.entry import FIRM, Entry
-from ..core.mailbox import Mailbox
+from ...core.entry import FIRM, Entry
+from ...core.mailbox import Mailbox
 from .record import Record
 from .sight import Checker, Published
 

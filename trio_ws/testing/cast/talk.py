@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from ..client import Client
-from ..errors import ConnectionRefused, MessageRejected, SessionEnded
-from ..event import Message
-from .sight import Deliberate
+from ...client import Client
+from ...errors import ConnectionRefused, MessageRejected, SessionEnded
+from ...event import Message
+from ..checkers.sight import Deliberate
 
 if TYPE_CHECKING:
-    from .scenario import World
+    from ..scenario import World
 
 MOST_UNDERWAY: Final = 20
 """How many messages may wait for their answers in all."""

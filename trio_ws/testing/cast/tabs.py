@@ -9,14 +9,14 @@ from typing import Literal
 
 import trio
 
-from ..client import Client, ClientState, SavedSession
-from ..errors import ConnectionRefused, SessionEnded
-from ..event import Event, Gap
+from ...client import Client, ClientState, SavedSession
+from ...errors import ConnectionRefused, SessionEnded
+from ...event import Event, Gap
+from ..checkers.record import Record
+from ..plan import Plan
+from ..simulation import Simulation
 from .cancels import Cancels
 from .doors import LOOKER, Doors
-from .plan import Plan
-from .record import Record
-from .simulation import Simulation
 
 RESPAWN = (0.2, 2.0)
 """Seconds after which a tab that ended is followed by another, from and to."""

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from ..client import ClientState
-from ..core import wire
-from ..core.closing import CloseCode
-from ..core.entry import Entry
-from ..core.pool import Ask
-from ..core.session import Session
-from ..event import Event, Gap, Priority
-from ..hub import Attachment, Identity, Receipt
+from ...client import ClientState
+from ...core import wire
+from ...core.closing import CloseCode
+from ...core.entry import Entry
+from ...core.pool import Ask
+from ...core.session import Session
+from ...event import Event, Gap, Priority
+from ...hub import Attachment, Identity, Receipt
 
 if TYPE_CHECKING:
     from .record import Record

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import trio
 
-from .counters import Sometimes
+from ..counters import Sometimes
 
 T = TypeVar("T")
 

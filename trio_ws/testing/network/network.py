@@ -16,9 +16,9 @@ from typing import Final
 
 import trio
 
+from ..trace import Trace, Value
 from .conditions import Conditions
 from .connection import Connection, SimStream
-from .trace import Trace, Value
 
 BACKLOG: Final = 128
 """How many connections wait to be accepted by one listener, until further ones have to wait themselves."""

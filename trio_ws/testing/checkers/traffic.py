@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from ..core import wire
-from ..core.gaps import ANY_TYPE
-from ..event import Event, Gap
-from ..hub import Receipt
+from ...core import wire
+from ...core.gaps import ANY_TYPE
+from ...event import Event, Gap
+from ...hub import Receipt
 from .record import Record, tokens
 from .sight import Checker, Line, Published
 

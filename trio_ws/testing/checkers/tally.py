@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from ..core import wire
-from ..core.session import Session
-from ..hub import Receipt
+from ...core import wire
+from ...core.session import Session
+from ...hub import Receipt
 from .record import Record
 from .sight import Checker, Line, Published
 

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from ..timers import Alarm, Timers
 from .conditions import Conditions
-from .timers import Alarm, Timers
 
 READ_BYTES: Final = 64 * 1024
 """How much is read at once where the reader sets no limit."""

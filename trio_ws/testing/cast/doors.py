@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..client import Token
-from ..server import Credentials
-from .sight import Deliberate, Known
+from ...client import Token
+from ...server import Credentials
+from ..checkers.sight import Deliberate, Known
 
 if TYPE_CHECKING:
-    from .scenario import World
+    from ..scenario import World
 
 LOOKER: Final = "-looks-on"
 """How the names end of clients that ack nothing."""

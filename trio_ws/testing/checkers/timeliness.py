@@ -6,11 +6,11 @@ import heapq
 import math
 from collections.abc import Iterator
 
-from ..core import wire
-from ..core.closing import CloseCode
-from ..core.flight import PATIENCE
-from ..core.session import Session
-from ..hub.attachment import LIVELY
+from ...core import wire
+from ...core.closing import CloseCode
+from ...core.flight import PATIENCE
+from ...core.session import Session
+from ...hub.attachment import LIVELY
 from .record import Record
 from .sight import Checker, Line, Published
 
