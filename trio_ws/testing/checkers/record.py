@@ -313,7 +313,7 @@ class _Link:
         self._record.sent(self.line, frames)
         took = self._link.send(frames)
         if not took and self.line.blocked is None:
-            self.line.blocked = self._record.clock()
+            self.line.blocked = self.line.blocked_from = self._record.clock()
         return took
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:

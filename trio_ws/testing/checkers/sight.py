@@ -124,7 +124,8 @@ class Line:
       heard_at: when its client last gave a sign of life.
       closing, gone: it was told to close; it has ended; `ended_at` when the first of the two happened.
       code: the first that it was told to close with.
-      blocked: the transport takes nothing since then; `free_since` when it last took all.
+      blocked: the transport takes nothing since then; `blocked_from` when that last began, `free_since` when it last
+        took all.
       until: when its credentials run out.
       acks: its client means to ack what it processes.
     """
@@ -147,6 +148,7 @@ class Line:
     ended_at: float = math.inf
     code: CloseCode | None = None
     blocked: float | None = None
+    blocked_from: float = math.inf
     free_since: float = -math.inf
     until: float = math.inf
     acks: bool = True

@@ -185,6 +185,9 @@ class Repetition(Checker):
         """The oldest tracked event that is unacked and still in the log, and when it is to be sent again."""
         while flight.written:
             seq, written = next(iter(flight.written.items()))
+            if self._lenient and line.blocked_from <= flight.oldest_since < line.free_since:
+                # It may have been noticed only when the transport took something again: nothing is due before.
+                flight.oldest, flight.oldest_since = 0, line.free_since
             if flight.oldest != seq:
                 # What came due while an older one was the oldest is passed over.
                 flight.oldest = seq

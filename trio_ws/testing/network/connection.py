@@ -26,7 +26,7 @@ class Connection:
     Attributes:
       number: its place in the order of connections, from 1.
       client, server: the names of the two hosts.
-      up, down: the pipes from the client to the server, and back. Their `conditions` may be replaced at any time.
+      up, down: the pipes from the client to the server, and back. See `set_conditions`.
       client_stream, server_stream: the two ends.
     """
 
@@ -73,7 +73,7 @@ class Connection:
     def set_conditions(self, conditions: Conditions, direction: Direction = "both") -> None:
         """From now on, this is what it is like."""
         for pipe in self._pipes(direction):
-            pipe.conditions = conditions
+            pipe.become(conditions, self._network.now())
         self.wake()
 
     def wake(self) -> None:

@@ -25,7 +25,7 @@ class Pipe:
     """What is on its way, or has come and was not read.
 
     Args:
-      conditions: how it travels; may be replaced at any time, for what is sent from then on.
+      conditions: how it travels; see `become`.
       rng: where jitter and the sizes of segments come from.
       timers: of the run.
       blocked: until when a partition keeps its two hosts apart in this direction; -inf where none does.
@@ -54,6 +54,14 @@ class Pipe:
     def room(self) -> int:
         """How many bytes may be put; 0 or less when it is full."""
         return self.conditions.capacity - self.size
+
+    def become(self, conditions: Conditions, now: float) -> None:
+        """Travel like this from now on. Where there is no limit any more, all that waits for its turn has it."""
+        self.conditions = conditions
+        if math.isinf(conditions.rate) and self._idle_at > now:
+            latest = now + conditions.latency + conditions.jitter
+            self._pieces = deque((min(at, latest), piece) for at, piece in self._pieces)
+            self._idle_at, self._last_at = now, min(self._last_at, latest)
 
     def held_until(self) -> float:
         """Until when nothing arrives."""
