@@ -246,7 +246,8 @@ class Chaos:
 
     async def _pause(self, rng: random.Random) -> bool:
         seconds = rng.choice((0.3, 1.0, 4.0, 20.0, 60.0))
-        self._world.record.jumped_at = trio.current_time() + seconds
+        record = self._world.record
+        record.jumped_from, record.jumped_at = trio.current_time(), trio.current_time() + seconds
         self._sim.pause(seconds)
         return True
 

@@ -41,7 +41,7 @@ class Record:
       dismissed: the sessions that the operator has ended.
       violations: what did not hold; after the first, `on_violation` is called.
       on_step: called after each step.
-      jumped_at: when the clock last jumped: what was due by then may be late.
+      jumped_from, jumped_at: when the clock last jumped, to where: what was due by then may be late.
       begun_at: when this hub began.
       broadcasts: how many are under way.
     """
@@ -57,7 +57,7 @@ class Record:
         self.violations: list[Violation] = []
         self.on_violation: Callable[[], object] = lambda: None
         self.on_step: Callable[[], object] = lambda: None
-        self.jumped_at = self.begun_at = -math.inf
+        self.jumped_from = self.jumped_at = self.begun_at = -math.inf
         self._by_attachment: dict[Attachment, Line] = {}
         self._dead = 0
         self.broadcasts = 0

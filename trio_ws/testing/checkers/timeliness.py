@@ -185,9 +185,8 @@ class Repetition(Checker):
         """The oldest tracked event that is unacked and still in the log, and when it is to be sent again."""
         while flight.written:
             seq, written = next(iter(flight.written.items()))
-            if self._lenient and line.blocked_from <= flight.oldest_since < line.free_since:
-                # It may have been noticed only when the transport took something again: nothing is due before.
-                flight.oldest, flight.oldest_since = 0, line.free_since
+            if self._lenient and (noticed := self._awake(line, flight.oldest_since)) > flight.oldest_since:
+                flight.oldest, flight.oldest_since = 0, noticed
             if flight.oldest != seq:
                 # What came due while an older one was the oldest is passed over.
                 flight.oldest = seq
@@ -200,6 +199,12 @@ class Repetition(Checker):
             if self._lenient:  # that it has left the log may be noticed only when it would have been due
                 flight.oldest_since = max(flight.oldest_since, self.record.clock(), min(due, math.inf))
         return 0, math.inf
+
+    def _awake(self, line: Line, at: float) -> float:
+        """When what is due `at` a time may be noticed: not while the transport takes nothing, nor while time stands."""
+        if self.record.jumped_from <= at < self.record.jumped_at:
+            at = self.record.jumped_at
+        return line.free_since if line.blocked_from <= at < line.free_since else at
 
     def _passed(self, age: float) -> int:
         return sum(interval <= age for interval in self._intervals)
