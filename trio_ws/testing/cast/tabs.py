@@ -187,8 +187,10 @@ class Tab:
         name = f"{self._label}.{self._count}"
         self._sim.trace.note("twin", name=name, of=self.name)
         self._shared = True
-        if self.client is not None and not self.client.statistics().connections:
-            # It was to go on from what it had saved, and may find that its twin went on from there.
+        # Where it is to go on from what it had saved, it may find that its twin went on from there.
+        if self._saved is not None:
+            self._record.restored(self.name, self._saved.epoch, self._saved.seq, shared=True)
+        elif self.client is not None and not self.client.statistics().connections:
             self._record.restored(self.name, saved.epoch, saved.seq, shared=True)
         with trio.move_on_after(seconds):
             try:
