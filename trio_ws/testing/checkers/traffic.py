@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import attrs
+
 from ...core import wire
 from ...core.gaps import ANY_TYPE
 from ...event import Event, Gap
@@ -94,6 +96,10 @@ class Reasons(Checker):
 
     invariant = "nothing is dropped in silence, or for another reason than is told"
 
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._doubtful: list[_Doubt] = []
+
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if not isinstance(frame, wire.GapFrame):
             return
@@ -115,29 +121,71 @@ class Reasons(Checker):
             critical += event.critical and state == "expired"
             if state == "settled" or (state == "confirmed" and frame.reason != "evicted"):
                 continue
-            if state not in allowed and not ("superseded" in allowed and self._has_successor(event)):
-                self.fail(f"{line}: gap {frame.first} to {frame.last}, {frame.reason}, but {event}")
+            if state not in allowed:
+                text = f"{line}: gap {frame.first} to {frame.last}, {frame.reason}, but {event}"
+                if "superseded" in allowed:  # its successor may be one of which nobody has heard yet
+                    self._doubtful.append(_Doubt(event, self._head(line.user), text))
+                else:
+                    self.fail(text)
         if frame.critical < critical:
             self.fail(f"{line}: {critical} critical events expired in a gap that tells of {frame.critical}")
         if frame.critical and frame.reason != "expired":
             self.fail(f"{line}: {frame.critical} critical events lost because {frame.reason}")
 
+    def _head(self, user: str) -> int:
+        assert self.record.hub is not None
+        return self.record.hub.engine.buffer.mailboxes[user].head
+
+    def due(self) -> float:
+        return math.inf
+
+    def stepped(self) -> None:
+        if self._doubtful:
+            self._doubtful = [doubt for doubt in self._doubtful if self._is_open(doubt)]
+
+    def _is_open(self, doubt: _Doubt) -> bool:
+        """Whether there is still no successor, but one may show; where none can any more, that is a failure."""
+        event = doubt.event
+        if self._has_successor(event, doubt.head):
+            return False
+        log = self.record.log[event.user, event.epoch]
+        mute = event.key is None or event.delta or event.critical
+        if mute or all(seq in log for seq in range(event.seq + 1, doubt.head + 1)):
+            self.fail(doubt.text)
+            return False
+        return True
+
     def life_over(self, events: list[Published]) -> None:
+        self.stepped()
+        doubtful, self._doubtful = self._doubtful, []
         if any(event.receipt is None and not event.refused for event in events):
             return  # what took another's place may be among those of which nobody has heard yet
+        for doubt in doubtful:
+            self.fail(doubt.text)
         for event in events:
             if event.state == "superseded" and not self._has_successor(event):
                 self.fail(f"nothing has taken the place of {event}")
 
-    def _has_successor(self, event: Published) -> bool:
-        """Whether a later event has taken its place."""
+    def _has_successor(self, event: Published, head: float = math.inf) -> bool:
+        """Whether a later event, up to `head`, has taken its place."""
         if event.key is None or event.delta or event.critical:
             return False
         later = self.record.log[event.user, event.epoch]
         return any(
-            other.seq > event.seq and (other.type, other.key) == (event.type, event.key) and not other.delta
+            event.seq < other.seq <= head
+            and (other.type, other.key) == (event.type, event.key)
+            and not other.delta
             for other in later.values()
         )
+
+
+@attrs.frozen
+class _Doubt:
+    """A gap called `event` superseded when the log was at `head`, and nothing was known to have taken its place."""
+
+    event: Published
+    head: int
+    text: str
 
 
 class AckedIsDone(Checker):
