@@ -84,11 +84,19 @@ class Closing(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self._progress: dict[Line, float] = {}
+        self._sent: dict[Line, dict[int, int]] = {}
         self._bye: set[int] = set()
         self._leaving: dict[Line, float] = {}
 
     def attached(self, line: Line, session: Session) -> None:
         self._progress[line] = self.record.clock()
+
+    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        if isinstance(frame, wire.EventFrame):
+            first = frame.seq if frame.merged is None else frame.merged.from_
+            sent = self._sent.setdefault(line, {})
+            sent.update((seq, seq) for seq in range(first, frame.seq))
+            sent[frame.seq] = first
 
     def acked(self, line: Line, seq: int) -> None:
         if line.attachment is None:
@@ -103,7 +111,14 @@ class Closing(Checker):
             return
         session = line.attachment.session
         # Of what is not in flight, or no longer held, a nack says nothing that the server could act on.
-        if session.acked < seq <= session.cursor and list(session.box.within(seq - 1, seq)):
+        first = self._sent.get(line, {}).get(seq)
+        if first is None or not session.acked < seq <= session.cursor:
+            return
+        entries = session.box.entries
+        # What stands for several deltas is no longer held when one of them is not.
+        while first in entries and entries[first].seq < seq:
+            first = entries[first].seq + 1
+        if first in entries and entries[first].seq == seq:
             self._progress[line] = self.record.clock()
 
     def heard(self, line: Line, frame: wire.ClientFrame | wire.Mistake) -> None:
@@ -137,6 +152,7 @@ class Closing(Checker):
     def went(self, line: Line, silent: bool) -> None:
         self._leaving.pop(line, None)
         self._progress.pop(line, None)
+        self._sent.pop(line, None)
 
     def due(self) -> float:
         return min(self._leaving.values(), default=math.inf) + CLOSED_WITHIN
@@ -155,6 +171,7 @@ class Closing(Checker):
     def life_over(self, events: object) -> None:
         self._leaving.clear()
         self._progress.clear()
+        self._sent.clear()
 
 
 class Liveness(Checker):
