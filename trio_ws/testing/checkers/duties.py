@@ -112,6 +112,10 @@ class Place(Checker):
         super().__init__(record)
         self._at: dict[tuple[str, str], int] = {}
         self._moved_at: dict[str, float] = {}
+        self._state: dict[str, str] = {}
+
+    def state(self, life: str, state: ClientState) -> None:
+        self._state[life.rpartition(" ")[0]] = state.name
 
     def processed(self, client: str, event: Published, seen: Event) -> None:
         where = (client, event.epoch)
@@ -129,6 +133,8 @@ class Place(Checker):
         at = self._at.get((line.client, frame.epoch))
         if at is None or self._moved_at.get(line.client, -math.inf) > line.ask.at:
             return  # while it was found out who this is, the client has gone on over another connection
+        if self._state.get(line.client, "connecting") != "connecting":
+            return  # its hello was held up on the way, on a connection that the client has long given up
         assert self.record.hub is not None
         box = self.record.hub.engine.buffer.mailboxes[line.user]
         if line.ask.session is None and line.ask.epoch is None:
