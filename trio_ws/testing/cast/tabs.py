@@ -133,6 +133,7 @@ class Tab:
         if not self.calm:
             if self._plan.handler:
                 await trio.sleep(self._rng.uniform(0, self._plan.handler))
+            await trio.lowlevel.checkpoint_if_cancelled()  # who has crashed is through with nothing more
             if self._rng.random() < self._plan.failing:
                 self._sim.sometimes("handler failed")
                 self._record.handed_back(name, event)
