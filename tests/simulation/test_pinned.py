@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 import trio
 
 from tests.hub.peers import running, settled
 from trio_ws.server import Credentials
-from trio_ws.testing import Simulation, run_simulated
+from trio_ws.testing import Simulation, run_simulated, simulate
 
 
 async def test_what_becomes_the_oldest_by_an_ack_is_redelivered_in_time(autojump_clock: object) -> None:
@@ -86,3 +87,13 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
         assert back.seqs == [1, 1], "once more after half a second"
         back.ack(1)
         assert receipt.state == "settled"
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        14322,  # publishers who wait are served, and the server goes away before they can say so
+    ],
+)
+def test_a_checker_is_not_stricter_than_what_it_checks(seed: int) -> None:
+    assert not simulate(seed, level="message").violations

@@ -94,6 +94,7 @@ class Record:
         self.begun_at = self.clock()
         self._by_attachment.clear()
         plain_attach, plain_end_session = hub.attach, hub.end_session
+        plain_drain, plain_end_now = hub.drain, hub.end_now
 
         def attach(
             identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
@@ -114,8 +115,20 @@ class Record:
             self.dismissed.add(session)
             return plain_end_session(user, session)
 
+        async def drain(timeout: float | None = None) -> None:
+            if not hub.draining:
+                self._tell("going", hub)
+            await plain_drain(timeout)
+
+        def end_now() -> None:
+            if not hub.draining:
+                self._tell("going", hub)
+            plain_end_now()
+
         hub.attach = attach  # type: ignore[method-assign]
         hub.end_session = end_session  # type: ignore[method-assign]
+        hub.drain = drain  # type: ignore[method-assign]
+        hub.end_now = end_now  # type: ignore[method-assign]
         hub.engine.after_step = self.stepped
 
     def end_life(self) -> None:

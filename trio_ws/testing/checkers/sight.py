@@ -14,7 +14,7 @@ from ...core.entry import Entry
 from ...core.pool import Ask
 from ...core.session import Session
 from ...event import Event, Gap, Priority
-from ...hub import Attachment, Identity, Receipt
+from ...hub import Attachment, Hub, Identity, Receipt
 
 if TYPE_CHECKING:
     from .record import Record
@@ -236,6 +236,9 @@ class Checker:
         """When `looked` may have something to say, if no step is made until then; inf where time alone changes nothing.
         It is asked at most a quarter of a second after a step. A time that has passed is now, again and again."""
         return -math.inf
+
+    def going(self, hub: Hub) -> None:
+        """A hub goes away, in order or at once: from here on it is to accept nothing."""
 
     def life_over(self, events: list[Published]) -> None:
         """A hub is about to end; these are the events that it was handed."""
