@@ -92,6 +92,7 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
 @pytest.mark.parametrize(
     "seed",
     [
+        13040,  # what is nacked is due by the schedule a rounding error later
         14322,  # publishers who wait are served, and the server goes away before they can say so
     ],
 )

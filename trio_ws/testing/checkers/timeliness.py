@@ -166,7 +166,9 @@ class Repetition(Checker):
         if frame.retry != tries:
             self.fail(f"{line}: retry {frame.retry} of {frame.seq} is the {tries}th")
         oldest, due = self._next(line, flight)
-        if frame.seq == oldest and now >= due - ROUNDING:
+        # What was handed back right before it is due is sent again for that reason first, and then for this.
+        handed_back = now >= flight.nacked.get(frame.seq, math.inf)
+        if frame.seq == oldest and now >= (due if handed_back else due - ROUNDING):
             flight.tried = max(self._passed(now - flight.written[oldest]), flight.tried + 1)
             flight.tried_at = now
             if flight.nacked.get(frame.seq, math.inf) <= now:
