@@ -76,7 +76,12 @@ class Heartbeats(Checker):
         self._event_at: dict[tuple[str, str], float] = {}
 
     def accepted(self, event: Published) -> None:
-        self._event_at[event.user, event.epoch] = event.accepted_at
+        assert event.receipt is not None
+        log, at = (
+            (event.user, event.epoch),
+            event.receipt._entry.accepted_at,
+        )  # who broadcasts learns of it later
+        self._event_at[log] = max(at, self._event_at.get(log, -math.inf))
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         if line.welcome is not None:
