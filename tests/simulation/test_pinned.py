@@ -95,7 +95,8 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
         13040,  # what is nacked is due by the schedule a rounding error later
         13828,  # a broadcast was accepted by one user long before its publisher was told
         14322,  # publishers who wait are served, and the server goes away before they can say so
+        19898,  # a hub dies as it comes up: nobody is to use it
     ],
 )
-def test_a_checker_is_not_stricter_than_what_it_checks(seed: int) -> None:
+def test_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
     assert not simulate(seed, level="message").violations

@@ -91,8 +91,9 @@ class Lives:
             async with opened as hub, trio.open_nursery() as nursery:
                 self._record.watch(hub)
                 await nursery.start(self._server, hub)
-                self.hub = hub
-                self.up.set()
+                if not self._scope.cancel_called:  # else it has died as it came up
+                    self.hub = hub
+                    self.up.set()
                 await self._leave.wait()
                 self._retire()
                 await hub.drain()

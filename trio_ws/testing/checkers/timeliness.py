@@ -77,10 +77,8 @@ class Heartbeats(Checker):
 
     def accepted(self, event: Published) -> None:
         assert event.receipt is not None
-        log, at = (
-            (event.user, event.epoch),
-            event.receipt._entry.accepted_at,
-        )  # who broadcasts learns of it later
+        # Who broadcasts learns of it only when all have it.
+        log, at = (event.user, event.epoch), event.receipt._entry.accepted_at
         self._event_at[log] = max(at, self._event_at.get(log, -math.inf))
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
