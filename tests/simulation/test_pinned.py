@@ -96,6 +96,7 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
         13828,  # a broadcast was accepted by one user long before its publisher was told
         14322,  # publishers who wait are served, and the server goes away before they can say so
         19898,  # a hub dies as it comes up: nobody is to use it
+        27880,  # that the oldest has left the log is noticed after a pause
     ],
 )
 def test_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
