@@ -97,6 +97,17 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
         14322,  # publishers who wait are served, and the server goes away before they can say so
         19898,  # a hub dies as it comes up: nobody is to use it
         27880,  # that the oldest has left the log is noticed after a pause
+        10447,  # critical, processed and not acked, and its publisher was cancelled before it heard of it
+        15891,
+        10931,  # superseded by what its publisher has not heard of yet
+        17761,
+        15103,  # a nack of joined deltas, of which one has expired
+        18345,  # a hello that comes when its client has long gone on over another connection
+        37499,  # a crash in the instant in which an event would have been processed
+        37865,  # a twin that comes in the instant of a crash
+        2652,  # a slow line is slow no more
+        7306,  # relief for a second publisher, in the step in which the first had an event evicted
+        9670,  # that the oldest has left the log is noticed when the transport takes something again
     ],
 )
 def test_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
