@@ -53,6 +53,7 @@ async def test_a_publishers_id_makes_one_event() -> None:
         assert world.hub.stats()["delivery"]["events_duplicate"] == 1
 
 
+@pytest.mark.pure  # a constant is patched
 async def test_types_that_are_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "KINDS", 2)
     async with running() as world:
