@@ -6,10 +6,11 @@ every frame that a session is given is parsed and checked. `TRIO_WS_LONG=1` runs
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -22,12 +23,12 @@ from trio_ws.config import Config
 from trio_ws.core import gaps
 from trio_ws.core.buffer import Buffer
 from trio_ws.core.confirmations import Confirmations
-from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, CLASSES, FIRM
+from trio_ws.core.entry import CLASS_SETTLED, CLASS_SUPERSEDED, CLASSES, FIRM, Entry
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.pool import Admitted, Ask, Pool, Refused
 from trio_ws.core.session import Impossible, Session
 
-from .model import GRAVITY, Held, Log, Model, Piece, Reader, make_entry
+from .model import GRAVITY, Log, Model, Piece, Reader, make_entry
 
 USERS = ("ada", "ada", "bob")
 PLENTY = 1 << 30
@@ -52,6 +53,32 @@ class Counter:
     def __call__(self) -> str:
         self.count += 1
         return f"{self.prefix}{self.count}"
+
+
+class Choices:
+    """Choices among logs that are equally full, by index: those of a script, and then the first.
+
+    Args:
+      script: the choices; what is made beyond it is added to it.
+    """
+
+    def __init__(self, script: Sequence[int] = ()) -> None:
+        self.script = list(script)
+        self._widths: list[int] = []
+
+    def __call__(self, among: list[Log]) -> Log:
+        at = len(self._widths)
+        self._widths.append(len(among))
+        if at == len(self.script):
+            self.script.append(0)
+        return among[self.script[at]]
+
+    def next(self) -> Choices | None:
+        """The choices to be tried after these; None after the last."""
+        script = self.script[: len(self._widths)]
+        while script and script[-1] + 1 == self._widths[len(script) - 1]:
+            script.pop()
+        return Choices([*script[:-1], script[-1] + 1]) if script else None
 
 
 class CoreMachine(RuleBasedStateMachine):
@@ -116,16 +143,25 @@ class CoreMachine(RuleBasedStateMachine):
         entry = make_entry(f"e{self.published}", payload=payload, now=self.now, **fields)
         box = self.buffer.mailbox(user)
         self.model.log(user)
-        before = {e for box in self.buffer.mailboxes.values() for e in box.entries.values()}
         accepted = self.buffer.accept(box, entry)
-
-        def went(held: Held) -> bool:
-            there = self.buffer.mailbox(held.log.user).entries.get(held.first)
-            return there is None or there not in before
-
-        assert self.model.publish(user, entry, payload, went) == accepted
+        choices = self.choices(user, entry, payload)
+        assert self.model.publish(user, entry, payload, choices) == accepted
         if accepted:
             assert (entry.first, entry.seq) == (box.head, box.head)
+
+    def choices(self, user: str, entry: Entry, payload: Any) -> Choices:
+        """What the core chose among logs that were equally full: what leads the model to the same logs."""
+        if len(self.model.logs) == 1:
+            return Choices()
+        choices: Choices | None = Choices()
+        core = {u: [(e.first, e.seq) for e in b.entries.values()] for u, b in self.buffer.mailboxes.items()}
+        while choices is not None:
+            model = copy.deepcopy(self.model)
+            model.publish(user, entry, payload, choices)
+            if {u: [(h.first, h.seq) for h in log.held] for u, log in model.logs.items()} == core:
+                return Choices(choices.script)
+            choices = choices.next()
+        return Choices()  # none does; the invariants say what differs
 
     @rule(
         user=st.sampled_from(USERS),
