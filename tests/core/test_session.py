@@ -448,6 +448,22 @@ def test_the_schedule_counts_from_the_writing_of_each() -> None:
     assert tries(world, tab, 60.0) == [(0.5, 2, 1), (1.0, 2, 2), (2.0, 2, 3), (5.0, 2, 4)]
 
 
+def test_what_has_left_the_log_does_not_stand_before_what_is_due() -> None:
+    world = World()
+    tab = world.connect()
+    world.publish()
+    world.publish(tracked=True, ttl=5.5)
+    world.take(tab)
+    tries(world, tab, 5.0)
+    world.now = 105.2
+    world.publish(tracked=True)
+    world.take(tab)
+    world.now = 105.6
+    tab.box.sweep(world.now)
+    tab.ack(1, world.now)
+    assert tries(world, tab, 0.2) == [(0.1, 3, 1)]
+
+
 def test_one_who_comes_late_sends_once_and_skips_what_has_passed() -> None:
     world = World()
     tab = world.connect()

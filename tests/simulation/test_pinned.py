@@ -108,6 +108,8 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
         2652,  # a slow line is slow no more
         7306,  # relief for a second publisher, in the step in which the first had an event evicted
         9670,  # that the oldest has left the log is noticed when the transport takes something again
+        14605,  # a try that is late for a pause counts as the last, too
+        31800,  # that the oldest has left the log is noticed with the next ack
     ],
 )
 def test_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:

@@ -66,7 +66,8 @@ class Flight:
         """Everything up to `seq` has come back."""
         self.progress_at = self._head_since = now
         unacked = self._unacked
-        while unacked and unacked[0][0] <= seq:
+        # What has left the log must not stand before what is due.
+        while unacked and (unacked[0][0] <= seq or unacked[0][0] not in self._entries):
             unacked.popleft()
         if self.firsts:
             self.firsts = {last: first for last, first in self.firsts.items() if last > seq}

@@ -166,6 +166,7 @@ class Repetition(Checker):
                 flight.written[frame.seq] = now
             return
         tries = flight.tries[frame.seq] = flight.tries.get(frame.seq, 0) + 1
+        flight.tried_at = now
         if frame.retry != tries:
             self.fail(f"{line}: retry {frame.retry} of {frame.seq} is the {tries}th")
         oldest, due = self._next(line, flight)
@@ -173,7 +174,6 @@ class Repetition(Checker):
         handed_back = now >= flight.nacked.get(frame.seq, math.inf)
         if frame.seq == oldest and now >= (due if handed_back else due - ROUNDING):
             flight.tried = max(self._passed(now - flight.written[oldest]), flight.tried + 1)
-            flight.tried_at = now
             if flight.nacked.get(frame.seq, math.inf) <= now:
                 del flight.nacked[frame.seq]
         elif frame.seq in flight.nacked:
