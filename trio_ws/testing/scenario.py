@@ -234,6 +234,7 @@ class World:
                     await self._disturb()
                     await self._heal(tabs)
                     await Probe(self, list(self._staying().values())).run()
+                    await self._converge()  # what was probed with is acked too, before everybody leaves
                     for tab in self.tabs:
                         await tab.stop()
                 await self._empty()
@@ -312,20 +313,26 @@ class World:
             if stay[tab.user] is not tab:
                 tabs.start_soon(tab.stop)
         begun = trio.current_time()
+        await self._converge()
+        self._healed = trio.current_time() - begun
+        self._steps = self.lives.steps.count
+        self.lives.safe = True
+        self.sim.trace.note("healed")
+
+    async def _converge(self) -> None:
+        """Wait until all is delivered and confirmed, which must be in time; where not, the run ends here."""
+        stay = list(self._staying().values())
+        begun = trio.current_time()
         why = "the server is away"
         while trio.current_time() <= begun + HEALING_BOUND + self.plan.handler:
             await trio.sleep(LOOK_EVERY)
-            why = self._unsettled(list(stay.values()))
-            if not why and (again := self._pending_for_the_next(list(stay.values()))):
+            why = self._unsettled(stay)
+            if not why and (again := self._pending_for_the_next(stay)):
                 # Its session was forgotten before it could ack: that stays pending for the user's next session.
                 self.sim.sometimes("pending for the next session")
                 for tab in again:
                     await tab.leave()
             elif not why:
-                self._healed = trio.current_time() - begun
-                self._steps = self.lives.steps.count
-                self.lives.safe = True
-                self.sim.trace.note("healed")
                 return
         self.record.fail("all converges once the faults are over", why)
         await trio.sleep_forever()
