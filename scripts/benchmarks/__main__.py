@@ -21,6 +21,7 @@ Measures the server against its peers and against its goals. Without a command: 
   scripts/bench crowd              5,000 connections at one event a second each                     4 minutes
   scripts/bench neighbours         what slow and stuck clients cost the others                      4 minutes
   scripts/bench resume             CPU of a new connection and of a resumed one                     1 minute
+  scripts/bench flame              flame graphs of the server in A, B and E, as SVG                 1 minute
 
 A run of a scenario takes: A 11 s, B 3 to 15, C 3 to 15, D 5, E 4, F 9, G 5 to 9. Every command is bounded in time.
 The server is pinned to the first core, the load to the last: two cores, and nothing else running, or figures lie.
@@ -46,10 +47,13 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, help="folder for results.json and report.md (.bench/results-TIME)"
     )
-    commands = parser.add_subparsers(dest="command", metavar="micro|growth|crowd|neighbours|resume")
+    commands = parser.add_subparsers(dest="command", metavar="micro|growth|crowd|neighbours|resume|flame")
     commands.add_parser("micro", add_help=False)
     for name in ("growth", "crowd", "neighbours", "resume"):
         commands.add_parser(name).add_argument("--reps", type=int, default=3, help="repetitions (3)")
+    flame = commands.add_parser("flame")
+    flame.add_argument("--scenarios", default="ABE", help="letters (ABE)")
+    flame.add_argument("--out", type=Path, default=Path(), help="folder for flame-LETTER.svg (here)")
     chosen = parser.parse_args(arguments)
     if wrong := set(chosen.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(wrong))}; there are {', '.join(SCENARIOS)}")
@@ -60,6 +64,10 @@ def main() -> int:
 
         folder = chosen.out or CACHE / time.strftime("results-%Y%m%d-%H%M%S")
         return compare(list(filter(None, chosen.peers.split(","))), chosen.scenarios, chosen.reps, folder)
+    if chosen.command == "flame":
+        from .flame import draw
+
+        return draw(chosen.scenarios, chosen.out)
     command = importlib.import_module(f".{chosen.command}", __package__)
     return int(command.run(chosen.reps))
 

@@ -81,15 +81,19 @@ class LoadGenerator:
     # -- commands
 
     async def connect(
-        self, sessions: int, at_once: int, topic: str = "user", fresh: bool = False
+        self,
+        sessions: int,
+        at_once: int,
+        topic: str = "user",
+        fresh: Literal["user", "session"] | None = None,
     ) -> dict[str, Any]:
-        """Connect all sessions, `at_once` at a time; `fresh`: as users who were never there."""
+        """Connect all sessions, `at_once` at a time; `fresh`: as users who were never there, or in new sessions."""
         self.topic = topic
         if not self._sessions:
             self._sessions = [self._make(self, index) for index in range(sessions)]
-        if fresh:
+        if fresh is not None:
             for session in self._sessions:
-                session.forget()
+                session.forget(user=fresh == "user")
         self._ready = self.resumed = 0
         self._all_ready = asyncio.Event()
         gate = asyncio.Semaphore(at_once)

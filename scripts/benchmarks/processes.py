@@ -72,6 +72,11 @@ class Process:
         self._unread = b""
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def cpu(self) -> float:
         """Seconds of CPU that it has used, user and system, all threads; a clock of nanoseconds."""
         return time.clock_gettime((~self._process.pid << 3) | 2)

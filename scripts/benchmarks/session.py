@@ -91,9 +91,10 @@ class Session:
         """One message has come."""
         raise NotImplementedError
 
-    def forget(self) -> None:
-        """Connect as somebody new the next time, with nothing to recover."""
-        self.user = f"{self.user}x"
+    def forget(self, *, user: bool) -> None:
+        """Have nothing to recover the next time; `user`: come as somebody new then."""
+        if user:
+            self.user = f"{self.user}x"
         self.expected = 0
         self._missing.clear()
 

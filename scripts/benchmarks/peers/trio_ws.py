@@ -33,8 +33,8 @@ class Client(Session):
     def url(self, port: int) -> str:
         return f"ws://127.0.0.1:{port}/ws"
 
-    def forget(self) -> None:
-        super().forget()
+    def forget(self, *, user: bool) -> None:
+        super().forget(user=user)
         self.expected, self.session = 1, {}
 
     def opened(self) -> None:
