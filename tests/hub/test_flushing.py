@@ -49,6 +49,15 @@ async def test_a_busy_connection_waits_for_the_end_of_the_batch_window() -> None
         assert peer.seqs == list(range(1, 11))
 
 
+async def test_what_would_wait_for_hardly_any_time_is_written_at_once() -> None:
+    async with running(batch_interval=0.05) as world:
+        peer = await _connected(world)
+        for seconds in (0.041, 0.039, 0.1):
+            await world.hub.publish("ada", "token")
+            await trio.sleep(seconds)
+        assert [at for at, _ in _event_writes(peer)] == pytest.approx([1.0, 1.041, 1.091])
+
+
 async def test_a_critical_event_takes_all_that_waits_before_it_along_at_once() -> None:
     async with running() as world:
         peer = await _connected(world)
