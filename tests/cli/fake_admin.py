@@ -149,9 +149,13 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], stdin: bytes | None = None) -> tuple[int, bytes, str]:
-    """Its exit status, standard output and error."""
+    """Its exit status, standard output and error. It is killed where it does not end in time."""
     with process:
-        out, err = process.communicate(stdin, timeout=WAIT)
+        try:
+            out, err = process.communicate(stdin, timeout=WAIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return process.returncode, out, err.decode()
 
 
