@@ -25,13 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUP = "trio_ws"
 """The modules share one library, of this name and `__mypyc`, beside the package."""
 
-# What is hot and synchronous. Not what holds structs of msgspec, whose options mypyc drops (entry, frames, parcel), nor
-# what the public may subclass or patch (the hub), nor coroutines where a close or a traceback counts (the server's).
+# What is hot and synchronous. Not the frames, which have to be structs of msgspec, nor what the public may subclass or
+# patch (the hub), nor coroutines where a close or a traceback counts (the server's).
 MODULES = (
     "core/books",
     "core/buffer",
     "core/confirmations",
     "core/deltas",
+    "core/entry",
     "core/flight",
     "core/gaps",
     "core/histogram",
@@ -47,8 +48,12 @@ MODULES = (
     "hub/engine",
     "hub/flusher",
     "hub/intake",
+    "hub/parcel",
     "server/lane",
 )
+
+NATIVES = ("core/entry", "hub/parcel")
+"""Those of them whose structs become native classes: see natives.py."""
 
 
 def libraries(root: Path) -> list[Path]:
@@ -86,11 +91,20 @@ def compile_into(root: Path, target: Path) -> None:
 
 
 def work(target: Path) -> None:
-    """Compile what is in the current directory."""
+    """Compile a copy of what is in the current directory."""
     from mypyc.build import mypycify
+    from natives import with_natives
     from setuptools import Distribution
 
     with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(
+            "trio_ws", Path(scratch, "trio_ws"), ignore=shutil.ignore_patterns("__pycache__", "*.so")
+        )
+        shutil.copy("pyproject.toml", scratch)
+        os.chdir(scratch)
+        for module in NATIVES:
+            path = Path(f"trio_ws/{module}.py")
+            path.write_text(with_natives(path.read_text(), module))
         sources = [f"trio_ws/{module}.py" for module in MODULES]
         extensions = mypycify(
             ["--follow-imports=silent", "--no-warn-unreachable", *sources],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -109,6 +110,10 @@ def test_what_goes_lets_go_of_its_bytes() -> None:
 
 
 # -- conflation
+
+
+def test_the_garbage_collector_does_not_look_at_entries() -> None:
+    assert not gc.is_tracked(make_entry())
 
 
 def test_a_later_event_of_its_key_takes_the_place_of_one_that_nobody_was_sent() -> None:

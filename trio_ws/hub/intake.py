@@ -47,6 +47,8 @@ class Intake:
         self.fast = self.slow = self.timeouts = self.truncated = 0
         self.seconds = Histogram()
         self._config = config
+        self._max_event_bytes = config.max_event_bytes
+        self._event_ttl, self._critical_ttl = config.event_ttl, config.critical_ttl
         self._critical_types = frozenset(config.critical_types)
         self._kinds: dict[str, int] = {}
 
@@ -154,7 +156,7 @@ class Intake:
 
     def _fill(self, parcel: Parcel, encoded: bytes) -> None:
         """Put the encoded payload into its parcel, cut to the limit if need be."""
-        limit = self._config.max_event_bytes
+        limit = self._max_event_bytes
         if len(encoded) > limit:
             firm = parcel.retention == FIRM
             cut = None if firm else payloads.truncate(encoded, limit)
@@ -176,7 +178,7 @@ class Intake:
         retention, merge, life = parcel.retention, parcel.merge, parcel.ttl
         tail = parcel.tail or wire.event_tail(id, parcel.type, parcel.encoded, ts)
         if life is None:
-            life = self._config.critical_ttl if retention == FIRM else self._config.event_ttl
+            life = self._critical_ttl if retention == FIRM else self._event_ttl
         return Entry(  # by position: with names it takes twice as long
             id,
             parcel.type,
