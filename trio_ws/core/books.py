@@ -89,7 +89,7 @@ class Books:
 
     def lose(self, entry: Entry, reason: str) -> None:
         """Book that `entry`, held until now, went for `reason` without having settled."""
-        weight = entry.weight
+        weight = entry.seq - entry.first + 1
         self.held -= weight
         if reason == EVICTED:
             self.evicted += weight

@@ -138,8 +138,8 @@ class Buffer:
         while len(box.entries) >= self._max_events_per_user or box.bytes + size > self._max_bytes_per_user:
             if box.history:
                 box.forget_oldest()
-            else:
-                self._let_go(box)
+            elif not box.make_room():
+                raise AssertionError("room was promised by _feasible and can't be made")
 
     def _make_room_in_all(self, size: int) -> None:
         """Make room for one event of `size` bytes within the bounds over all users."""
@@ -152,17 +152,9 @@ class Buffer:
             else:
                 self._rank_anew()
                 box = (self._by_events if books.events >= self._max_events else self._by_bytes).pop()
-                self._let_go(box)
+                if not box.make_room():
+                    raise AssertionError("this mailbox was said to hold something that can go")
             self._touch(box)
-
-    def _let_go(self, box: Mailbox) -> None:
-        books = self.books
-        lost = books.evicted + books.merged
-        if not box.make_room():
-            raise AssertionError("room was promised by _feasible and can't be made")
-        if books.evicted + books.merged > lost:
-            books.overflows += 1
-            books.critical_preserved += box.firm_events > 0
 
     def _rank_anew(self) -> None:
         """Bring both rankings up to date with all that changed since."""

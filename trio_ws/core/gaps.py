@@ -74,10 +74,11 @@ class Gone:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def add(self, first: int, last: int, kind: str, reason: str, critical: bool) -> None:
-        """Note that the entry of type `kind` at `first` to `last` went for `reason`."""
-        count = last - first + 1
-        losses = count if critical else 0
+    def add(self, first: int, last: int, kind: str, reason: str, critical: bool) -> bool:
+        """Note that the entry of type `kind` at `first` to `last` went for `reason`.
+
+        Returns: whether it is time to `compact`, as `crowded` says.
+        """
         run = self._growing
         if (
             run is not None
@@ -86,9 +87,17 @@ class Gone:
             and self._alike == (kind, reason, critical)
         ):
             run.last = last
-            run.lost[kind] += count
-            run.critical += losses
-            return
+            run.lost[kind] += last - first + 1
+            if critical:
+                run.critical += last - first + 1
+            return False
+        self._place(first, last, kind, reason, critical)
+        return self.crowded
+
+    def _place(self, first: int, last: int, kind: str, reason: str, critical: bool) -> None:
+        """As `add`, wherever it belongs among the runs."""
+        count = last - first + 1
+        losses = count if critical else 0
         runs, starts = self._runs, self._starts
         at = bisect_right(starts, first)
         self._growing = None

@@ -228,7 +228,7 @@ class Mailbox:
         # Time and seqs rise together: of these the first is the oldest.
         self.next_expiry = min(self.next_expiry, entries[0].accepted_at + self._history_ttl)
         self._retention.settle(entries)
-        self._history.add(entries)
+        self._history.extend(entries)
         self.history += len(entries)
         self._books.settle(len(entries), weight)
 
@@ -287,19 +287,25 @@ class Mailbox:
 
         Returns: False where all that is left is firm, or history.
         """
-        superseded = self._retention.oldest(CLASS_SUPERSEDED)
+        retention, books = self._retention, self._books
+        superseded = retention.oldest(CLASS_SUPERSEDED)
         if superseded is not None:
             self._drop(superseded, SUPERSEDED)
             return True
-        if run := self.deltas.next_run(self.sent_high):
+        run = self.deltas.next_run(self.sent_high)
+        if run is not None:
             self._join(run)
-            return True
-        for cls in (CLASS_LOW, CLASS_NORMAL, CLASS_HIGH):
-            entry = self._retention.oldest(cls)
-            if entry is not None:
-                self._drop(entry, EVICTED)
-                return True
-        return False
+        else:
+            entry = (
+                retention.oldest(CLASS_LOW) or retention.oldest(CLASS_NORMAL) or retention.oldest(CLASS_HIGH)
+            )
+            if entry is None:
+                return False
+            self._drop(entry, EVICTED)
+        books.overflows += 1
+        if self.firm_events:
+            books.critical_preserved += 1
+        return True
 
     def relieve(self) -> bool:
         """Turn into history the oldest critical entry that is confirmed and owed only to parked or stalled sessions.
@@ -354,8 +360,7 @@ class Mailbox:
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
             del self._keys[entry.type, entry.key]
         lost = reason != SETTLED and entry.retention == FIRM
-        self.gone.add(entry.first, entry.seq, entry.type, reason, lost)
-        if self.gone.crowded:
+        if self.gone.add(entry.first, entry.seq, entry.type, reason, lost):
             cursors = {position for s in self.sessions.values() for position in (s.acked, s.cursor)}
             self.gone.compact(cursors | {self.calm})
 

@@ -40,19 +40,33 @@ class Line:
         """Those that are in it, in order."""
         return (entry for entry in map(_heir, self._line) if entry.line == self._cls)
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def append(self, entry: Entry) -> None:
+        """Line `entry` up as the newest."""
+        line = self._line
+        line.append(entry)
+        if len(line) > self._full:
+            self._sweep()
+
+    def extend(self, entries: Iterable[Entry]) -> None:
         """Line `entries` up as the newest."""
-        line, cls = self._line, self._cls
+        line = self._line
         line.extend(entries)
         if len(line) > self._full:
-            self._line = deque([e for e in line if e.line == cls or (e.into and _heir(e).line == cls)])
-            self._full = 2 * len(self._line) + _SMALL
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Put out of mind those that have left."""
+        cls = self._cls
+        self._line = deque([e for e in self._line if e.line == cls or (e.into and _heir(e).line == cls)])
+        self._full = 2 * len(self._line) + _SMALL
 
     def first(self) -> Entry | None:
         """The one that goes first; None where there is none."""
         line, cls = self._line, self._cls
         while line:
-            entry = line[0] if line[0].into is None else _heir(line[0])
+            entry = line[0]
+            if entry.into is not None:
+                entry = _heir(entry)
             if entry.line == cls:
                 return entry
             line.popleft()
@@ -76,11 +90,11 @@ class Retention:
     def supersede(self, entry: Entry) -> None:
         """`entry` is superseded from now on, and the newest of those."""
         entry.line = CLASS_SUPERSEDED
-        self._line(CLASS_SUPERSEDED).add((entry,))
+        self._line(CLASS_SUPERSEDED).append(entry)
 
     def settle(self, entries: list[Entry]) -> None:
         """`entries` have settled, in this order; their `line` says so already."""
-        self._line(CLASS_SETTLED).add(entries)
+        self._line(CLASS_SETTLED).extend(entries)
 
     def oldest(self, cls: int) -> Entry | None:
         """The entry of class `cls` that goes first; None where there is none."""
@@ -96,11 +110,22 @@ class Retention:
 
     def _draw_up(self) -> None:
         """Line up what came in since the last time."""
-        log = self._log
-        for entry in log.within(self._drawn, log.head):
-            if CLASS_SUPERSEDED < entry.line < FIRM:
-                self._line(entry.line).add((entry,))
-        self._drawn = log.head
+        # As `Mailbox.within`, written out: where each event makes room for itself, this is done for each of them.
+        log, lines = self._log, self._lines
+        entries, seq, head = log.entries, self._drawn + 1, log.head
+        while seq <= head:
+            entry = entries.get(seq)
+            if entry is None:
+                seq = log.gone.end_of(seq) + 1
+                continue
+            seq = entry.seq + 1
+            cls = entry.line
+            if CLASS_SUPERSEDED < cls < FIRM:
+                line = lines.get(cls)
+                if line is None:
+                    line = lines[cls] = Line(cls)
+                line.append(entry)
+        self._drawn = head
 
     def _line(self, cls: int) -> Line:
         line = self._lines.get(cls)
