@@ -201,6 +201,20 @@ async def test_the_description_names_every_call(open_api) -> None:
         assert {"EventBody", "Error", "Accepted"} <= names
 
 
+async def test_the_description_is_of_this_very_server(open_api) -> None:
+    async with open_api() as (_, client):
+        described = (await client.get("/openapi.json")).json()
+        assert "security" not in described
+        assert "/v1/tickets" not in described["paths"]
+        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "403"}
+    async with open_api(api_key="k", issue_ticket=lambda user, ttl: ("t", 1.0)) as (_, client):
+        described = (await client.get("/openapi.json", headers={"authorization": "Bearer k"})).json()
+        assert described["security"] == [{"key": []}]
+        assert "/v1/tickets" in described["paths"]
+        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "401"}
+        assert described["paths"]["/healthz"]["get"]["security"] == []
+
+
 async def test_nothing_is_left_running(open_api) -> None:
     async with open_api() as (_, client):
         await client.get("/healthz")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -49,7 +49,7 @@ def create_app(
       pages: what loads without a key: pages, static files.
     """
     events = Events(hub)
-    calls = Calls(hub)
+    calls = Calls(hub, description(keyed=api_key is not None, tickets=issue_ticket is not None))
     tickets = []
     if issue_ticket is not None:
         tickets.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
@@ -103,8 +103,9 @@ class Shell:
 class Calls:
     """The calls that tell of the hub and its users."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, described: dict[str, Any]) -> None:
         self._hub = hub
+        self._described = described
 
     async def alive(self, request: Request) -> Response:
         """The process answers."""
@@ -137,7 +138,7 @@ class Calls:
 
     async def openapi(self, request: Request) -> Response:
         """What there is to call."""
-        return answer(description())
+        return answer(self._described)
 
 
 async def _tell_api_error(_: Request, error: Exception) -> Response:

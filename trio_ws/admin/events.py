@@ -28,7 +28,18 @@ logger = logging.getLogger(__name__)
 SLACK: Final = 16 * KIB
 """Bytes that a body may have beyond four times `max_event_bytes`; JSON may write a byte of text as several."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, description="No control characters.")]
+NAME_PATTERN: Final = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]+$"
+"""What a name consists of, for the description; `check_name` is what holds it."""
+
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        description="No control characters.",
+        extra_json_schema={"pattern": NAME_PATTERN},
+    ),
+]
 
 
 class EventBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,4 +1,8 @@
-"""The OpenAPI description of the admin API; the bodies' schemas are made from what decodes them."""
+"""The OpenAPI description of the admin API: of this very server, with the calls that it has and the key it asks for.
+
+What goes in is described by what decodes it, what comes out by `schemas.py`. ``scripts/fuzz-api`` drives a server
+by it.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +12,53 @@ from typing import Any, Final
 import msgspec
 
 from .. import __version__
-from .events import EventBody, EventLine
+from .events import NAME_PATTERN, EventBody, EventLine
+from .schemas import REF, Schema, answers, error, ref
 from .tickets import TicketBody
 
-_REF: Final = "#/components/schemas/{name}"
-_SECONDS: Final = {"type": "number", "minimum": 0}
-_COUNT: Final = {"type": "integer", "minimum": 0}
-_TEXT: Final = {"type": "string"}
-_STATE: Final = {
-    "type": "string",
-    "enum": ["held", "sent", "confirmed", "settled", "merged", "evicted", "expired", "superseded"],
-}
-_NAME: Final = {"type": "string", "minLength": 1, "maxLength": 128}
+_NAME: Final = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN}
 
 
 @cache
-def description() -> dict[str, Any]:
-    """The description, as JSON holds it; every operation tells all statuses that it can answer with."""
-    _, events = msgspec.json.schema_components((EventBody, EventLine, TicketBody), ref_template=_REF)
-    return {
+def description(*, keyed: bool = False, tickets: bool = True) -> dict[str, Any]:
+    """The description, as JSON holds it; every operation tells all statuses that it can answer with.
+
+    Args:
+      keyed: calls need the API key.
+      tickets: the server issues tickets.
+    """
+    _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody), ref_template=REF)
+    bodies["EventLine"]["oneOf"] = [_only("user", not_="users"), _only("users", not_="user")]
+    guarded: dict[str, Any] = {
+        "/v1/users/{user}/events": {"post": _publish()},
+        "/v1/events": {"post": _publish_batch()},
+        "/v1/users/{user}": {"get": _user()},
+        "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
+        **({"/v1/tickets": {"post": _ticket()}} if tickets else {}),
+        "/v1/stats": {"get": _get("Every figure", "Figures")},
+        "/openapi.json": {"get": _get("This description", "Description")},
+    }
+    for operations in guarded.values():
+        for operation in operations.values():
+            operation["responses"].update(_unauthorized() if keyed else _errors(403))
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "trio-ws admin API",
             "version": __version__,
             "description": "Publish events to users, and see what becomes of them.",
         },
-        "security": [{"key": []}, {}],
         "paths": {
-            "/v1/users/{user}/events": {"post": _publish()},
-            "/v1/events": {"post": _publish_batch()},
-            "/v1/users/{user}": {"get": _user()},
-            "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
-            "/v1/tickets": {"post": _ticket()},
-            "/v1/stats": {"get": _get("Every figure", "Figures")},
-            "/healthz": {"get": {**_get("The process answers", "Status", guarded=False), "security": []}},
+            **guarded,
+            "/healthz": {"get": {**_get("The process answers", "Alive"), "security": []}},
             "/readyz": {"get": {**_ready(), "security": []}},
-            "/openapi.json": {"get": _get("This description", "Description")},
         },
-        "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**events, **_answers()},
-        },
+        "components": {"schemas": {**bodies, **answers()}},
     }
+    if keyed:
+        described["security"] = [{"key": []}]
+        described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return described
 
 
 def _publish() -> dict[str, Any]:
@@ -66,28 +75,32 @@ def _publish() -> dict[str, Any]:
                 "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 60, "default": 5},
             },
         ],
-        "requestBody": _body("application/json", "EventBody"),
+        "requestBody": _body("application/json", ref("EventBody")),
         "responses": {
-            "202": _response("Accepted", "Accepted"),
+            "202": {
+                **_response("Accepted", "Accepted"),
+                "links": {"user": {"operationId": "getUser", "parameters": {"user": "$request.path.user"}}},
+            },
             "200": _response("Confirmed by a client", "Confirmed"),
-            "504": _response("Accepted, and not confirmed in time; a later ack still confirms it"),
-            **_errors(400, 408, 413, 422, 503),
+            **_errors(400, 408, 413, 422, 503, 504),
         },
     }
 
 
 def _publish_batch() -> dict[str, Any]:
+    lines = "application/x-ndjson"
     return {
         "operationId": "publishBatch",
         "summary": "Publish JSON lines, each an EventLine; answered by as many lines, in order",
+        "description": "As OpenAPI 3.2 has it, the schemas of JSON lines are those of the array of them.",
         "requestBody": {
-            "required": True,
-            "content": {"application/x-ndjson": {"schema": _TEXT}},
+            **_body(lines, {"type": "array", "items": ref("EventLine")}),
+            "required": False,  # a batch may be empty
         },
         "responses": {
             "200": {
-                "description": "A line each: Accepted, ManyAccepted or Error",
-                "content": {"application/x-ndjson": {"schema": _TEXT}},
+                "description": "A line each; one that is wrong is answered by a LineError, and spoils no other",
+                "content": {lines: {"schema": {"type": "array", "items": ref("LineAnswer")}}},
             },
             **_errors(413),
         },
@@ -97,20 +110,21 @@ def _publish_batch() -> dict[str, Any]:
 def _ticket() -> dict[str, Any]:
     return {
         "operationId": "issueTicket",
-        "summary": "A single-use ticket, which serves as a client's token; where the server checks tokens",
-        "requestBody": _body("application/json", "TicketBody"),
-        "responses": {
-            "200": _response("Issued", "Ticket"),
-            **_errors(400, 404, 408, 413, 422),
-        },
+        "summary": "A single-use ticket, which serves as a client's token",
+        "requestBody": _body("application/json", ref("TicketBody")),
+        "responses": {"200": _response("Issued", "Ticket"), **_errors(400, 408, 413, 422)},
     }
 
 
 def _user() -> dict[str, Any]:
     return {
-        **_get("What there is to know of a user", "User"),
+        "operationId": "getUser",
+        "summary": "What there is to know of a user",
         "parameters": [_in_path("user")],
-        "responses": {"200": _response("Known", "User"), **_errors(404, 422)},
+        "responses": {
+            "200": _response("Known", "User"),
+            **_errors(404, 422),
+        },
     }
 
 
@@ -126,33 +140,29 @@ def _end_session() -> dict[str, Any]:
 def _ready() -> dict[str, Any]:
     return {
         "summary": "It accepts events and connections",
-        "responses": {
-            "200": _response("Ready", "Status"),
-            "503": _response("It is going away"),
-        },
+        "responses": {"200": _response("Ready", "Ready"), **_errors(503)},
     }
 
 
-def _get(summary: str, schema: str, *, guarded: bool = True) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "responses": {"200": _response(summary, schema), **(_errors() if guarded else {})},
-    }
+def _get(summary: str, schema: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": _response(summary, schema)}}
 
 
 def _in_path(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": _NAME}
 
 
-def _body(media_type: str, schema: str) -> dict[str, Any]:
-    return {"required": True, "content": {media_type: {"schema": {"$ref": _REF.format(name=schema)}}}}
+def _body(media_type: str, schema: Schema) -> dict[str, Any]:
+    return {"required": True, "content": {media_type: {"schema": schema}}}
 
 
-def _response(what: str, schema: str = "Error") -> dict[str, Any]:
-    return {
-        "description": what,
-        "content": {"application/json": {"schema": {"$ref": _REF.format(name=schema)}}},
-    }
+def _only(name: str, *, not_: str) -> Schema:
+    """An object that has the property `name`, and the other one not."""
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}, not_: {"type": "null"}}}
+
+
+def _response(what: str, schema: str) -> dict[str, Any]:
+    return {"description": what, "content": {"application/json": {"schema": ref(schema)}}}
 
 
 _REASONS: Final = {
@@ -163,53 +173,24 @@ _REASONS: Final = {
     408: "The body did not come in time",
     413: "Too large",
     422: "Not what this call takes; field tells which part",
-    503: "The buffer is full of critical events, or the server drains; see Retry-After",
+    503: "The buffer is full of critical events, or the server drains",
+    504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }
 
 
 def _errors(*statuses: int) -> dict[str, Any]:
-    return {str(status): _response(_REASONS[status]) for status in (*statuses, 401, 403)}
+    found: dict[str, Any] = {}
+    for status in statuses:
+        content = {"application/json": {"schema": error(status)}}
+        found[str(status)] = {"description": _REASONS[status], "content": content}
+    if 503 in statuses:
+        found["503"]["headers"] = {
+            "Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}
+        }
+    return found
 
 
-def _answers() -> dict[str, Any]:
-    accepted: dict[str, Any] = {
-        "id": _TEXT,
-        "seq": {"type": "integer", "minimum": 1},
-        "epoch": _TEXT,
-        "state": _STATE,
-        "duplicate": {"type": "boolean"},
-    }
-    error = {
-        "code": _TEXT,
-        "message": _TEXT,
-        "field": _TEXT,
-        "retry_after": {"type": "integer", "minimum": 1, "description": "Seconds."},
-        "status": {"type": "integer", "description": "In a batch: what the single call's status had been."},
-        "state": _STATE,
-        "id": _TEXT,
-        "seq": {"type": "integer", "minimum": 1},
-        "epoch": _TEXT,
-    }
-    return {
-        "Accepted": _object(accepted),
-        "Confirmed": _object({**accepted, "confirmed_after": _SECONDS}),
-        "ManyAccepted": {
-            "oneOf": [
-                _object({"id": _TEXT, "results": {"type": "array", "items": {"type": "object"}}}),
-                _object({"id": _TEXT, "users": _COUNT, "accepted": _COUNT, "refused": _COUNT}),
-            ]
-        },
-        "Error": _object({"error": {**_object(error), "required": ["code", "message"]}}),
-        "Ticket": _object({"ticket": _TEXT, "expires": {"type": "number", "description": "Unix time."}}),
-        "Status": _object({"status": _TEXT}),
-        "Figures": {"type": "object"},
-        "Description": {"type": "object"},
-        "User": {
-            **_object({"user": _NAME, "epoch": _TEXT, "head": _COUNT, "sessions": {"type": "array"}}),
-            "additionalProperties": True,
-        },
-    }
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _unauthorized() -> dict[str, Any]:
+    refused = _errors(401)
+    refused["401"]["headers"] = {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}}
+    return refused

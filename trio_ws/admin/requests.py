@@ -20,7 +20,7 @@ T = TypeVar("T")
 BODY_TIMEOUT: Final = 10.0
 """Seconds within which the body of a single call is there."""
 
-_PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _AT_FIELD = re.compile(r" - at `\$\.(\w+)")
 _NAMED_FIELD = re.compile(r"field `(.*)`", re.DOTALL)
 

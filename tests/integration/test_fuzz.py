@@ -1,0 +1,33 @@
+"""The admin API under a fuzzer that knows only its description, for a while; `scripts/fuzz-api` does it for longer."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from fuzzing.__main__ import KEY, fuzz
+
+pytestmark = pytest.mark.integration
+
+REACHED = {
+    "DELETE /v1/users/{user}/sessions/{session}": {204, 404, 422},
+    "GET /healthz": {200, 405},
+    "GET /readyz": {200, 405},
+    "GET /v1/stats": {200, 405},
+    "GET /v1/users/{user}": {200, 404, 422},
+    "POST /v1/events": {200},
+    "POST /v1/tickets": {200, 400, 422},
+    "POST /v1/users/{user}/events": {200, 202, 422, 504},
+}
+"""Answers that a run has to meet: one that only ever met refusals would show little."""
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["no key", "key"])
+async def test_every_answer_is_as_it_is_described(key: str | None) -> None:
+    with trio.fail_after(300):
+        findings = await fuzz(max_examples=15, seed=1, key=key)
+    assert not findings.failures, "\n".join([*findings.failures, findings.output])
+    missed = {call: statuses - findings.statuses(call) for call, statuses in REACHED.items()}
+    assert not any(missed.values()), f"{missed}\n{findings.output}"
+    refused = {call for call, status in findings.answers if status == 401}
+    guarded = {call for call in REACHED if "/v1/" in call}
+    assert refused == (guarded if key else set())

@@ -1,0 +1,172 @@
+"""What the admin API answers, as JSON Schema: closely enough for a fuzzer to find an answer that is not so."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+Schema: TypeAlias = dict[str, Any]
+
+REF: Final = "#/components/schemas/{name}"
+
+TEXT: Final[Schema] = {"type": "string", "minLength": 1}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
+UNIX_TIME: Final[Schema] = {"type": "number", "minimum": 0, "description": "Seconds since the Unix epoch."}
+RATIO: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
+FLAG: Final[Schema] = {"type": "boolean"}
+POSITION: Final[Schema] = {"type": "integer", "minimum": 1}
+STATE: Final[Schema] = {
+    "type": "string",
+    "enum": ["held", "sent", "confirmed", "settled", "merged", "evicted", "expired", "superseded"],
+}
+
+CODES: Final[dict[int, tuple[str, ...]]] = {
+    400: ("not_json",),
+    401: ("unauthorized",),
+    403: ("foreign_origin",),
+    404: ("not_found", "unknown_user", "unknown_session"),
+    405: ("method_not_allowed",),
+    408: ("request_timeout",),
+    413: ("too_large", "event_too_large"),
+    422: ("invalid",),
+    500: ("internal_error",),
+    503: ("buffer_full", "draining"),
+    504: ("confirmation_timeout",),
+}
+"""The error codes that each status comes with."""
+
+
+def ref(name: str) -> Schema:
+    """The schema that is called `name`."""
+    return {"$ref": REF.format(name=name)}
+
+
+def error(status: int) -> Schema:
+    """The body of an answer with an error's `status`: which codes there are, and what they tell besides."""
+    told: Schema = {"properties": {"code": {"enum": list(CODES[status])}}}
+    if status == 503:
+        told["required"] = ["retry_after"]
+    if status == 504:
+        told["required"] = list(_PLACE)
+    return {**ref("Error"), "properties": {"error": told}}
+
+
+def answers() -> dict[str, Schema]:
+    """The schemas of all answers, by name."""
+    return {
+        "Accepted": _object(_ACCEPTED),
+        "Confirmed": _object({**_ACCEPTED, "confirmed_after": SECONDS}),
+        "ManyAccepted": _many_accepted(),
+        "EveryoneAccepted": _object({"id": TEXT, "users": COUNT, "accepted": COUNT, "refused": COUNT}),
+        "LineError": _object({"error": _error({"status": {"enum": list(CODES)}})}),
+        "LineAnswer": {
+            "oneOf": [ref(n) for n in ("Accepted", "ManyAccepted", "EveryoneAccepted", "LineError")]
+        },
+        "Error": _object({"error": _error({})}),
+        "Ticket": _object({"ticket": TEXT, "expires": UNIX_TIME}),
+        "Alive": _object({"status": {"const": "alive"}}),
+        "Ready": _object({"status": {"const": "ready"}}),
+        "Figures": figures(),
+        "User": _user(),
+        "Session": _session(),
+        "Description": {"type": "object", "required": ["openapi", "info", "paths"]},
+    }
+
+
+_PLACE: Final[Schema] = {"state": STATE, "id": TEXT, "seq": POSITION, "epoch": TEXT}
+_ACCEPTED: Final[Schema] = {**_PLACE, "duplicate": FLAG}
+
+
+def _error(more: Schema) -> Schema:
+    told = {"code": {"enum": sorted({c for codes in CODES.values() for c in codes})}, "message": TEXT, **more}
+    retry_after = {**POSITION, "description": "Seconds until the same call may succeed."}
+    return {
+        **_object(told),
+        "properties": {**told, "field": {"type": "string"}, "retry_after": retry_after, **_PLACE},
+    }
+
+
+def _many_accepted() -> Schema:
+    refused = {"user": TEXT, "error": _error({"status": {"enum": list(CODES)}})}
+    result = {"oneOf": [_object({"user": TEXT, **_ACCEPTED}), _object(refused)]}
+    return _object({"id": TEXT, "results": {"type": "array", "minItems": 1, "items": result}})
+
+
+def figures() -> Schema:
+    """`GET /v1/stats`: every figure. Rates are 0 to 1, times in seconds; what is no gauge counts from the start."""
+    return _object(
+        {
+            "uptime": SECONDS,
+            "draining": FLAG,
+            "users": COUNT,
+            "connections": _group(counts="current total rejected superseded mistakes"),
+            "sessions": _group(counts="active parked"),
+            "pool": _group(
+                counts="pools_created pool_hits pool_misses connections_reused", ratios="utilization"
+            ),
+            "delivery": _group(
+                counts="events_accepted events_settled events_held events_evicted events_expired"
+                " events_superseded events_refused events_duplicate events_sent redelivered"
+                " messages_confirmed messages_timeout messages_late dead_letters",
+                ratios="confirmation_rate",
+                seconds="average_confirmation_time confirmation_p50 confirmation_p95 confirmation_p99",
+            ),
+            "buffer": _group(
+                counts="events bytes settled critical_messages_preserved non_critical_messages_dropped"
+                " overflow_events superseded merged publishers_waiting"
+            ),
+            "recovery": _group(counts="count", ratios="within_5s", seconds="p50 p95 p99"),
+            "serialization": _group(counts="fast slow timeouts truncated", seconds="p99"),
+            "messages": _group(counts="accepted rejected"),
+            "alerts": {"type": "array"},
+        }
+    )
+
+
+def _user() -> Schema:
+    return _object(
+        {
+            "user": TEXT,
+            "epoch": TEXT,
+            "head": {**COUNT, "description": "The seq of the newest event; 0 before the first."},
+            "connections": COUNT,
+            "sessions": {"type": "array", "items": ref("Session")},
+            "buffer": _object(
+                {
+                    "by_priority": _group(counts="low normal high critical"),
+                    **dict.fromkeys(
+                        ("events", "bytes", "held", "settled", "critical_unconfirmed", "publishers_waiting"),
+                        COUNT,
+                    ),
+                }
+            ),
+            "lag": {**COUNT, "description": "Events that the session furthest behind has not acked."},
+        }
+    )
+
+
+def _session() -> Schema:
+    return _object(
+        {
+            "session": TEXT,
+            "state": {"enum": ["connected", "parked"]},
+            "plain": FLAG,
+            "acked": COUNT,
+            "sent": COUNT,
+            "lag": COUNT,
+            "age": SECONDS,
+            "parked_for": {"type": ["number", "null"], "minimum": 0},
+            "blocked": FLAG,
+        }
+    )
+
+
+def _group(counts: str = "", ratios: str = "", seconds: str = "") -> Schema:
+    """An object of plain numbers, by their names."""
+    kinds = ((counts, COUNT), (ratios, RATIO), (seconds, SECONDS))
+    return _object({name: schema for names, schema in kinds for name in names.split()})
+
+
+def _object(properties: Schema) -> Schema:
+    """An object that has all of `properties`."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
