@@ -20,6 +20,7 @@ from ..log import configure
 from ..settings import Settings
 from .options import load_settings, server_options
 from .output import Failure, run_trio
+from .systemd import ServiceManager
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -60,6 +61,9 @@ class Extension:
     announcement: Callable[[str], str] | None = None
 
 
+CLOSING_TIME = 8.0
+"""Seconds beyond `drain_timeout` after which a shutdown is over, whatever went wrong in it."""
+
 Extend: TypeAlias = "Callable[[Hub, trio.Nursery, Address], Awaitable[Extension]]"
 
 
@@ -81,6 +85,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     from ..server.auth import Tickets
     from ..server.listener import serve
 
+    manager = ServiceManager.of(os.environ)
     tickets = Tickets()
     authenticate = authenticator(settings, tickets)
     status = 0
@@ -121,9 +126,13 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
             beside = trio.CancelScope()
             if added.work is not None:
                 nursery.start_soon(_run_within, beside, added.work)
+            nursery.start_soon(manager.keep_informed, partial(summary, hub))
+            manager.tell(READY=1, STATUS=summary(hub))
             number = await anext(signals)
             beside.cancel()
             logger.info("draining", extra={"signal": signal.Signals(number).name})
+            patience = int((settings.drain_timeout + CLOSING_TIME) * 1e6)
+            manager.tell(STOPPING=1, STATUS="draining", EXTEND_TIMEOUT_USEC=patience)
             status = await _drain(hub, signals, settings.drain_timeout)
             nursery.cancel_scope.cancel()
     return status
@@ -141,10 +150,17 @@ async def _drain(hub: Hub, signals: AsyncIterator[int], timeout: float) -> int:
 
         nursery.start_soon(stop_at_next)
         # The hub keeps to its timeout, and takes a moment more to close; this is for what may go wrong there.
-        with trio.move_on_after(timeout + 5):
+        with trio.move_on_after(timeout + CLOSING_TIME - 3):
             await hub.drain()
         nursery.cancel_scope.cancel()
     return status
+
+
+def summary(hub: Hub) -> str:
+    """The state of a hub, as one line for its service manager."""
+    now = hub.statistics()
+    state = "draining" if hub.draining else "serving"
+    return f"{state}: {now.connections} connections, {now.users} users, {now.events_held} events held"
 
 
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
