@@ -105,7 +105,7 @@ async def _server(findings: Findings, key: str | None) -> AsyncIterator[tuple[st
                 status = await process.wait()
         if status != 0:
             findings.failures.append(f"the server's exit status is {status}")
-        findings.failures += [f"the server logged: {line}" for line in log if "error" in line.lower()]
+        findings.failures += [f"the server logged: {line}" for line in log if _is_failure(line)]
     finally:
         if process.returncode is None:
             process.kill()
@@ -121,6 +121,11 @@ async def _read_log(process: trio.Process, log: list[str], started: trio.Event) 
         log += lines
         if any(line.startswith("admin on ") for line in lines):
             started.set()
+
+
+def _is_failure(line: str) -> bool:
+    """Whether a line of the log tells of what should not be. A dead letter is what a short `ttl` asks for."""
+    return any(word in line for word in ("[error", "[critical", "Traceback")) and "dead letter" not in line
 
 
 async def _reside(client: httpx.AsyncClient, ws: str, user: str) -> None:

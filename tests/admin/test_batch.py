@@ -11,6 +11,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws.admin import batch
@@ -216,6 +217,34 @@ async def test_answers_that_nobody_reads_stop_the_reading(open_api, monkeypatch)
             may_write.set()
         assert pieces == 1000
         assert [json.loads(line)["seq"] for line in sent.splitlines()] == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_of_a_declared_length_answers_begin_when_all_has_come(open_api, declared: bool) -> None:
+    async with open_api() as (hub, _):
+        body = lines({"user": "ada", "type": "note"})
+        sent, rest = bytearray(), trio.Event()
+        messages = [(body, True), (body, False)]
+
+        async def receive() -> dict[str, Any]:
+            if len(messages) == 1:
+                await rest.wait()
+            data, more = messages.pop(0)
+            return {"type": "http.request", "body": data, "more_body": more}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.extend(message.get("body", b""))
+
+        headers = [(b"content-length", str(2 * len(body)).encode())] if declared else []
+        scope = {"type": "http", "method": "POST", "path": "/v1/events", "headers": headers}
+        answer = await batch.publish_batch(batch.Events(hub), Request(scope))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer, scope, receive, send)
+            await wait_all_tasks_blocked()
+            assert hub.statistics().events_accepted == 1
+            assert len(sent.splitlines()) == (0 if declared else 1)
+            rest.set()
+        assert len(sent.splitlines()) == 2
 
 
 async def test_a_client_that_leaves_ends_the_batch(open_api) -> None:

@@ -1,8 +1,10 @@
 """A batch of JSON lines, answered line by line while it comes in: memory is bounded however long it is.
 
-Lines are published as they arrive, and answered in their order, as fast as the client reads. A client that sends
-all before it reads anything is read on, until `MAX_PENDING` bytes of answers wait here besides what the sockets
-hold; one that goes on without ever reading is cut off by the connection's write deadline.
+Lines are published as they arrive, and answered in their order, as fast as the client reads. Where the length of the
+batch is declared, answers begin when all of it has come: nginx stops sending a body whose answer has begun, and both
+would wait for each other. A client that sends all before it reads anything is read on, until `MAX_PENDING` bytes of
+answers wait here besides what the sockets hold; one that goes on without ever reading is cut off by the connection's
+write deadline.
 """
 
 from __future__ import annotations
@@ -37,16 +39,23 @@ async def publish_batch(events: Events, request: Request) -> BatchAnswer:
     Raises:
       ApiError: 413, if the head declares more than `MAX_BATCH` bytes.
     """
-    if declared_length(request) > MAX_BATCH:
+    length = declared_length(request)
+    if length > MAX_BATCH:
         raise too_large(MAX_BATCH)
-    return BatchAnswer(events)
+    return BatchAnswer(events, held=length > 0)
 
 
 class BatchAnswer:
-    """The answer to a batch: an ASGI app that reads, publishes and answers."""
+    """The answer to a batch: an ASGI app that reads, publishes and answers.
 
-    def __init__(self, events: Events) -> None:
+    Args:
+      events: what publishes the lines.
+      held: answer when the batch has ended, or `MAX_PENDING` bytes of answers wait.
+    """
+
+    def __init__(self, events: Events, *, held: bool = False) -> None:
         self._events = events
+        self._held = held
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._done = False
@@ -100,6 +109,8 @@ class BatchAnswer:
 
     async def _answer(self, send: Send) -> None:
         """Send the answers that wait, until there are no more to come."""
+        while self._held and not self._done and self._pending_bytes <= MAX_PENDING:
+            await self._changed.park()
         while self._pending or not self._done:
             if not self._pending:
                 await self._changed.park()
