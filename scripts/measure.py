@@ -2,6 +2,7 @@
 
     scripts/measure recovery [--cuts 200] [--users 20]   cut to last missed event processed: reset and half-open
     scripts/measure latency [--users 5] [--rate 5] [--seconds 20]   publish to processed
+    scripts/measure memory                                resident memory of a held event, and of a user
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through a proxy of this script, which cuts them: `reset` sends
@@ -11,8 +12,10 @@ RST in both directions, `half-open` lets the connection stand and carries nothin
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
+import resource
 import statistics
 import sys
 import time
@@ -147,6 +150,32 @@ def show(name: str, values: list[float]) -> None:
     )
 
 
+async def measure_memory(count: int = 100_000) -> None:
+    """How much the process grows with each event that is held, by the payload's size, and with each user."""
+    huge = 2**40
+    config = trio_ws.Config(
+        max_events=huge, max_events_per_user=huge, max_bytes=huge, max_bytes_per_user=huge
+    )
+    async with trio_ws.open_hub(config) as hub:
+
+        def grown(name: str, users: int, size: int) -> float:
+            for _ in range(1000):  # what is made once, is made
+                hub.publish_nowait(f"{name} warm", "token", {"text": "x" * size})
+            before = _resident()
+            for n in range(count):
+                hub.publish_nowait(f"{name} {n % users}", "token", {"text": "x" * size})
+            return (_resident() - before) / count
+
+        for size in (10, 300, 1000):
+            print(f"{f'a payload of {size} bytes, held':40} {grown(str(size), 100, size):6.0f} bytes")
+        print(f"{'a user with one such, of 10 bytes':40} {grown('user', count, 10):6.0f} bytes")
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def rooms() -> None:
     """Lines of Python (and of what is served to browsers) in each folder of the package."""
     total: dict[str, tuple[int, int]] = {}
@@ -177,6 +206,7 @@ def main() -> None:
     latency.add_argument("--users", type=int, default=5)
     latency.add_argument("--rate", type=float, default=5)
     latency.add_argument("--seconds", type=float, default=20)
+    commands.add_parser("memory")
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -186,6 +216,8 @@ def main() -> None:
         processed, confirmed = trio.run(measure_latency, chosen.users, chosen.rate, chosen.seconds)
         show("accepted to processed", processed)
         show("HTTP publish to confirmed answer", confirmed)
+    elif chosen.command == "memory":
+        trio.run(measure_memory)
     else:
         rooms()
 

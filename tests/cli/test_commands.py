@@ -166,6 +166,36 @@ def test_status_as_json_and_of_a_user(admin: FakeAdmin) -> None:
     assert admin.requests[0][2]["authorization"] == "Bearer k"
 
 
+def test_status_tells_first_what_fires(admin: FakeAdmin) -> None:
+    alert = {"name": "slow_recovery", "state": "firing", "since": 1.5, "value": 4.51234, "threshold": 4.0}
+    summary = {"unit": "seconds", "summary": "clients are not back within 4 s"}
+    admin.figures = {**STATS, "alerts": [{"name": "critical_loss", "state": "ok"}, {**alert, **summary}]}
+    result = CliRunner().invoke(cli, ["status", "--url", admin.url])
+    first = result.output.splitlines()[0]
+    told = "ALERT slow_recovery: clients are not back within 4 s (4.512 seconds, threshold 4, since "
+    assert first.startswith(told)
+    assert "ALERT critical_loss" not in result.output
+
+
+def test_status_of_a_user_has_the_newest_events(admin: FakeAdmin) -> None:
+    event = {"seq": 7, "id": "i7", "type": "agent_started", "state": "sent", "ts": 1700000000.25}
+    admin.figures = {"user": "a/b", "sessions": [], "events": [event]}
+    result = CliRunner().invoke(cli, ["status", "a/b", "--url", admin.url])
+    assert [path for _, path, _ in admin.requests] == ["/v1/users/a%2Fb", "/v1/users/a%2Fb/events?limit=20"]
+    assert {"7", "i7", "agent_started", "sent"} <= set(result.output.split())
+    assert ":20.250" in result.output  # the moment, as a clock shows it
+    assert "1700000000" not in result.output
+
+
+def test_status_of_an_event_is_its_story(admin: FakeAdmin) -> None:
+    steps = [{"at": 1700000000.0, "step": "accepted"}, {"at": 1700000001.0, "step": "sent", "session": "s1"}]
+    admin.figures = {"user": "a/b", "id": "i/7", "seq": 7, "state": "sent", "steps": steps}
+    result = CliRunner().invoke(cli, ["status", "a/b", "i/7", "--url", admin.url])
+    assert [path for _, path, _ in admin.requests] == ["/v1/users/a%2Fb/events/i%2F7"]
+    lines = [line.split() for line in result.output.splitlines()]
+    assert [line[2] for line in lines if len(line) > 2 and line[0][:4] == "2023"] == ["accepted", "sent"]
+
+
 def test_status_of_nobody(admin: FakeAdmin) -> None:
     admin.status = 404
     admin.figures = {"error": {"code": "not_found", "message": "no such user"}}

@@ -1,31 +1,44 @@
-"""`trio-ws status`: the figures of a running server, or of one user, as tables."""
+"""`trio-ws status`: the figures of a running server, or of one user, or the story of one event, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 import click
 import trio
 
 from .arguments import Text
-from .http import Admin, Unreachable, admin_options, open_admin, user_path
+from .http import Admin, Answer, Unreachable, admin_options, open_admin, user_path
 from .output import Failure, note, print_json, run_trio, table_console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+RECENT = 20
+"""How many of a user's newest events are shown."""
+
 
 @click.command("status")
 @click.argument("user", type=Text(), required=False)
+@click.argument("event", type=Text(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON line.")
 @click.option(
     "--watch", is_flag=True, help="Show them again each second, until Ctrl-C; also while the server is away."
 )
 @admin_options
-def command(user: str | None, as_json: bool, watch: bool, url: str, api_key: str | None) -> None:
-    """Show the figures of a running server, or what it knows of USER."""
-    run_trio(_status, user_path(user) if user else "/v1/stats", as_json, watch, url, api_key)
+def command(
+    user: str | None, event: str | None, as_json: bool, watch: bool, url: str, api_key: str | None
+) -> None:
+    """Show the figures of a running server, what it knows of USER and of their newest events, or what has become of
+    the EVENT with that id.
+    """
+    path = "/v1/stats"
+    if user:
+        path = user_path(user) + (f"/events/{quote(event, safe='')}" if event else "")
+    run_trio(_status, path, as_json, watch, url, api_key)
 
 
 async def _status(path: str, as_json: bool, watch: bool, url: str, api_key: str | None) -> None:
@@ -73,14 +86,37 @@ async def _get(admin: Admin, path: str) -> dict[str, Any]:
     answer = await admin.call("GET", path)
     if answer.error is not None:
         raise Failure(answer.reason)
-    return answer.body
+    figures = answer.body
+    if "sessions" in figures and "user" in figures:
+        recent = await admin.call("GET", f"{path}/events", params={"limit": RECENT})
+        figures["events"] = _events(recent)
+    return figures
+
+
+def _events(answer: Answer) -> list[dict[str, Any]]:
+    """The events of an answer; none where a server does not know that call."""
+    events = answer.body.get("events")
+    return events if isinstance(events, list) else []
 
 
 def render(figures: dict[str, Any]) -> RenderableType:
-    """Tables of nested figures: what is a single value first, then a table for each group and each list."""
+    """Alerts that fire first; then tables of nested figures: what is a single value, then each group and each list."""
     from rich.console import Group
 
-    return Group(*_tables("", figures))
+    firing = [alert for alert in figures.get("alerts", []) if alert.get("state") == "firing"]
+    return Group(*map(_alert, firing), *_tables("", figures))
+
+
+def _alert(alert: dict[str, Any]) -> RenderableType:
+    """One line for an alert that fires."""
+    from rich.text import Text
+
+    line = f"ALERT {alert.get('name')}: {alert.get('summary')}"
+    measured = (
+        f"{shown(alert.get('value'))} {alert.get('unit', '')}, threshold {shown(alert.get('threshold'))}"
+    )
+    since = alert.get("since")
+    return Text(f"{line} ({measured}{f', since {_clock(since)}' if since else ''})", style="bold red")
 
 
 def _tables(title: str, figures: dict[str, Any]) -> Iterator[RenderableType]:
@@ -108,7 +144,7 @@ def _rows(title: str, rows: list[Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    objects = [row if isinstance(row, dict) else {"": row} for row in rows]
+    objects = [_timed(row) if isinstance(row, dict) else {"": row} for row in rows]
     columns = list(dict.fromkeys(name for row in objects for name in row))
     table = Table(title=title, title_justify="left", box=None, title_style="bold", header_style="dim")
     for name in columns:
@@ -116,6 +152,18 @@ def _rows(title: str, rows: list[Any]) -> RenderableType:
     for row in objects:
         table.add_row(*(Text(shown(row.get(name))) for name in columns))
     return table
+
+
+def _timed(row: dict[str, Any]) -> dict[str, Any]:
+    """`row` with its moments, in Unix time, as a clock shows them."""
+    return {name: _clock(value) if name in ("at", "ts") else value for name, value in row.items()}
+
+
+def _clock(at: Any) -> str:
+    """A moment in Unix time, to the millisecond, in the time of this machine."""
+    if not isinstance(at, int | float):
+        return shown(at)
+    return datetime.fromtimestamp(at).astimezone().isoformat(" ", "milliseconds")
 
 
 def shown(value: Any) -> str:
