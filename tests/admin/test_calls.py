@@ -129,6 +129,31 @@ async def test_what_there_is_not_to_call(
         assert (allowed and set(allowed.split(", "))) == allow
 
 
+async def test_a_target_may_be_a_whole_url(open_api) -> None:
+    async with open_api() as (_, client):
+        app = client._transport.app
+        for target, status in (
+            (b"http://admin.test/healthz", 200),
+            (b"HTTPS://admin.test:1/healthz", 200),
+            (b"http://admin.test", 404),
+            (b"http://admin.test//healthz", 404),
+            (b"http://admin.test/v1/users/nobody", 404),
+            (b"http://admin.test/v1/stats", 200),
+        ):
+            statuses = []
+
+            async def send(message: Any, statuses: list[int] = statuses) -> None:
+                if "status" in message:
+                    statuses.append(message["status"])
+
+            async def receive() -> Any:
+                raise AssertionError
+
+            scope = {"type": "http", "method": "GET", "raw_path": target, "headers": [], "query_string": b""}
+            await app(scope, receive, send)
+            assert statuses == [status], target
+
+
 async def test_a_bug_is_logged_and_not_told(open_api, caplog: pytest.LogCaptureFixture) -> None:
     async def fail(request: Request) -> Response:
         raise RuntimeError("inner secret")

@@ -230,6 +230,11 @@ async def test_a_client_that_is_gone_ends_its_call(autojump_clock: MockClock) ->
         (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 431),
         (b"GET /" + b"y" * 70_000, 431),
         (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+        (
+            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+            b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n",
+            400,
+        ),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 200),
         (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", 200),
         (b"GET / HTTP/1.0\r\n\r\n", 200),

@@ -92,7 +92,11 @@ class Shell:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": closing.NORMAL.code})
             return
-        scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        path = scope["raw_path"].decode("latin-1")
+        if path.lower().startswith(("http://", "https://")):
+            # What a client sends that takes this for a proxy; every server has to take it (RFC 9112, 3.2.2).
+            path = "/" + path.split("://", 1)[1].partition("/")[2]
+        scope = {**scope, "path": path}
         try:
             await self._app(scope, receive, send)
         except Exception:

@@ -161,10 +161,28 @@ class Connection:
                 raise
 
 
+class _Unambiguous(h11.Connection):
+    """Refuses a body that has two lengths: a proxy in front may have gone by the other one, and seen other requests."""
+
+    def next_event(self) -> Any:
+        """As h11's."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            lengths = {name for name, _ in event.headers} & {b"content-length", b"transfer-encoding"}
+            if len(lengths) == 2:
+                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+        return event
+
+
 class _Http1(H11Protocol):
     """HTTP/1.1 and 1.0, and nothing else. The head of an answer goes out with what follows it, in one write."""
 
     _head = b""
+
+    def __init__(self, app: AppWrapper, config: Config, *args: Any) -> None:
+        super().__init__(app, config, *args)
+        size = config.h11_max_incomplete_size
+        self.connection = _Unambiguous(h11.SERVER, max_incomplete_event_size=size)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

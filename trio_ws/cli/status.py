@@ -126,7 +126,12 @@ def _tables(title: str, figures: dict[str, Any]) -> Iterator[RenderableType]:
     single = {name: value for name, value in figures.items() if not isinstance(value, dict | list)}
     if single or not figures:
         table = Table(
-            title=title or None, title_justify="left", box=None, show_header=False, title_style="bold"
+            title=title or None,
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            show_header=False,
+            min_width=len(title),
         )
         for name, value in single.items():
             table.add_row(Text(name.replace("_", " ")), Text(shown(value), justify="right"))
@@ -146,7 +151,14 @@ def _rows(title: str, rows: list[Any]) -> RenderableType:
 
     objects = [_timed(row) if isinstance(row, dict) else {"": row} for row in rows]
     columns = list(dict.fromkeys(name for row in objects for name in row))
-    table = Table(title=title, title_justify="left", box=None, title_style="bold", header_style="dim")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        min_width=len(title),
+    )
     for name in columns:
         table.add_column(Text(name.replace("_", " ")))
     for row in objects:
