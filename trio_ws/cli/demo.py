@@ -69,7 +69,8 @@ async def run_demo(
       Failure: an address can't be had.
     """
     from ..admin.pages import demo_pages
-    from ..demo import Demo, FaultyNetwork, work
+    from ..demo import Demo, work
+    from ..faults import FaultyNetwork
 
     async def extend(hub: Hub, nursery: trio.Nursery, ws: Address) -> Extension:
         network = FaultyNetwork(reachable(ws[0]), ws[1])

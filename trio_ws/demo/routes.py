@@ -14,9 +14,9 @@ from ..admin.requests import decode, read_body
 from ..config import KIB
 from ..errors import HubClosed
 from ..event import Priority
+from ..faults import FaultyNetwork
 from ..hub import Hub
 from .agents import USERS
-from .network import FaultyNetwork
 
 MAX_BODY: Final = 4 * KIB
 

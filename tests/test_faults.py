@@ -1,4 +1,4 @@
-"""The network that the demo breaks on purpose, over real sockets on the loopback."""
+"""The network that is broken on purpose, over real sockets on the loopback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from trio_ws.demo.network import FaultyNetwork
+from trio_ws.faults import FaultyNetwork
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +101,45 @@ async def test_silence_holds_everything_back_and_loses_nothing() -> None:
         with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
         await trio.aclose_forcefully(stream)
+
+
+async def test_half_open_loses_what_is_sent_on_what_is_open_and_nothing_else() -> None:
+    async with open_network() as (network, port):
+        lost = await connect(port, "a")
+        assert network.half_open("a") == 1
+        await lost.send_all(b"into the void")
+        again = await connect(port, "a")
+        await again.send_all(b"as it should be")
+        await expect(again, b"as it should be")
+        with trio.move_on_after(0.2) as patience:
+            await lost.receive_some()
+        assert patience.cancelled_caught  # no answer, and no word of an end either
+        assert network.cut("a") == 2
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            await lost.receive_some()
+        for stream in (lost, again):
+            await trio.aclose_forcefully(stream)
+
+
+async def test_neither_end_of_what_is_half_open_learns_that_the_other_has_gone() -> None:
+    heard_end = trio.Event()
+
+    async def hear(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+        heard_end.set()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, hear, 0)
+        network = FaultyNetwork("127.0.0.1", listeners[0].socket.getsockname()[1])
+        [(_, port), *_] = await nursery.start(network.serve, "127.0.0.1")
+        stream = await connect(port, "a")
+        network.half_open("a")
+        await stream.aclose()
+        with trio.move_on_after(0.2):
+            await heard_end.wait()
+        assert not heard_end.is_set()
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_forgets_links_that_have_no_connections() -> None:

@@ -1,10 +1,11 @@
 """A network that can be broken on purpose: it forwards TCP connections to the server, until it is told not to.
 
 Connections belong to a *link*, which a client names in the query of its URL (``?link=7f3a``): so each page breaks its
-own network, and no one else's. Two faults:
+own network, and no one else's. Three faults:
 
-    cut      all connections of the link are reset, and new ones are for a while
-    silence  they stay open, and nothing gets through in either direction: half-open, as after a lost route
+    cut        all connections of the link are reset, and new ones are for a while
+    silence    they stay open, new ones too, and nothing gets through in either direction until it is over
+    half-open  they stay open, and what is sent on them is lost, as after a lost route; new ones are as they should be
 
 Nothing is buffered but what one read brings; a silent connection is not read, so that TCP holds its peer up.
 """
@@ -15,7 +16,6 @@ import math
 import re
 import socket
 import struct
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -31,13 +31,21 @@ MAX_CONNECTIONS: Final = 500
 _LINK = re.compile(rb"[?&]link=([A-Za-z0-9_-]{1,64})")
 
 
+@attrs.define(eq=False)
+class _Wire:
+    """One connection of a link, and whether what is sent on it is lost."""
+
+    scope: trio.CancelScope
+    lost: bool = False
+
+
 @attrs.define
 class _Link:
     """What is wrong with a link, and until when, on Trio's clock; and the connections that it has."""
 
     cut_until: float = -math.inf
     silent_until: float = -math.inf
-    scopes: set[trio.CancelScope] = attrs.field(factory=set)
+    wires: set[_Wire] = attrs.field(factory=set)
 
 
 class FaultyNetwork:
@@ -75,19 +83,29 @@ class FaultyNetwork:
         state = self._link(link.encode())
         state.cut_until = trio.current_time() + seconds
         state.silent_until = -math.inf
-        for scope in state.scopes:
-            scope.cancel()
-        return len(state.scopes)
+        for wire in state.wires:
+            wire.scope.cancel()
+        return len(state.wires)
 
     def silence(self, link: str, seconds: float) -> int:
         """Let nothing through on the connections of `link` for `seconds`; returns how many there are."""
         state = self._link(link.encode())
         state.silent_until = trio.current_time() + seconds
-        return len(state.scopes)
+        return len(state.wires)
+
+    def half_open(self, link: str) -> int:
+        """Lose what is sent on the connections that `link` has now; returns how many there are.
+
+        Neither end learns that the other has closed.
+        """
+        state = self._link(link.encode())
+        for wire in state.wires:
+            wire.lost = True
+        return len(state.wires)
 
     def _link(self, name: bytes) -> _Link:
         if name not in self._links and len(self._links) >= MAX_LINKS:
-            idle = next((known for known, link in self._links.items() if not link.scopes), None)
+            idle = next((known for known, link in self._links.items() if not link.wires), None)
             if idle is not None:
                 del self._links[idle]
         return self._links.setdefault(name, _Link())
@@ -118,15 +136,16 @@ class FaultyNetwork:
         if link.cut_until > trio.current_time():
             return
         server = await trio.open_tcp_stream(*self._target)
-        link.scopes.add(scope)
+        wire = _Wire(scope)
+        link.wires.add(wire)
         try:
             await _quiet(link)
             await server.send_all(head)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_pump, client, server, link, scope.cancel)
-                nursery.start_soon(_pump, server, client, link, scope.cancel)
+                nursery.start_soon(_pump, client, server, link, wire)
+                nursery.start_soon(_pump, server, client, link, wire)
         finally:
-            link.scopes.discard(scope)
+            link.wires.discard(wire)
             _reset(server)
 
 
@@ -141,10 +160,9 @@ async def _head(stream: trio.SocketStream) -> bytes:
     return head
 
 
-async def _pump(
-    source: trio.SocketStream, sink: trio.SocketStream, link: _Link, done: Callable[[], None]
-) -> None:
-    """Forward one direction to its end; the connection ends with the first that does."""
+async def _pump(source: trio.SocketStream, sink: trio.SocketStream, link: _Link, wire: _Wire) -> None:
+    """Forward one direction to its end; the connection ends with the first that does, but for one that is lost: its
+    ends part one by one."""
     try:
         while True:
             await _quiet(link)
@@ -152,9 +170,13 @@ async def _pump(
             await _quiet(link)
             if not data:
                 return
-            await sink.send_all(data)
+            if not wire.lost:
+                await sink.send_all(data)
+    except trio.BrokenResourceError:
+        pass
     finally:
-        done()
+        if not wire.lost:
+            wire.scope.cancel()
 
 
 async def _quiet(link: _Link) -> None:
