@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "store": BASE | {"core"},
     "server": BASE | {"core", "hub", "store"},
     "admin": BASE | {"core", "hub", "store"},
+    "validation": BASE | {"client", "faults", "COMPILED"},
 }
 NOT_IN_CORE = {
     "trio",
@@ -37,6 +38,7 @@ NOT_IN_CORE = {
     "logging",
 }
 MAY_SIMULATE = {"cli/simulate.py"}
+MAY_VALIDATE = {"cli/validate.py"}
 WEBSOCKET_BORDERS = {"server/library.py", "client/transport.py"}
 # What an extra brings; the base package works without it.
 EXTRAS = (
@@ -48,6 +50,8 @@ EXTRAS = (
     "jwt",
     "rich",
     "httpx",
+    "pygal",
+    "markdown_it",
     "pytest",
     "hypothesis",
 )
@@ -90,6 +94,8 @@ def test_arrows_point_down(file: Path) -> None:
         assert rooms <= MAY_IMPORT[room]
     if room != "testing" and name(file) not in MAY_SIMULATE:
         assert "testing" not in rooms
+    if room != "validation" and name(file) not in MAY_VALIDATE:
+        assert "validation" not in rooms
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if name(f).startswith("core/")], ids=name)

@@ -23,6 +23,7 @@ COMMANDS = {
     "tail": "Print a user's events as they come.",
     "status": "Show the figures of a running server.",
     "simulate": "Run server, clients and a hostile network on simulated time.",
+    "validate": "Check a real server against what is required of it.",
     "config": "Show the effective configuration and where each value came from.",
 }
 
