@@ -36,6 +36,7 @@ MODULES = (
     "core/flight",
     "core/gaps",
     "core/histogram",
+    "core/journal",
     "core/mailbox",
     "core/payload",
     "core/remembered",

@@ -13,7 +13,7 @@ from .world import World
 
 def confirm(confirmations: Confirmations, entry: Entry, now: float) -> None:
     entry.confirmed_at = now
-    confirmations.settle([entry], now)
+    confirmations.settle([entry], now, -math.inf)
 
 
 def test_a_confirmation_in_time() -> None:

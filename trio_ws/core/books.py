@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .entry import EVICTED, EXPIRED, FIRM, SUPERSEDED, Entry
+from .entry import CLASSES, EVICTED, EXPIRED, FIRM, SUPERSEDED, Entry
 
 if TYPE_CHECKING:
     from .mailbox import Mailbox
@@ -23,6 +23,9 @@ class Books:
       events, bytes: what the logs hold now, settled history included (joined deltas are one event here).
       firm_events, firm_bytes: the part of it that can't make room: critical and not settled.
       history: settled entries that are still in a log.
+      now: the time of the step that is under way, for what it does to entries.
+      evicted_of: what was evicted, by retention class.
+      critical_lost: critical events that went unconfirmed: each is an alert.
       resolved: entries with waiters that were confirmed or went; the shell takes them out and calls the waiters.
       dead: critical entries that expired unconfirmed (dead letters), with their mailboxes and wire forms; the shell
         takes them out.
@@ -31,18 +34,21 @@ class Books:
     __slots__ = (
         "accepted",
         "bytes",
+        "critical_lost",
         "critical_preserved",
         "dead",
         "dead_letters",
         "duplicates",
         "events",
         "evicted",
+        "evicted_of",
         "expired",
         "firm_bytes",
         "firm_events",
         "held",
         "history",
         "merged",
+        "now",
         "overflows",
         "redelivered",
         "refused",
@@ -57,7 +63,9 @@ class Books:
         self.events = self.bytes = self.firm_events = self.firm_bytes = self.history = 0
         self.merged = self.overflows = self.refused = self.duplicates = self.dead_letters = 0
         self.sent = self.redelivered = 0
-        self.critical_preserved = 0
+        self.critical_preserved = self.critical_lost = 0
+        self.evicted_of = [0] * (len(CLASSES) + 1)
+        self.now = 0.0
         self.resolved: list[Entry] = []
         self.dead: list[tuple[Mailbox, Entry, bytes]] = []
 
@@ -93,12 +101,15 @@ class Books:
         self.held -= weight
         if reason == EVICTED:
             self.evicted += weight
+            self.evicted_of[entry.retention] += weight
         elif reason == EXPIRED:
             self.expired += weight
         elif reason == SUPERSEDED:
             self.superseded += weight
         else:
             raise ValueError(f"an unsettled entry can't go as {reason!r}")
+        if entry.retention == FIRM:
+            self.critical_lost += weight
         entry.reason = reason
         if entry.waiters is not None:
             self.resolved.append(entry)

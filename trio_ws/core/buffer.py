@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ..config import Config
 from .books import Books
 from .entry import CLASS_SETTLED, Entry
+from .journal import MIN_IN_ALL, PER_EVENT, Journals
 from .mailbox import Mailbox
 from .retention import Line
 
@@ -41,6 +42,7 @@ class Buffer:
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
         self._new_id = new_id
+        self._journals = Journals(max(MIN_IN_ALL, PER_EVENT * config.max_events))
         self._history = Line(CLASS_SETTLED)
         self._closed = 0
         self._by_events = _Fullest(lambda box: len(box.entries))
@@ -56,6 +58,7 @@ class Buffer:
                 books=self.books,
                 history=self._history,
                 history_ttl=self.config.event_ttl,
+                journals=self._journals,
                 max_joined_bytes=self.config.max_event_bytes,
             )
         return box
@@ -63,6 +66,8 @@ class Buffer:
     def close(self, box: Mailbox) -> None:
         """Forget a mailbox that holds nothing and has no sessions."""
         box.closed = True
+        if box.journal is not None:
+            self._journals.close(box.journal)
         del self.mailboxes[box.user]
         self._closed += 1
         if self._closed > 64 + len(self.mailboxes):
@@ -78,6 +83,7 @@ class Buffer:
         Returns: False, and nothing has changed, where only critical events that still matter could make room.
         """
         books, size = self.books, entry.size
+        books.now = entry.accepted_at
         full = len(box.entries) >= self._max_events_per_user or box.bytes + size > self._max_bytes_per_user
         full_in_all = books.events >= self._max_events or books.bytes + size > self._max_bytes
         if (full or full_in_all) and not self._feasible(box, entry):

@@ -28,12 +28,15 @@ class Confirmations:
       confirmed: in time or late, since the start; `late` of them after their timeout.
       timed_out: how many passed the timeout unconfirmed, each counted once.
       latency: seconds from the first writing to the confirmation.
+      response: seconds from the acceptance to the confirmation; from the coming of the connection that confirmed it,
+        where that was later: how long a user was away is no slowness of ours.
     """
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.confirmed = self.timed_out = self.late = 0
         self.latency = Histogram()
+        self.response = Histogram()
         self._waiting: deque[Entry] = deque()
         self._full = _SMALL
 
@@ -45,13 +48,14 @@ class Confirmations:
             self._waiting = deque(entry for entry in self._waiting if _waits(entry))
             self._full = 2 * len(self._waiting) + _SMALL
 
-    def settle(self, entries: Iterable[Entry], now: float) -> None:
-        """Note that tracked entries were confirmed."""
+    def settle(self, entries: Iterable[Entry], now: float, connected_at: float) -> None:
+        """Note that tracked entries were confirmed, over a connection that came at `connected_at`."""
         for entry in entries:
             self.confirmed += 1
             self.late += entry.timed_out
             if entry.first_sent is not None:
                 self.latency.record(now - entry.first_sent)
+            self.response.record(now - max(entry.accepted_at, connected_at))
         self._trim()
 
     @property

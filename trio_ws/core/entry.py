@@ -59,6 +59,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
       user: whose log it is in; empty before.
       tracked: confirmation is timed and redelivery happens; so for critical events and those with `confirm`.
       first_sent: when it was first written to a session, or None.
+      settled_at, gone_at: when it settled, and when it left its log or was joined into another; None before.
+      successor: the seq of the later event of its key, where it is superseded.
       into: the entry that it was joined into; None while it stands for itself.
       waiters: called without arguments, once, when it is confirmed or gone.
     """
@@ -88,6 +90,9 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     timed_out: bool = False
     first_sent: float | None = None
     confirmed_at: float | None = None
+    settled_at: float | None = None
+    gone_at: float | None = None
+    successor: int = 0
     reason: str | None = None
     into: Entry | None = None
     waiters: list[Callable[[], None]] | None = None

@@ -6,6 +6,7 @@ The idea is HdrHistogram's: logarithmic buckets, plain counters, no samples kept
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 _LOWEST: Final = 1e-5
@@ -49,8 +50,7 @@ class Histogram:
         for at, count in enumerate(self._counts):
             seen += count
             if seen >= rank:
-                middle = _LOWEST * math.exp((at - 0.5) * _GROWTH) if at else _LOWEST
-                return min(middle, self.maximum)
+                return min(_middle(at), self.maximum)
         return self.maximum
 
     def share_within(self, seconds: float) -> float:
@@ -60,7 +60,43 @@ class Histogram:
         upto = 0 if seconds <= _LOWEST else int(math.log(seconds / _LOWEST) / _GROWTH) + 1
         return sum(self._counts[: upto + 1]) / self.count
 
+    def copy(self) -> Histogram:
+        """What has been recorded by now."""
+        copied = Histogram()
+        copied.count, copied.total, copied.maximum = self.count, self.total, self.maximum
+        copied._counts = None if self._counts is None else self._counts[:]
+        return copied
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """What was recorded after `earlier` was copied from this; its `maximum` is that of all."""
+        recent = self.copy()
+        recent.count -= earlier.count
+        recent.total -= earlier.total
+        if recent._counts is not None and earlier._counts is not None:
+            recent._counts = [now - then for now, then in zip(recent._counts, earlier._counts, strict=True)]
+        return recent
+
+    def cumulative(self, bounds: Iterable[float]) -> list[int]:
+        """How many lasted at most so long, for each of `bounds`: rising times in seconds; right to a bucket.
+
+        A bucket that a bound lies in is counted where its middle is, as percentiles are.
+        """
+        if self._counts is None:
+            return [0 for _ in bounds]
+        upto, at, found = 0, 0, []
+        for bound in bounds:
+            while at <= _BUCKETS and _middle(at) <= bound:
+                upto += self._counts[at]
+                at += 1
+            found.append(upto)
+        return found
+
     @property
     def mean(self) -> float:
         """The average duration in seconds; 0 where there are none."""
         return self.total / self.count if self.count else 0.0
+
+
+def _middle(bucket: int) -> float:
+    """The duration that what is in a bucket is told as, in seconds."""
+    return _LOWEST * math.exp((bucket - 0.5) * _GROWTH) if bucket else _LOWEST

@@ -32,6 +32,7 @@ from .entry import (
     Entry,
 )
 from .gaps import Gone
+from .journal import Journal, Journals
 from .remembered import Remembered
 from .retention import Line, Retention
 
@@ -50,6 +51,7 @@ class Mailbox:
       sent_high: the highest seq that any session was ever sent: nothing at or below it is joined.
       sessions: the cursors over it, by session id.
       history: how many of the entries have settled.
+      journal: what its sessions were sent and answered; None while nothing was.
       firm_events, firm_bytes: unsettled critical entries, which can't make room.
       unconfirmed: how many tracked entries nobody has confirmed yet.
       calm: how far the sessions that are over had acked, the farthest of them: their clients may go on from there.
@@ -62,6 +64,7 @@ class Mailbox:
         "_books",
         "_history",
         "_history_ttl",
+        "_journals",
         "_keys",
         "_last",
         "_remembered",
@@ -77,6 +80,7 @@ class Mailbox:
         "gone",
         "head",
         "history",
+        "journal",
         "last_event_at",
         "next_expiry",
         "relief_dry",
@@ -95,6 +99,7 @@ class Mailbox:
         books: Books,
         history: Line,
         history_ttl: float,
+        journals: Journals,
         max_joined_bytes: int,
     ) -> None:
         self.user = user
@@ -110,6 +115,8 @@ class Mailbox:
         self._books = books
         self._history = history
         self._history_ttl = history_ttl
+        self._journals = journals
+        self.journal: Journal | None = None
         self._retention = Retention(self)
         self._remembered = Remembered(self.entries)
         self._keys: dict[tuple[str, str], Entry] = {}
@@ -157,6 +164,7 @@ class Mailbox:
         self._keys[name] = entry
         if old is None or old.settled:
             return
+        old.successor = self.head + 1
         if old.first > self.sent_high:
             self._drop(old, SUPERSEDED)
         else:
@@ -171,6 +179,7 @@ class Mailbox:
 
         Returns: the tracked entries that it confirmed, for the confirmation figures.
         """
+        self._books.now = now
         confirmed: list[Entry] = []
         settled: list[Entry] = []
         alone = len(self.sessions) == 1
@@ -218,11 +227,12 @@ class Mailbox:
 
     def _settle(self, entries: list[Entry]) -> None:
         """What is confirmed and owed to nobody is history from now on: `entries`, at least one, in order."""
-        weight = 0
+        weight, now = 0, self._books.now
         for entry in entries:
             if entry.retention == FIRM:
                 self._soften(entry)
             entry.settled = True
+            entry.settled_at = now
             entry.line = CLASS_SETTLED
             weight += entry.seq - entry.first + 1
         # Time and seqs rise together: of these the first is the oldest.
@@ -355,6 +365,7 @@ class Mailbox:
         books.bytes -= size
         # What still names the entry (an id, a receipt) must not keep its bytes.
         entry.tail, entry.payload = b"", None
+        self._bury(entry)
         if entry.merge:
             self.deltas.removed(entry)
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
@@ -370,6 +381,8 @@ class Mailbox:
         entry = joined(run)
         for delta in run[1:]:
             del self.entries[delta.first]
+        for delta in run:
+            self._bury(delta)
         self.entries[entry.first] = entry
         self.bytes += entry.size - size
         self._books.bytes += entry.size - size
@@ -379,6 +392,21 @@ class Mailbox:
             self._remembered.joined(entry)
         if self._last is run[-1]:
             self._last = entry
+
+    def note(self, at: float, step: str, session: str, first: int, last: int, detail: int | str = 0) -> None:
+        """Write into the journal what has happened to the seqs `first` to `last`; see `journal.Line`."""
+        journal = self.journal
+        if journal is None:
+            journal = self.journal = Journal(self._journals)
+        journal.note(at, step, session, first, last, detail)
+
+    def _bury(self, entry: Entry) -> None:
+        """Keep what has left the log for those who ask what became of it."""
+        entry.gone_at = self._books.now
+        journal = self.journal
+        if journal is None:
+            journal = self.journal = Journal(self._journals)
+        journal.bury(entry)
 
     def on_timer(self, now: float) -> float:
         """As `sweep`; returns when to look again. For events whose own time to live is not to wait for the cleanup."""
@@ -391,6 +419,7 @@ class Mailbox:
         """Let go what has expired by `now`: unconfirmed events past their time, and history older than its TTL."""
         if now < self.next_expiry:
             return
+        self._books.now = now
         earliest = math.inf
         for entry in list(self.entries.values()):
             if entry.settled:

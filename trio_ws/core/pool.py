@@ -161,6 +161,7 @@ class Pool:
 
     def end(self, session: Session, now: float) -> None:
         """The session is over for good: what nobody confirmed stays pending for the user's next one."""
+        self._books.now = now
         if session.link is not None:
             self.connected -= 1
             session.detach(now)

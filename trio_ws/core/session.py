@@ -23,6 +23,7 @@ from .confirmations import Confirmations
 from .entry import EXPIRED, SETTLED, SUPERSEDED, Entry
 from .flight import Flight
 from .gaps import Run
+from .journal import ACKED, MERGED, NACKED, REDELIVERED, SENT, TOLD
 from .mailbox import Mailbox
 
 
@@ -115,6 +116,7 @@ class Session:
           skip_confirmed: what another session confirmed until now is left out, as a gap (``from: "pending"``).
         """
         self.link = link
+        self._books.now = now
         self.connected_at = now
         self.cursor = self.box.boundary(max(position, self.acked))
         # Of what it claims to have and was never sent, its acks say nothing.
@@ -166,12 +168,17 @@ class Session:
           max_bytes: about how much; at least one frame is taken where there is one.
         """
         box, frames, size = self.box, list[bytes](), 0
+        begun, top = self.cursor, self.top
+        self._books.now = now
         if self.cursor <= self.acked:
             self._flight.progress_at = now  # nothing was in flight: what is taken now has just begun to be
         while self.cursor < box.head and size < max_bytes:
             entry = box.entries.get(self.cursor + 1)
             if entry is None or self._spared(entry, now) is not None:
+                if begun < self.cursor:
+                    self._note_sent(now, begun, top)
                 self._take_gaps(now, frames)
+                begun = self.cursor
             elif entry.bare and not self.plain and self.cursor >= self._settled_upto:
                 size += self._take_bare(now, frames, max_bytes - size)
             else:
@@ -179,10 +186,20 @@ class Session:
                 self._wrote(entry, now)
                 frames.append(frame)
                 size += len(frame)
+        if begun < self.cursor:
+            self._note_sent(now, begun, top)
         if self.live_at is not None and self.cursor >= self.live_at:
             self.live_at = None
             frames.append(wire.live(self.cursor))
         return frames
+
+    def _note_sent(self, now: float, begun: int, top: int) -> None:
+        """Have the journal know that all from `begun` to the cursor was sent; up to `top` that had been before."""
+        cursor = self.cursor
+        if begun < top:
+            self.box.note(now, REDELIVERED, self.id, begun + 1, min(top, cursor))
+        if cursor > top:
+            self.box.note(now, SENT, self.id, max(begun, top) + 1, cursor)
 
     def _take_bare(self, now: float, frames: list[bytes], room: int) -> int:
         """As `take`, of the run of bare events from the cursor on: most events are, and cost a third this way.
@@ -255,6 +272,8 @@ class Session:
                 del run[at:]
                 break
         last = run[-1]
+        if len(run) > 1:
+            self.box.note(now, MERGED, self.id, entry.first, last.seq)
         if last.seq != entry.first:
             self._flight.firsts[last.seq] = entry.first
         self._books.merged += len(run) - 1
@@ -282,14 +301,15 @@ class Session:
             if gap is not None and gap.reason == run.reason:
                 gap.absorb(run)
             else:
-                self._put_gap(gap, frames)
+                self._put_gap(gap, now, frames)
                 gap = run
             self.cursor = run.last
-        self._put_gap(gap, frames)
+        self._put_gap(gap, now, frames)
         self._passed()
 
-    def _put_gap(self, gap: Run | None, frames: list[bytes]) -> None:
+    def _put_gap(self, gap: Run | None, now: float, frames: list[bytes]) -> None:
         if gap is not None and not self.plain:
+            self.box.note(now, TOLD, self.id, gap.first, gap.last, gap.reason)
             frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical))
 
     def _missing(self, seq: int, now: float) -> Run | None:
@@ -337,8 +357,9 @@ class Session:
         if seq <= low:
             return False
         self.acked = seq
+        self.box.note(now, ACKED, self.id, low + 1, seq)
         if confirmed := self.box.acked(self, low, seq, now):
-            self._confirmations.settle(confirmed, now)
+            self._confirmations.settle(confirmed, now, self.connected_at)
         self._flight.acked(seq, now)
         return True
 
@@ -357,8 +378,10 @@ class Session:
         """
         if not self.acked < seq <= self.cursor:
             raise Impossible(f"nack {seq}: not in flight")
-        if not self._in_flight(seq):
+        run = self._in_flight(seq)
+        if not run:
             return False
+        self.box.note(now, NACKED, self.id, run[0].first, seq)
         self._flight.nacked(seq, now)
         return True
 
@@ -382,7 +405,9 @@ class Session:
         frames = []
         for seq in [] if self.plain else self._flight.due(now):
             if run := self._in_flight(seq):
-                frames.append(self._run_frame(run, self._flight.again(seq, now)))
+                tries = self._flight.again(seq, now)
+                frames.append(self._run_frame(run, tries))
+                self.box.note(now, REDELIVERED, self.id, run[0].first, seq, tries)
                 self._books.redelivered += 1
         return frames
 
