@@ -28,6 +28,7 @@ from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.pool import Admitted, Ask, Pool, Refused
 from trio_ws.core.session import Impossible, Session
 
+from .diary import Diary
 from .model import GRAVITY, Log, Model, Piece, Reader, make_entry
 
 USERS = ("ada", "ada", "bob")
@@ -126,10 +127,14 @@ class CoreMachine(RuleBasedStateMachine):
             config, books=self.buffer.books, confirmations=self.confirmations, new_id=Counter("s")
         )
         self.model = Model(config)
+        self.diary = Diary()
         self.connect("ada", "retained", False, True)
         self.connect("ada", "now", False, False)
 
     def teardown(self) -> None:
+        if hasattr(self, "diary"):
+            self.diary.look(self.now)
+            self.diary.check(self.config.confirm_timeout)
         gaps.MAX_RUNS = self.max_runs  # type: ignore[misc]
 
     def exact(self, box: Mailbox) -> bool:
@@ -148,6 +153,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.model.publish(user, entry, payload, choices) == accepted
         if accepted:
             assert (entry.first, entry.seq) == (box.head, box.head)
+            self.diary.accepted(box, entry, self.now)
 
     def choices(self, user: str, entry: Entry, payload: Any) -> Choices:
         """What the core chose among logs that were equally full: what leads the model to the same logs."""
@@ -412,7 +418,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     def do_take(self, tab: Tab, budget: int) -> None:
         session, reader = tab.session, tab.reader
-        before = session.cursor
+        before, top, box = session.cursor, session.top, session.box
         was_pending = session.pending
         frames = session.take(self.now, budget)
         assert not was_pending or session.cursor > before or frames
@@ -420,10 +426,15 @@ class CoreMachine(RuleBasedStateMachine):
         if session.cursor < session.box.head:
             assert sum(map(len, frames)) >= budget
         parsed = [json.loads(frame) for frame in frames]
+        for piece in pieces:
+            if piece.reason is None:
+                whole = any(e.first == piece.first and e.seq == piece.last for e in box.entries.values())
+                self.diary.sent(box, session.id, self.now, piece.first, piece.last, top, into=not whole)
         if reader.plain:
             events = [piece for piece in pieces if piece.reason is None]
             assert [(f["type"], f["payload"]) for f in parsed] == [(p.type, p.payload) for p in events]
             assert all(set(f) == {"id", "type", "payload", "ts"} for f in parsed)
+            self.diary.answered(box, session.id, self.now, "acked", session.acked + 1, session.cursor)
             session.ack_sent(self.now)
             self.model.ack(reader, reader.cursor)
             return
@@ -435,6 +446,9 @@ class CoreMachine(RuleBasedStateMachine):
         for frame in parsed:
             if frame["t"] == "event":
                 tab.sent[frame["seq"]] = frame
+            else:
+                told = frame["from"], frame["to"], frame["reason"]
+                self.diary.told(box, session.id, self.now, *told)
 
     def check_accounting(self, before: int, frames: list[dict[str, Any]], after: int) -> None:
         """Every seq exactly once, in order, without a hole: what a client proves by itself."""
@@ -512,6 +526,8 @@ class CoreMachine(RuleBasedStateMachine):
         before = reader.acked
         self.model.ack(reader, seq)
         assert tab.session.ack(seq, self.now) == (reader.acked > before)
+        box = tab.session.box
+        self.diary.answered(box, tab.session.id, self.now, "acked", before + 1, reader.acked)
         reader.retries = {n: tries for n, tries in reader.retries.items() if n > reader.acked}
 
     @precondition(lambda self: self.linked())
@@ -531,6 +547,8 @@ class CoreMachine(RuleBasedStateMachine):
                 tab.session.nack(seq, self.now)
         elif frame is not None:
             assert tab.session.nack(seq, self.now) == held
+            if held:
+                self.diary.answered(tab.session.box, tab.session.id, self.now, "nacked", first, seq)
             if held and again:
                 self.do_redeliver(tab)
 
@@ -549,6 +567,8 @@ class CoreMachine(RuleBasedStateMachine):
             assert frame == tab.sent[seq]
             assert retry == reader.retries.get(seq, 0) + 1
             reader.retries[seq] = retry
+            first = frame["merged"]["from"] if "merged" in frame else seq
+            self.diary.sent_again(session.box, session.id, self.now, first, seq, retry)
         assert session.redeliver(self.now) == []
         assert session.deadline() > self.now or session.exhausted(self.now)
 
@@ -583,6 +603,10 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.confirmations.deadline > self.now
 
     # -- what must always hold
+
+    @invariant()
+    def the_diary_is_kept(self) -> None:
+        self.diary.look(self.now)
 
     @invariant()
     def logs_are_the_same(self) -> None:

@@ -34,8 +34,8 @@ STEPS: Final = (
     "merged",
     "superseded",
     "sent",
-    "redelivered",
     "nacked",
+    "redelivered",
     "acked",
     "confirmed",
     "timed_out",
@@ -153,7 +153,7 @@ def _of_entry(box: Mailbox, entry: Entry, lines: list[Step], confirm_timeout: fl
     """The steps that the entry itself tells of, and those that it goes through as part of another."""
     part = entry
     while part.into is not None:
-        if part.into.seq != entry.seq and part.gone_at is not None:
+        if part.gone_at is not None:
             yield Step(part.gone_at, MERGED, into=part.into.seq)
         part = part.into
     if part.first_sent is not None and not any(s.step == SENT and s.at == part.first_sent for s in lines):
