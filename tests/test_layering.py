@@ -52,6 +52,8 @@ EXTRAS = (
     "httpx",
     "pygal",
     "markdown_it",
+    "prometheus_client",
+    "opentelemetry",
     "pytest",
     "hypothesis",
 )

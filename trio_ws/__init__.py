@@ -30,6 +30,7 @@ from .errors import (
 )
 from .event import LIFECYCLE_TYPES, Draft, Event, Gap, Merged, Message, Priority
 from .hub import (
+    Alert,
     ChannelStatistics,
     Confirmation,
     DeadLetter,
@@ -51,6 +52,7 @@ COMPILED = not str(_session.__file__).endswith(".py")
 __all__ = [
     "COMPILED",
     "LIFECYCLE_TYPES",
+    "Alert",
     "ChannelStatistics",
     "Client",
     "ClientState",

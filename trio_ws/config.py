@@ -131,6 +131,13 @@ class Config:
     heartbeat_idle: float = _seconds(25)
     heartbeat_grace: float = _seconds(2)
 
+    # Alerts: over which window, from how many samples on, and beyond what
+    alert_window: float = _seconds(300, low=1)
+    alert_samples: int = _count(20)
+    alert_response_time: float = _seconds(1.5)
+    alert_recovery_time: float = _seconds(4)
+    alert_confirmation_rate: float = attrs.field(default=0.95, validator=_number(0, 1))
+
     # The end
     drain_timeout: float = _seconds(10, low=0)
 

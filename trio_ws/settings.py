@@ -58,6 +58,12 @@ def _whole(low: int, high: int) -> Any:
     return check
 
 
+def _http_url(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    # The value is left out: it may hold a secret, in the path too.
+    if value is not None and not re.fullmatch(r"https?://[^\s/?#]+\S*", str(value)):
+        raise InvalidConfig(f"{attribute.name} must be a URL such as https://hooks.example.com/…")
+
+
 def _origins(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     for origin in value:
         if not isinstance(origin, str) or not re.fullmatch(r"[a-zA-Z][\w+.-]*://[^/?#@\s]+", origin):
@@ -86,6 +92,8 @@ class Settings(Config):
     Attributes:
       insecure: how often it was said: 1 lets clients name their user on a loopback address, 2 on any.
       store: ``memory``; other kinds are refused in this version.
+      alert_webhook: where alerts are posted to, masked, since such URLs are secrets.
+      otel: ``on`` makes a span of each publish, with the tracer provider that the process has.
       allowed_origins: the Origins that browsers may connect from; empty leaves that to the listener.
     """
 
@@ -106,6 +114,10 @@ class Settings(Config):
         default=None, converter=_secret, validator=_text, metadata={"secret": True}
     )
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_origins)
+    alert_webhook: SecretStr | None = attrs.field(
+        default=None, converter=_secret, validator=[_text, _http_url], metadata={"secret": True}
+    )
+    otel: Literal["off", "on"] = attrs.field(default="off", validator=one_of(("off", "on")))
     log_format: Literal["console", "json"] = attrs.field(
         default="console", validator=one_of(("console", "json"))
     )

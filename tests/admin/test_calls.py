@@ -112,7 +112,8 @@ async def test_a_session_of_another_user_is_not_ended(open_api, autojump_clock: 
         ("GET", "/v1/users/a/b", 404, "not_found", None),
         ("GET", "/v1/stats/", 404, "not_found", None),
         ("GET", "//v1/stats", 404, "not_found", None),
-        ("GET", "/v1/users/ada/events", 405, "method_not_allowed", {"POST"}),
+        ("PUT", "/v1/users/ada/events", 405, "method_not_allowed", {"GET", "HEAD", "POST"}),
+        ("POST", "/v1/users/ada/events/e1", 405, "method_not_allowed", {"GET", "HEAD"}),
         ("PUT", "/v1/events", 405, "method_not_allowed", {"POST"}),
         ("DELETE", "/v1/users/ada", 405, "method_not_allowed", {"GET", "HEAD"}),
         ("POST", "/healthz", 405, "method_not_allowed", {"GET", "HEAD"}),
@@ -208,7 +209,7 @@ async def test_the_description_names_every_call(open_api) -> None:
         assert described["openapi"].startswith("3.1")
         for path, operations in described["paths"].items():
             for method, operation in operations.items():
-                concrete = path.replace("{user}", "nobody").replace("{session}", "none")
+                concrete = path.replace("{user}", "nobody").replace("{session}", "none").replace("{id}", "e1")
                 answered = await client.request(method, concrete, content=b"")
                 assert str(answered.status_code) in operation["responses"], (method, path, answered.text)
 

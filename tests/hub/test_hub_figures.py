@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from trio_ws.event import Priority
+from trio_ws.hub.alerts import NAMES
 from trio_ws.hub.figures import HubStatistics
 
 from .peers import running, settled
@@ -57,7 +58,7 @@ async def test_stats_have_the_missions_names() -> None:
         for section, names in STATS.items():
             assert names <= set(stats[section])
             assert all(isinstance(stats[section][name], int | float) for name in names)
-        assert stats["alerts"] == []
+        assert [alert["name"] for alert in stats["alerts"]] == list(NAMES)
 
 
 async def test_statistics_are_a_frozen_snapshot() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,11 +20,15 @@ from .answers import ApiError, answer, internal_error, retry_after
 from .auth import Guard
 from .batch import publish_batch
 from .events import Events
+from .lookups import Lookups
+from .metrics import Metrics
 from .openapi import description
 from .requests import name_in_path
 from .tickets import IssueTicket, TicketDesk
 
 logger = logging.getLogger(__name__)
+
+Call: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
@@ -50,6 +54,7 @@ def create_app(
     """
     events = Events(hub)
     calls = Calls(hub, description(keyed=api_key is not None, tickets=issue_ticket is not None))
+    lookups = Lookups(hub)
     tickets = []
     if issue_ticket is not None:
         tickets.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
@@ -60,11 +65,16 @@ def create_app(
     ]
     app = Starlette(
         routes=[
-            Route("/v1/users/{user}/events", events.publish, methods=["POST"]),
+            Route("/v1/users", lookups.users),
+            Route(
+                "/v1/users/{user}/events", _by_method(events.publish, lookups.events), methods=["GET", "POST"]
+            ),
+            Route("/v1/users/{user}/events/{id}", lookups.event),
             Route("/v1/events", partial(publish_batch, events), methods=["POST"]),
             Route("/v1/users/{user}", calls.user),
             Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
             Route("/v1/stats", calls.stats),
+            Route("/metrics", Metrics(hub).scrape),
             Route("/openapi.json", calls.openapi),
             *tickets,
             *extra_routes,
@@ -79,6 +89,15 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return Shell(Guard(app, api_key=api_key, open_routes=open_routes))
+
+
+def _by_method(post: Call, get: Call) -> Call:
+    """One route for two calls, so that `Allow` names both."""
+
+    async def call(request: Request) -> Response:
+        return await (post if request.method == "POST" else get)(request)
+
+    return call
 
 
 class Shell:

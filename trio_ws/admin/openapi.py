@@ -12,8 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from .. import __version__
+from ..core.wire import MAX_SEQ
 from .events import NAME_PATTERN, EventBody, EventLine
-from .schemas import REF, Schema, answers, error, ref
+from .lookups import MAX_EVENTS, MAX_PREFIX, MAX_USERS
+from .schemas import REF, TEXT, Schema, answers, error, ref
 from .tickets import TicketBody
 
 _NAME: Final = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN}
@@ -30,12 +32,15 @@ def description(*, keyed: bool = False, tickets: bool = True) -> dict[str, Any]:
     _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody), ref_template=REF)
     bodies["EventLine"]["oneOf"] = [_only("user", not_="users"), _only("users", not_="user")]
     guarded: dict[str, Any] = {
-        "/v1/users/{user}/events": {"post": _publish()},
+        "/v1/users": {"get": _users()},
+        "/v1/users/{user}/events": {"post": _publish(), "get": _events()},
+        "/v1/users/{user}/events/{id}": {"get": _event()},
         "/v1/events": {"post": _publish_batch()},
         "/v1/users/{user}": {"get": _user()},
         "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
         **({"/v1/tickets": {"post": _ticket()}} if tickets else {}),
         "/v1/stats": {"get": _get("Every figure", "Figures")},
+        "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _get("This description", "Description")},
     }
     for operations in guarded.values():
@@ -126,6 +131,55 @@ def _user() -> dict[str, Any]:
             **_errors(404, 422),
         },
     }
+
+
+def _users() -> dict[str, Any]:
+    return {
+        "operationId": "listUsers",
+        "summary": "Who is known: connected, parked, or with events held; by name",
+        "parameters": [
+            {"name": "prefix", "in": "query", "schema": {"type": "string", "maxLength": MAX_PREFIX}},
+            _whole("limit", MAX_USERS, default=50),
+        ],
+        "responses": {"200": _response("Known", "Users"), **_errors(422)},
+    }
+
+
+def _events() -> dict[str, Any]:
+    return {
+        "operationId": "listEvents",
+        "summary": "A user's newest events: what is held, and some of what has gone",
+        "parameters": [
+            _in_path("user"),
+            _whole("limit", MAX_EVENTS, default=50),
+            {**_whole("before", MAX_SEQ), "description": "Only events of a lower seq."},
+        ],
+        "responses": {"200": _response("Known", "Events"), **_errors(404, 422)},
+    }
+
+
+def _event() -> dict[str, Any]:
+    return {
+        "operationId": "tellEvent",
+        "summary": "What became of one event, step by step",
+        "parameters": [_in_path("user"), _in_path("id")],
+        "responses": {"200": _response("Known", "Story"), **_errors(404, 422)},
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    content = {kind: {"schema": TEXT} for kind in ("text/plain", "application/openmetrics-text")}
+    return {
+        "operationId": "scrapeMetrics",
+        "summary": "Every figure, for Prometheus; OpenMetrics for who asks for it",
+        "responses": {"200": {"description": "Metrics", "content": content}},
+    }
+
+
+def _whole(name: str, maximum: int, **more: int) -> dict[str, Any]:
+    """A query parameter that is a whole number from 1."""
+    schema = {"type": "integer", "minimum": 1, "maximum": maximum, **more}
+    return {"name": name, "in": "query", "schema": schema}
 
 
 def _end_session() -> dict[str, Any]:

@@ -21,6 +21,7 @@ BODY_TIMEOUT: Final = 10.0
 """Seconds within which the body of a single call is there."""
 
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,20}")
 _AT_FIELD = re.compile(r" - at `\$\.(\w+)")
 _NAMED_FIELD = re.compile(r"field `(.*)`", re.DOTALL)
 
@@ -97,6 +98,31 @@ def _field_of(message: str) -> str | None:
     return found[1] if found else None
 
 
+def check_query(request: Request, *names: str) -> None:
+    """Refuse query parameters that there are not: one that was mistyped should not pass for one that was left out.
+
+    Raises:
+      ApiError: 422.
+    """
+    for name in request.query_params:
+        if name not in names:
+            raise ApiError(422, "invalid", "there is no such query parameter", field=quoted(name))
+
+
+def number_in_query(request: Request, name: str, default: int | None, high: int) -> int | None:
+    """A whole number from 1 to `high` in the query; `default` where it is not there.
+
+    Raises:
+      ApiError: 422 for anything else.
+    """
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not _WHOLE_NUMBER.fullmatch(given) or not 1 <= int(given) <= high:
+        raise ApiError(422, "invalid", f"{name} must be a whole number from 1 to {high}", field=name)
+    return int(given)
+
+
 def wait_for_confirmation(request: Request) -> float | None:
     """For how many seconds ``?wait=confirmed&timeout=…`` asks to wait, with 5 as the default; None if it does not.
 
@@ -104,10 +130,8 @@ def wait_for_confirmation(request: Request) -> float | None:
       ApiError: 422 for another `wait`, a `timeout` that is not above 0 and at most 60, and parameters that there
         are not: one that was mistyped should not pass for one that was left out.
     """
+    check_query(request, "wait", "timeout")
     query = request.query_params
-    for name in query:
-        if name not in ("wait", "timeout"):
-            raise ApiError(422, "invalid", "there is no such query parameter", field=quoted(name))
     if query.get("wait", "confirmed") != "confirmed":
         raise ApiError(422, "invalid", "wait can only be confirmed", field="wait")
     given = query.get("timeout", "5")

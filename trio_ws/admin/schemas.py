@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from ..core.story import STEPS
+from ..hub.alerts import NAMES
+
 Schema: TypeAlias = dict[str, Any]
 
 REF: Final = "#/components/schemas/{name}"
@@ -24,7 +27,7 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     400: ("not_json",),
     401: ("unauthorized",),
     403: ("foreign_origin",),
-    404: ("not_found", "unknown_user", "unknown_session"),
+    404: ("not_found", "unknown_user", "unknown_session", "unknown_event"),
     405: ("method_not_allowed",),
     408: ("request_timeout",),
     413: ("too_large", "event_too_large"),
@@ -69,6 +72,11 @@ def answers() -> dict[str, Schema]:
         "Figures": figures(),
         "User": _user(),
         "Session": _session(),
+        "Users": _object({"users": {"type": "array", "items": _known_user()}, "more": FLAG}),
+        "Events": _object(
+            {"user": TEXT, "epoch": TEXT, "head": COUNT, "events": {"type": "array", "items": _known_event()}}
+        ),
+        "Story": _story(),
         "Description": {"type": "object", "required": ["openapi", "info", "paths"]},
     }
 
@@ -99,7 +107,7 @@ def figures() -> Schema:
             "uptime": SECONDS,
             "draining": FLAG,
             "users": COUNT,
-            "connections": _group(counts="current total rejected superseded mistakes"),
+            "connections": _connections(),
             "sessions": _group(counts="active parked"),
             "pool": _group(
                 counts="pools_created pool_hits pool_misses connections_reused", ratios="utilization"
@@ -118,7 +126,63 @@ def figures() -> Schema:
             "recovery": _group(counts="count", ratios="within_5s", seconds="p50 p95 p99"),
             "serialization": _group(counts="fast slow timeouts truncated", seconds="p99"),
             "messages": _group(counts="accepted rejected"),
-            "alerts": {"type": "array"},
+            "alerts": {"type": "array", "items": _alert()},
+        }
+    )
+
+
+def _connections() -> Schema:
+    group = _group(counts="current total rejected superseded mistakes")
+    closed = {"type": "object", "additionalProperties": COUNT, "description": "By close code; 0 for others."}
+    return _object({**group["properties"], "closed": closed})
+
+
+def _alert() -> Schema:
+    return _object(
+        {
+            "name": {"enum": list(NAMES)},
+            "state": {"enum": ["ok", "firing"]},
+            "since": {**UNIX_TIME, "type": ["number", "null"]},
+            "value": {"type": ["number", "null"], "minimum": 0},
+            "threshold": {"type": "number", "minimum": 0},
+            "unit": {"enum": ["seconds", "events", "ratio"]},
+            "summary": TEXT,
+        }
+    )
+
+
+def _known_user() -> Schema:
+    return _object({"user": TEXT, **_group(counts="connections sessions held lag")["properties"]})
+
+
+def _known_event() -> Schema:
+    return _object(
+        {
+            "seq": POSITION,
+            "id": TEXT,
+            "type": TEXT,
+            "state": STATE,
+            "critical": FLAG,
+            "ts": UNIX_TIME,
+            "size": COUNT,
+            "confirmed_after": {**SECONDS, "type": ["number", "null"]},
+        }
+    )
+
+
+def _story() -> Schema:
+    step = _object({"at": UNIX_TIME, "step": {"enum": list(STEPS)}})
+    step["properties"].update(session=TEXT, retry=POSITION, into=POSITION, reason=TEXT)
+    return _object(
+        {
+            "user": TEXT,
+            "epoch": TEXT,
+            "id": TEXT,
+            "seq": POSITION,
+            "type": TEXT,
+            "state": STATE,
+            "critical": FLAG,
+            "steps": {"type": "array", "minItems": 1, "items": step},
         }
     )
 

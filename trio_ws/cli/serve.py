@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -84,13 +86,19 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     from ..hub import open_hub
     from ..server.auth import Tickets
     from ..server.listener import serve
+    from .webhook import Webhook
 
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()
+    webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
     authenticate = authenticator(settings, tickets)
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_hub(settings.limits()) as hub, trio.open_nursery() as nursery:
+        async with (
+            open_hub(settings.limits(), on_alert=webhook and webhook.post) as hub,
+            spans(settings, hub),
+            trio.open_nursery() as nursery,
+        ):
             listener = partial(
                 serve,
                 hub,
@@ -136,6 +144,24 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
             status = await _drain(hub, signals, settings.drain_timeout)
             nursery.cancel_scope.cancel()
     return status
+
+
+@asynccontextmanager
+async def spans(settings: Settings, hub: Hub) -> AsyncIterator[None]:
+    """While the block runs, publishes make spans, where the settings say so.
+
+    Raises:
+      Failure: the extra that it takes is not installed.
+    """
+    if settings.otel == "off":
+        yield
+        return
+    try:
+        from ..otel import publish_spans
+    except ImportError:
+        raise Failure("otel needs the extra otel: pip install 'trio-ws[otel]'", 2) from None
+    with publish_spans(hub):
+        yield
 
 
 async def _drain(hub: Hub, signals: AsyncIterator[int], timeout: float) -> int:

@@ -52,6 +52,9 @@ SLOW_CONSUMER: Final = CloseCode(
 )
 DRAINING: Final = CloseCode(4503, "draining", Reaction.RETRY, "the server is going away, or is overloaded")
 
+STANDARD: Final = frozenset((1001, 1002, 1003, 1005, 1008, 1010, 1011, 1012, 1013))
+"""Further codes of RFC 6455 and its registry that a peer, or nobody, may end a WebSocket with."""
+
 TABLE: Final = {
     row.code: row
     for row in (

@@ -39,7 +39,7 @@ Line: TypeAlias = tuple[float, str, str, int, int, int | str]
 
 
 class Journals:
-    """All journals of a hub, within one bound: where it is full, journals give up their older half, one after the other.
+    """All journals of a hub, within one bound: where it is full, they give up their older half, one after the other.
 
     Args:
       limit: how many lines and entries they may have together.

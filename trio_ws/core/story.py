@@ -2,7 +2,7 @@
 
     accepted     it has its seq
     sent         a session was sent it, for the first time
-    redelivered  it was sent to that session again: `retry` on its schedule or after a nack, without it after a reconnect
+    redelivered  it was sent to that session again: with `retry` on its schedule or after a nack, else after a reconnect
     merged       it went into a later delta, `into`: for one session on its way, or in the log where there is no session
     superseded   a later event of its key, `into`, took its place
     nacked       the session's handler failed on it
@@ -145,7 +145,9 @@ def _of_lines(lines: list[Line], seq: int) -> Iterator[Step]:
                 yield Step(at, step, session, into=last)
         elif step == TOLD:
             yield Step(at, step, session, reason=str(detail))
-        elif step != ACKED or session in had:  # an ack is cumulative: it also covers what was told of in a gap
+        elif (
+            step != ACKED or session in had
+        ):  # an ack is cumulative: it also covers what was told of in a gap
             yield Step(at, step, session)
 
 

@@ -1,6 +1,7 @@
 """The hub: users, their mailboxes and sessions, publishing and receipts, and the tasks that move events. No sockets."""
 
 from ..identity import Identity
+from .alerts import Alert
 from .attachment import Attachment, Link
 from .channel import ChannelStatistics, PublishChannel
 from .dead_letters import DeadLetter
@@ -11,6 +12,7 @@ from .receipt import Confirmation, Receipt
 from .subscription import Subscription
 
 __all__ = [
+    "Alert",
     "Attachment",
     "ChannelStatistics",
     "Confirmation",

@@ -11,11 +11,13 @@ import attrs
 import trio
 
 from ..config import Config
+from ..core import closing
 from ..core.buffer import Buffer
 from ..core.confirmations import Confirmations
 from ..core.histogram import Histogram
 from ..core.pool import Pool
 from ..core.timers import Timed, Timers
+from .alerts import Alerts, OnAlert
 from .dead_letters import DeadLetters, OnDeadLetter
 from .deadlines import Deadlines
 from .flusher import Flusher
@@ -40,12 +42,15 @@ class Engine:
       config: the limits.
       nursery: the hub's own.
       on_dead_letter: takes critical events that expired unconfirmed.
+      on_alert: takes alerts that begin or end.
       clock, wall_clock: seconds on the hub's clock, and since the Unix epoch.
       new_id: makes unguessable ids.
 
     Attributes:
       attachments: the connections that hold a session.
       mistakes: frames that made no sense, since the start.
+      closes: how many WebSockets ended, by close code and by who ended them.
+      alerts: what is watched, and how it stands.
       recovery: how long cuts lasted, to the last missed event processed.
       draining, closed: nothing is accepted any more; it has ended.
       stopping: is set when draining begins.
@@ -58,6 +63,7 @@ class Engine:
         nursery: trio.Nursery,
         *,
         on_dead_letter: OnDeadLetter | None = None,
+        on_alert: OnAlert | None = None,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = new_token,
@@ -82,9 +88,11 @@ class Engine:
         self.recovery = Histogram()
         self.attachments: dict[Attachment, None] = {}
         self.mistakes = 0
+        self.closes: dict[tuple[int, str], int] = {}
         self.draining = self.closed = False
         self.stopping = trio.Event()
         self.after_step: Callable[[], None] | None = None
+        self.alerts = Alerts(self, on_alert)
         self._ids = f"{new_id()[:8]}-"
         self._id_count = 0
 
@@ -97,6 +105,15 @@ class Engine:
         """An id for an event whose publisher gave none; unique, and not secret."""
         self._id_count += 1
         return f"{self._ids}{self._id_count:x}"
+
+    def unix(self, at: float) -> float:
+        """A time on the hub's clock in seconds since the Unix epoch, to a microsecond."""
+        return round(self.wall_clock() - self.clock() + at, 6)
+
+    def count_close(self, code: int, by: str) -> None:
+        """A WebSocket has ended; a code that is nobody's is counted as 0, so that there are only so many."""
+        key = (code if code in closing.TABLE or code in closing.STANDARD else 0, by)
+        self.closes[key] = self.closes.get(key, 0) + 1
 
     def arm(self, owner: Timed, at: float) -> None:
         """Have `owner` looked at no later than `at`."""
@@ -116,6 +133,7 @@ class Engine:
             dead, books.dead = books.dead, []
             for box, entry, tail in dead:
                 self.dead_letters.bury(box, entry, tail)
+            self.alerts.look()
         if self.room.waiting:
             self.room.serve()
         if self.after_step is not None:

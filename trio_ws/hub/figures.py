@@ -10,6 +10,7 @@ from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM
 from ..core.mailbox import Mailbox
 from ..core.session import Session
 from .engine import Engine
+from .history import lag
 from .inbox import Inbox
 from .intake import Intake
 
@@ -72,6 +73,10 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
             "rejected": pool.rejected,
             "superseded": pool.superseded,
             "mistakes": engine.mistakes,
+            "closed": {
+                str(code): sum(n for (c, _), n in engine.closes.items() if c == code)
+                for code in sorted({code for code, _ in engine.closes})
+            },
         },
         "sessions": {"active": pool.connected, "parked": pool.parked},
         "pool": {
@@ -128,7 +133,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
             "p99": intake.seconds.percentile(0.99),
         },
         "messages": {"accepted": inbox.accepted, "rejected": inbox.rejected},
-        "alerts": [],
+        "alerts": engine.alerts.as_json(),
     }
 
 
@@ -153,10 +158,7 @@ def describe(engine: Engine, box: Mailbox) -> dict[str, Any]:
             },
             "publishers_waiting": engine.room.line(box.user),
         },
-        "lag": max(
-            (box.head - session.acked for session in box.sessions.values()),
-            default=sum(entry.weight for entry in held),
-        ),
+        "lag": lag(box, sum(entry.weight for entry in held)),
     }
 
 

@@ -3,6 +3,7 @@
 `open_hub` runs its tasks in one nursery for as long as its block lasts:
 
     cleanup     expired sessions, times to live, empty mailboxes; every `cleanup_interval`
+    alerts      compares the figures of a window with what they should be, 30 times in its length
     deadlines   one task, one cancel scope whose deadline is the earliest of all; moved, not polled
     flusher     writes what is pending, once a turn of the loop
     and, while there are any: a task for each session whose messages wait for the application, one for dead letters
@@ -20,7 +21,8 @@ import trio
 from ..config import Config
 from ..core.pool import Ask, Refused
 from ..identity import Identity
-from . import figures
+from . import figures, history
+from .alerts import OnAlert
 from .attachment import Attachment, Link
 from .channel import PublishChannel
 from .cleanup import cleanup
@@ -142,12 +144,37 @@ class Hub(Publisher):
         box = self.engine.buffer.mailboxes.get(user)
         return None if box is None else figures.describe(self.engine, box)
 
+    def list_users(self, prefix: str = "", limit: int = 50) -> dict[str, Any]:
+        """Who is known, by name: ``users``, and whether there are ``more``.
+
+        Args:
+          prefix: what their names begin with.
+          limit: how many.
+        """
+        return history.users(self.engine, prefix, limit)
+
+    def events(self, user: str, limit: int = 50, before: int | None = None) -> dict[str, Any] | None:
+        """The newest events of a user that are known; None for one who is not known.
+
+        Args:
+          limit: how many.
+          before: only those of a lower seq.
+        """
+        box = self.engine.buffer.mailboxes.get(user)
+        return None if box is None else history.events(self.engine, box, limit, before)
+
+    def event(self, user: str, id: str) -> dict[str, Any] | None:
+        """What became of one event, step by step; None where nothing is known of it."""
+        box = self.engine.buffer.mailboxes.get(user)
+        return None if box is None else history.event(self.engine, box, id)
+
 
 @asynccontextmanager
 async def open_hub(
     config: Config | None = None,
     *,
     on_dead_letter: OnDeadLetter | None = None,
+    on_alert: OnAlert | None = None,
     wall_clock: Callable[[], float] = time.time,
     new_id: Callable[[], str] = new_token,
 ) -> AsyncIterator[Hub]:
@@ -158,6 +185,7 @@ async def open_hub(
     Args:
       config: the limits; None takes the defaults.
       on_dead_letter: awaited with each critical event that expired unconfirmed; what it raises is logged.
+      on_alert: awaited with each `Alert` that begins or ends, one after the other; what it raises is logged.
       wall_clock: seconds since the Unix epoch; for simulations.
       new_id: makes unguessable ids of at least 8 characters; for simulations.
     """
@@ -168,6 +196,7 @@ async def open_hub(
                 config or Config(),
                 nursery,
                 on_dead_letter=on_dead_letter,
+                on_alert=on_alert,
                 wall_clock=wall_clock,
                 new_id=new_id,
             )
@@ -175,6 +204,7 @@ async def open_hub(
             nursery.start_soon(hub.engine.flusher.run)
             nursery.start_soon(hub.engine.deadlines.run)
             nursery.start_soon(cleanup, hub.engine, hub.reception)
+            nursery.start_soon(hub.engine.alerts.run)
             try:
                 yield hub
                 await hub.drain()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import trio
 
@@ -70,6 +72,30 @@ class Receipt:
         ``expired`` or ``superseded``. A delta that was merged shares the fate of the one that it went into;
         see `confirmed`."""
         return self._entry.state
+
+    @property
+    def fate(self) -> str:
+        """As `state`; of a delta that was merged, the state of the event that it went into."""
+        return _last(self._entry).state
+
+    def call_when_resolved(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once, without waiting, when the event is confirmed or gone; at once if it is.
+
+        It must neither wait nor raise. Whoever loses interest before takes it back by `forget`.
+        """
+        entry = _last(self._entry)
+        if entry.confirmed_at is not None or entry.reason is not None:
+            callback()
+        elif entry.waiters is None:
+            entry.waiters = [callback]
+        else:
+            entry.waiters.append(callback)
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Take a callback back; one that was called, or never given, is fine."""
+        waiters = _last(self._entry).waiters
+        if waiters is not None and callback in waiters:
+            waiters.remove(callback)
 
     async def confirmed(self, timeout: float | None = None) -> Confirmation:
         """Wait until a client has processed the event.

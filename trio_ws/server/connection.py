@@ -95,6 +95,8 @@ class Connection:
                 self._hub.engine.timers.disarm(self)
                 self._tasks.cancel()
         await self._end()
+        if arrival is not None and (ended := self._transport.ended) is not None:
+            self._hub.engine.count_close(ended.code, ended.by)
 
     # -- the session
 
