@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "trio_ws"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"addresses", "errors", "event", "config", "identity", "__version__"}
+BASE = {"addresses", "errors", "event", "config", "identity", "__version__", "COMPILED"}
 # Each room, and the rooms and modules of the package that it may import besides its own.
 MAY_IMPORT = {
     "core": BASE,

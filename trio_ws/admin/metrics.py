@@ -1,7 +1,7 @@
 """`/metrics`: the figures of one hub for Prometheus, read out of plain integers when it is scraped.
 
-A collector of its own in a registry of its own: nothing is global, and what is counted costs nothing more for it. Labels
-have small fixed sets of values; no user, session or event is ever one. docs/metrics.md has all of it as a table.
+A collector of its own in a registry of its own: nothing is global, and what is counted costs nothing more for it.
+Labels have small fixed sets of values; no user, session or event is ever one. docs/metrics.md has all of it as a table.
 """
 
 from __future__ import annotations

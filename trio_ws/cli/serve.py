@@ -95,7 +95,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
-            open_hub(settings.limits(), on_alert=webhook and webhook.post) as hub,
+            open_hub(settings.limits(), on_alert=None if webhook is None else webhook.post) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
         ):

@@ -1,8 +1,8 @@
 """The journal of one user's log: who was sent what and when, and what came back. One line a run of seqs, not an event.
 
 A line is written when a session is sent something, acks, nacks, or is told of a gap. What can be read off an event
-itself (when it was accepted, confirmed, settled, and when it went) stands in its `Entry`, and entries that have left the
-log are kept here for a while. `core/story.py` puts the two together when somebody asks.
+itself (when it was accepted, confirmed, settled, and when it went) stands in its `Entry`, and entries that have left
+the log are kept here for a while. `core/story.py` puts the two together when somebody asks.
 
 All of it is bounded, a user (`MAX_LINES`, `MAX_PAST`) and in all (`Journals`), and a user to whom nothing was ever sent
 has no journal.
