@@ -139,9 +139,7 @@ class HubCollector(Collector):
         lost = [((), books.critical_lost)]
         yield _counter("critical_events_lost", "Critical events that went unconfirmed: should be 0.", lost)
         firing = [((alert.name,), float(alert.state == "firing")) for alert in engine.alerts.all()]
-        yield _gauge(
-            "alert_firing", "Whether a rule of the server fires; docs/metrics.md has them.", firing, "alert"
-        )
+        yield _gauge("alert_firing", "Whether a rule of the server fires.", firing, "alert")
 
     def _limits(self) -> Iterator[Metric]:
         engine, config = self._hub.engine, self._hub.config
@@ -204,7 +202,7 @@ def _gauge(name: str, text: str, values: _Values, *labels: str) -> Metric:
 
 def _histogram(name: str, text: str, histogram: Histogram, bounds: Sequence[float]) -> Metric:
     counts = histogram.cumulative(bounds)
-    buckets = [(f"{bound:g}", float(count)) for bound, count in zip(bounds, counts, strict=True)]
+    buckets = [(str(float(bound)), float(count)) for bound, count in zip(bounds, counts, strict=True)]
     buckets.append(("+Inf", float(histogram.count)))
     family = HistogramMetricFamily(f"trio_ws_{name}_seconds", text)
     family.add_metric((), buckets, histogram.total)

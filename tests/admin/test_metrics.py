@@ -1,0 +1,163 @@
+"""`/metrics`: parsed as Prometheus parses it, held against its conventions, the figures and the documentation."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from trio_ws.config import Config
+from trio_ws.core.pool import Ask
+from trio_ws.event import Priority
+from trio_ws.hub import Identity
+
+from .test_calls import Link
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+UNITS = ("_seconds", "_bytes", "_total", "_info")
+VALUES: dict[str, set[str]] = {
+    "class": {"low", "normal", "high", "settled", "critical", "other"},
+    "state": {"active", "parked"},
+    "outcome": {"in_time", "late", "accepted", "rejected"},
+    "path": {"fast", "slow"},
+    "by": {"peer", "us", "network"},
+    "alert": {"slow_response", "slow_recovery", "critical_loss", "low_confirmation"},
+    "compiled": {"true", "false"},
+}
+
+
+async def scraped(client: Any, **headers: str) -> dict[str, Any]:
+    response = await client.get("/metrics", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {family.name: family for family in parse(response.text)}
+
+
+def value(families: dict[str, Any], name: str, **labels: str) -> float:
+    found = [s for f in families.values() for s in f.samples if s.name == name and s.labels == labels]
+    assert len(found) == 1, (name, labels)
+    return found[0].value
+
+
+async def test_it_keeps_the_conventions(open_api) -> None:
+    async with open_api() as (hub, client):
+        hub.engine.count_close(1000, "peer")
+        families = await scraped(client)
+        own = {name: family for name, family in families.items() if not name.startswith("process_")}
+        assert len(own) > 40
+        for name, family in own.items():
+            assert re.fullmatch(r"trio_ws_[a-z_]+", name)
+            assert family.documentation.endswith(".")
+            assert family.samples, name
+            if family.type == "histogram":
+                assert name.endswith("_seconds")
+                continue
+            assert family.type in ("counter", "gauge")
+            for sample in family.samples:
+                assert sample.name.endswith("_total") == (family.type == "counter")
+                assert math.isfinite(sample.value)
+                for label, of in sample.labels.items():
+                    assert label in ("code", "version") or of in VALUES[label], (name, label, of)
+        assert {"process_cpu_seconds", "process_start_time_seconds", "process_open_fds"} <= families.keys()
+
+
+async def test_figures_are_those_of_the_hub(open_api) -> None:
+    config = Config(max_events_per_user=2)
+    async with open_api(config) as (hub, client):
+        hub.publish_nowait("ada", "note", priority=Priority.LOW)
+        for _ in range(4):
+            hub.publish_nowait("ada", "note", priority=Priority.HIGH)
+        attachment = hub.attach(Identity("ada"), Ask(), Link())
+        attachment.flush(hub.engine.clock())
+        attachment.session.ack(5, hub.engine.clock())
+        hub.publish_nowait("bob", "agent_started")
+        hub.engine.recovery.record(0.3)
+        families = await scraped(client)
+        assert value(families, "trio_ws_events_accepted_total") == 6
+        assert value(families, "trio_ws_events_evicted_total", **{"class": "low"}) == 1
+        assert value(families, "trio_ws_events_evicted_total", **{"class": "high"}) == 2
+        assert value(families, "trio_ws_buffer_events", **{"class": "settled"}) == 2
+        assert value(families, "trio_ws_buffer_events", **{"class": "critical"}) == 1
+        assert value(families, "trio_ws_buffer_events", **{"class": "other"}) == 0
+        assert value(families, "trio_ws_connections") == 1
+        assert value(families, "trio_ws_buffer_bytes") == hub.stats()["buffer"]["bytes"]
+        assert value(families, "trio_ws_recovery_seconds_count") == 1
+        assert value(families, "trio_ws_recovery_seconds_bucket", le="0.25") == 0
+        assert value(families, "trio_ws_recovery_seconds_bucket", le="0.5") == 1
+        assert value(families, "trio_ws_recovery_seconds_bucket", le="+Inf") == 1
+        assert value(families, "trio_ws_alert_firing", alert="critical_loss") == 0
+
+
+async def test_histograms_are_cumulative(open_api) -> None:
+    async with open_api() as (hub, client):
+        for n in range(2000):
+            hub.engine.confirmations.latency.record(1e-5 * 1.01**n)
+        families = await scraped(client)
+        samples = families["trio_ws_confirmation_seconds"].samples
+        buckets = [s for s in samples if s.name.endswith("_bucket")]
+        counts = [s.value for s in buckets]
+        assert counts == sorted(counts)
+        assert counts[-1] == 2000 == value(families, "trio_ws_confirmation_seconds_count")
+        bounds = [float(s.labels["le"]) for s in buckets]
+        assert bounds == sorted(bounds)
+        assert 1.5 in bounds  # the threshold of the alert, so that Prometheus can tell
+
+
+async def test_openmetrics_for_who_asks(open_api) -> None:
+    async with open_api() as (_, client):
+        response = await client.get(
+            "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+        )
+        assert response.headers["content-type"].startswith("application/openmetrics-text")
+        names = {family.name for family in parse_openmetrics(response.text)}
+        assert {"trio_ws_events_accepted", "trio_ws_response_seconds"} <= names
+
+
+async def test_a_key_is_needed_and_nothing_is_global(open_api) -> None:
+    async with open_api(api_key="k") as (_, client), open_api() as (other, client2):
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/metrics", headers={"authorization": "Bearer k"})).status_code == 200
+        other.publish_nowait("ada", "note")
+        response = await client.get("/metrics", headers={"authorization": "Bearer k"})
+        assert "trio_ws_events_accepted_total 0.0" in response.text
+        assert "trio_ws_events_accepted_total 1.0" in (await client2.get("/metrics")).text
+        assert not any(family.name.startswith("trio_ws") for family in REGISTRY.collect())
+
+
+async def test_no_close_code_of_a_peer_makes_a_label(open_api) -> None:
+    async with open_api() as (hub, client):
+        for code in range(3000, 5000):
+            hub.engine.count_close(code, "peer")
+        families = await scraped(client)
+        codes = {s.labels["code"] for s in families["trio_ws_connections_closed"].samples}
+        assert "other" in codes
+        assert len(codes) < 20
+
+
+async def test_the_documentation_has_each_metric_and_no_other(open_api) -> None:
+    async with open_api() as (_, client):
+        families = await scraped(client)
+        exposed = {
+            family.name + ("_total" if family.type == "counter" else "")
+            for family in families.values()
+            if family.name.startswith("trio_ws")
+        }
+        rows = re.findall(r"^\| `(trio_ws_\w+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE)
+        assert sorted(rows) == sorted(exposed)
+
+
+@pytest.mark.parametrize("reads", [1, 3])
+async def test_reading_changes_nothing(open_api, reads: int) -> None:
+    async with open_api() as (hub, client):
+        hub.publish_nowait("ada", "note")
+        before = hub.stats()
+        for _ in range(reads):
+            await scraped(client)
+        after = hub.stats()
+        assert {**before, "uptime": 0} == {**after, "uptime": 0}
