@@ -172,6 +172,6 @@ def test_a_closed_mailbox_gives_its_journal_up() -> None:
     world.now += 2
     world.ada.sweep(world.now)
     world.pool.end(session, world.now)
-    assert world.buffer._journals.count == 3
+    assert world.buffer.journals.count == 3
     world.buffer.close(world.ada)
-    assert world.buffer._journals.count == 0
+    assert world.buffer.journals.count == 0

@@ -28,6 +28,7 @@ class Buffer:
 
     Attributes:
       largest: the size of the largest event that an empty buffer could hold.
+      journals: what became of events, of all mailboxes.
     """
 
     def __init__(self, config: Config, new_id: Callable[[], str]) -> None:
@@ -42,7 +43,7 @@ class Buffer:
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
         self._new_id = new_id
-        self._journals = Journals(max(MIN_IN_ALL, PER_EVENT * config.max_events))
+        self.journals = Journals(max(MIN_IN_ALL, PER_EVENT * config.max_events))
         self._history = Line(CLASS_SETTLED)
         self._closed = 0
         self._by_events = _Fullest(lambda box: len(box.entries))
@@ -58,7 +59,7 @@ class Buffer:
                 books=self.books,
                 history=self._history,
                 history_ttl=self.config.event_ttl,
-                journals=self._journals,
+                journals=self.journals,
                 max_joined_bytes=self.config.max_event_bytes,
             )
         return box
@@ -67,7 +68,7 @@ class Buffer:
         """Forget a mailbox that holds nothing and has no sessions."""
         box.closed = True
         if box.journal is not None:
-            self._journals.close(box.journal)
+            self.journals.close(box.journal)
         del self.mailboxes[box.user]
         self._closed += 1
         if self._closed > 64 + len(self.mailboxes):

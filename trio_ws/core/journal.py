@@ -48,18 +48,17 @@ class Journals:
       count: how many they have.
     """
 
-    __slots__ = ("_limit", "_turns", "count")
+    __slots__ = ("_turns", "count", "limit")
 
     def __init__(self, limit: int) -> None:
         self.count = 0
-        self._limit = limit
+        self.limit = limit
         self._turns: dict[Journal, None] = {}
 
-    def grew(self, journal: Journal) -> None:
-        """`journal` has one line or entry more."""
-        self.count += 1
+    def look_after(self, journal: Journal) -> None:
+        """`journal` has its first line or entry, or there are too many in all."""
         self._turns[journal] = None
-        while self.count > self._limit:
+        while self.count > self.limit:
             first = next(iter(self._turns))
             del self._turns[first]
             self.count -= first.halve()
@@ -98,19 +97,27 @@ class Journal:
         """Write a line; the oldest makes way for it where there are `MAX_LINES`."""
         lines = self.lines
         lines.append((at, step, session, first, last, detail))
-        if len(lines) > MAX_LINES:
+        length = len(lines)
+        if length > MAX_LINES:
             lines.popleft()
-        else:
-            self._journals.grew(self)
+            return
+        journals = self._journals
+        journals.count += 1
+        if length == 1 or journals.count > journals.limit:
+            journals.look_after(self)
 
     def bury(self, entry: Entry) -> None:
         """Keep `entry`, which has left the log; the oldest makes way for it where there are `MAX_PAST`."""
         past = self.past
         past.append(entry)
-        if len(past) > MAX_PAST:
+        length = len(past)
+        if length > MAX_PAST:
             past.popleft()
-        else:
-            self._journals.grew(self)
+            return
+        journals = self._journals
+        journals.count += 1
+        if length == 1 or journals.count > journals.limit:
+            journals.look_after(self)
 
     def halve(self) -> int:
         """Give up the older half; returns how much that was."""

@@ -393,19 +393,18 @@ class Mailbox:
         if self._last is run[-1]:
             self._last = entry
 
-    def note(self, at: float, step: str, session: str, first: int, last: int, detail: int | str = 0) -> None:
-        """Write into the journal what has happened to the seqs `first` to `last`; see `journal.Line`."""
-        journal = self.journal
-        if journal is None:
-            journal = self.journal = Journal(self._journals)
-        journal.note(at, step, session, first, last, detail)
+    def open_journal(self) -> Journal:
+        """The journal; a new one where there is none yet."""
+        if self.journal is None:
+            self.journal = Journal(self._journals)
+        return self.journal
 
     def _bury(self, entry: Entry) -> None:
         """Keep what has left the log for those who ask what became of it."""
         entry.gone_at = self._books.now
         journal = self.journal
         if journal is None:
-            journal = self.journal = Journal(self._journals)
+            journal = self.open_journal()
         journal.bury(entry)
 
     def on_timer(self, now: float) -> float:

@@ -197,9 +197,17 @@ class Session:
         """Have the journal know that all from `begun` to the cursor was sent; up to `top` that had been before."""
         cursor = self.cursor
         if begun < top:
-            self.box.note(now, REDELIVERED, self.id, begun + 1, min(top, cursor))
-        if cursor > top:
-            self.box.note(now, SENT, self.id, max(begun, top) + 1, cursor)
+            self._note(now, REDELIVERED, begun + 1, min(top, cursor))
+            begun = top
+        if cursor > begun:
+            self._note(now, SENT, begun + 1, cursor)
+
+    def _note(self, now: float, step: str, first: int, last: int, detail: int | str = 0) -> None:
+        """Write into the journal what has happened to the seqs `first` to `last`; see `journal.Line`."""
+        journal = self.box.journal
+        if journal is None:
+            journal = self.box.open_journal()
+        journal.note(now, step, self.id, first, last, detail)
 
     def _take_bare(self, now: float, frames: list[bytes], room: int) -> int:
         """As `take`, of the run of bare events from the cursor on: most events are, and cost a third this way.
@@ -273,7 +281,7 @@ class Session:
                 break
         last = run[-1]
         if len(run) > 1:
-            self.box.note(now, MERGED, self.id, entry.first, last.seq)
+            self._note(now, MERGED, entry.first, last.seq)
         if last.seq != entry.first:
             self._flight.firsts[last.seq] = entry.first
         self._books.merged += len(run) - 1
@@ -309,7 +317,7 @@ class Session:
 
     def _put_gap(self, gap: Run | None, now: float, frames: list[bytes]) -> None:
         if gap is not None and not self.plain:
-            self.box.note(now, TOLD, self.id, gap.first, gap.last, gap.reason)
+            self._note(now, TOLD, gap.first, gap.last, gap.reason)
             frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical))
 
     def _missing(self, seq: int, now: float) -> Run | None:
@@ -357,7 +365,7 @@ class Session:
         if seq <= low:
             return False
         self.acked = seq
-        self.box.note(now, ACKED, self.id, low + 1, seq)
+        self._note(now, ACKED, low + 1, seq)
         if confirmed := self.box.acked(self, low, seq, now):
             self._confirmations.settle(confirmed, now, self.connected_at)
         self._flight.acked(seq, now)
@@ -381,7 +389,7 @@ class Session:
         run = self._in_flight(seq)
         if not run:
             return False
-        self.box.note(now, NACKED, self.id, run[0].first, seq)
+        self._note(now, NACKED, run[0].first, seq)
         self._flight.nacked(seq, now)
         return True
 
@@ -407,7 +415,7 @@ class Session:
             if run := self._in_flight(seq):
                 tries = self._flight.again(seq, now)
                 frames.append(self._run_frame(run, tries))
-                self.box.note(now, REDELIVERED, self.id, run[0].first, seq, tries)
+                self._note(now, REDELIVERED, run[0].first, seq, tries)
                 self._books.redelivered += 1
         return frames
 

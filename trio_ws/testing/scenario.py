@@ -388,7 +388,8 @@ class World:
             parked=engine.pool.parked,
             publishers=engine.room.waiting,
             timers=len(engine.timers),
-            tasks=len(engine.nursery.child_tasks) - 3,
+            tasks=len(engine.nursery.child_tasks) - 4,  # flusher, deadlines, cleanup, alerts
+            journals=engine.buffer.journals.count,
             connections=len(self.sim.network.connections),
         )
         self.letters.count()
