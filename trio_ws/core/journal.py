@@ -11,7 +11,9 @@ has no journal.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, TypeAlias
+from typing import Final
+
+import msgspec
 
 from .entry import Entry
 
@@ -34,8 +36,26 @@ MIN_IN_ALL: Final = 10_000
 PER_EVENT: Final = 4
 """And how many, for each event that its buffer may hold."""
 
-Line: TypeAlias = tuple[float, str, str, int, int, int | str]
-"""When, what, for which session, the first and the last seq; of a redelivery the how manieth, of a gap its reason."""
+
+class Line(msgspec.Struct, gc=False, eq=False):
+    """One line. The garbage collector does not know of lines either; see `Entry`.
+
+    Attributes:
+      at: when, on the hub's clock.
+      step: one of the words above.
+      session: whose it is.
+      first, last: the seqs that it is about, both inclusive.
+      retry: of a redelivery, the how manieth on the schedule it was; 0 where it was none.
+      reason: of a gap.
+    """
+
+    at: float
+    step: str
+    session: str
+    first: int
+    last: int
+    retry: int = 0
+    reason: str | None = None
 
 
 class Journals:
@@ -93,10 +113,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self.lines) + len(self.past)
 
-    def note(self, at: float, step: str, session: str, first: int, last: int, detail: int | str) -> None:
-        """Write a line; the oldest makes way for it where there are `MAX_LINES`."""
+    def note(self, line: Line) -> None:
+        """Write `line`; the oldest makes way for it where there are `MAX_LINES`."""
         lines = self.lines
-        lines.append((at, step, session, first, last, detail))
+        lines.append(line)
         length = len(lines)
         if length > MAX_LINES:
             lines.popleft()

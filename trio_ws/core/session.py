@@ -23,7 +23,7 @@ from .confirmations import Confirmations
 from .entry import EXPIRED, SETTLED, SUPERSEDED, Entry
 from .flight import Flight
 from .gaps import Run
-from .journal import ACKED, MERGED, NACKED, REDELIVERED, SENT, TOLD
+from .journal import ACKED, MERGED, NACKED, REDELIVERED, SENT, TOLD, Line
 from .mailbox import Mailbox
 
 
@@ -202,12 +202,14 @@ class Session:
         if cursor > begun:
             self._note(now, SENT, begun + 1, cursor)
 
-    def _note(self, now: float, step: str, first: int, last: int, detail: int | str = 0) -> None:
+    def _note(
+        self, now: float, step: str, first: int, last: int, retry: int = 0, reason: str | None = None
+    ) -> None:
         """Write into the journal what has happened to the seqs `first` to `last`; see `journal.Line`."""
         journal = self.box.journal
         if journal is None:
             journal = self.box.open_journal()
-        journal.note(now, step, self.id, first, last, detail)
+        journal.note(Line(now, step, self.id, first, last, retry, reason))
 
     def _take_bare(self, now: float, frames: list[bytes], room: int) -> int:
         """As `take`, of the run of bare events from the cursor on: most events are, and cost a third this way.
@@ -317,7 +319,7 @@ class Session:
 
     def _put_gap(self, gap: Run | None, now: float, frames: list[bytes]) -> None:
         if gap is not None and not self.plain:
-            self._note(now, TOLD, gap.first, gap.last, gap.reason)
+            self._note(now, TOLD, gap.first, gap.last, reason=gap.reason)
             frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical))
 
     def _missing(self, seq: int, now: float) -> Run | None:
