@@ -53,7 +53,7 @@ MODULES = (
     "server/lane",
 )
 
-NATIVES = ("core/entry", "hub/parcel")
+NATIVES = ("core/entry", "core/journal", "hub/parcel")
 """Those of them whose structs become native classes: see natives.py."""
 
 

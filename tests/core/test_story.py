@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trio_ws.core import journal, story
 from trio_ws.core.entry import CLASS_LOW
-from trio_ws.core.journal import Journal, Journals
+from trio_ws.core.journal import Journal, Journals, Line
 
 from .model import make_entry
 from .world import World
@@ -143,10 +143,10 @@ def test_a_journal_is_bounded() -> None:
     journals = Journals(1 << 30)
     one = Journal(journals)
     for n in range(2 * journal.MAX_LINES):
-        one.note(float(n), journal.SENT, "s", n, n, 0)
+        one.note(Line(float(n), journal.SENT, "s", n, n))
         one.bury(make_entry())
     assert (len(one.lines), len(one.past)) == (journal.MAX_LINES, journal.MAX_PAST)
-    assert one.lines[0][0] == journal.MAX_LINES
+    assert one.lines[0].at == journal.MAX_LINES
     assert journals.count == len(one)
     journals.close(one)
     assert journals.count == 0
@@ -157,11 +157,11 @@ def test_all_journals_are_bounded_together_and_take_turns() -> None:
     all_of_them = [Journal(journals) for _ in range(10)]
     for n in range(200):
         for one in all_of_them:
-            one.note(float(n), journal.SENT, "s", n, n, 0)
+            one.note(Line(float(n), journal.SENT, "s", n, n))
             assert journals.count <= 100
     assert journals.count == sum(map(len, all_of_them))
     assert min(map(len, all_of_them)) > 2
-    assert all(one.lines[-1][0] == 199.0 for one in all_of_them[-5:])
+    assert all(one.lines[-1].at == 199.0 for one in all_of_them[-5:])
 
 
 def test_a_closed_mailbox_gives_its_journal_up() -> None:

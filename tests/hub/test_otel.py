@@ -70,7 +70,8 @@ async def test_all_ways_to_publish_make_one_span_each() -> None:
             await hub.publish_draft("ada", Draft(type="note"))
             hub.publish_draft_nowait("ada", Draft(type="note"))
             await hub.broadcast(["ada", "bob"], "note")
-            await hub.channel("ada").send(Draft(type="note"))
+            async with hub.channel("ada") as channel:
+                await channel.send(Draft(type="note"))
             await settled()
             await trio.sleep(1)
             assert len(traced.spans) == 7

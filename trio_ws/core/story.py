@@ -26,7 +26,7 @@ from typing import Final
 import attrs
 
 from .entry import SETTLED, SUPERSEDED, Entry
-from .journal import ACKED, MERGED, REDELIVERED, SENT, TOLD, Line
+from .journal import ACKED, MERGED, REDELIVERED, SENT, Line
 from .mailbox import Mailbox
 
 STEPS: Final = (
@@ -105,7 +105,7 @@ def tell(box: Mailbox, id: str, confirm_timeout: float) -> Story | None:
     accepted = next((e for e in past if e.seq == entry.seq and e.weight == 1), entry)
     lines = [] if box.journal is None else box.journal.lines
     steps = [Step(accepted.accepted_at, "accepted")]
-    steps += _of_lines([line for line in lines if line[3] <= entry.seq <= line[4]], entry.seq)
+    steps += _of_lines([line for line in lines if line.first <= entry.seq <= line.last], entry.seq)
     steps += _of_entry(box, entry, steps, confirm_timeout)
     return Story(entry.seq, entry, accepted.accepted_at, sorted(steps, key=lambda s: (s.at, _RANK[s.step])))
 
@@ -136,19 +136,16 @@ def heir(entry: Entry) -> Entry:
 def _of_lines(lines: list[Line], seq: int) -> Iterator[Step]:
     """The steps that the lines about `seq` tell of."""
     had: set[str] = set()
-    for at, step, session, _, last, detail in lines:
-        if step in (SENT, REDELIVERED):
-            had.add(session)
-            yield Step(at, step, session, retry=int(detail))
-        elif step == MERGED:
-            if last != seq:
-                yield Step(at, step, session, into=last)
-        elif step == TOLD:
-            yield Step(at, step, session, reason=str(detail))
-        elif (
-            step != ACKED or session in had
-        ):  # an ack is cumulative: it also covers what was told of in a gap
-            yield Step(at, step, session)
+    for line in lines:
+        if line.step in (SENT, REDELIVERED):
+            had.add(line.session)
+        elif line.step == MERGED:
+            if line.last != seq:
+                yield Step(line.at, MERGED, line.session, into=line.last)
+            continue
+        elif line.step == ACKED and line.session not in had:
+            continue  # an ack is cumulative: it also covers what was told of in a gap
+        yield Step(line.at, line.step, line.session, retry=line.retry, reason=line.reason)
 
 
 def _of_entry(box: Mailbox, entry: Entry, lines: list[Step], confirm_timeout: float) -> Iterator[Step]:
