@@ -329,6 +329,24 @@ async def test_bye_ends_the_session_for_good(clock: Any) -> None:
         assert again["session"] != welcome["session"]
 
 
+async def test_each_end_is_counted_by_its_code(clock: Any) -> None:
+    async with serving() as server:
+        client, _ = await server.client()
+        await client.send({"t": "bye"})
+        with pytest.raises(Closed):
+            await client.until("never")
+        client, _ = await server.client()
+        await client.stream.aclose()
+        client = await server.dial()
+        await client.open()
+        await client.send({"t": "ack", "seq": 1})
+        with pytest.raises(Closed):
+            await client.until("never")
+        await trio.sleep(2)
+        assert server.hub.engine.closes == {(1000, "us"): 1, (1006, "network"): 1, (4400, "us"): 1}
+        assert server.hub.stats()["connections"]["closed"] == {"1000": 1, "1006": 1, "4400": 1}
+
+
 async def test_a_silent_client_is_dropped_and_its_session_parked(clock: Any) -> None:
     async with serving() as server:
         await server.hub.publish("ada", "agent_started")

@@ -82,6 +82,7 @@ class Connection:
             await self._end()
             raise
         handshake.over()
+        upgraded = arrival is not None
         if isinstance(arrival, Arrival):
             arrival = self._attach(arrival)
         if isinstance(arrival, Verdict):
@@ -95,7 +96,7 @@ class Connection:
                 self._hub.engine.timers.disarm(self)
                 self._tasks.cancel()
         await self._end()
-        if arrival is not None and (ended := self._transport.ended) is not None:
+        if upgraded and (ended := self._transport.ended) is not None:
             self._hub.engine.count_close(ended.code, ended.by)
 
     # -- the session
