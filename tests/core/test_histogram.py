@@ -61,3 +61,18 @@ def test_the_ends() -> None:
 
 def test_a_percentile_is_never_above_the_longest() -> None:
     assert filled([1.001] * 10).percentile(1.0) <= 1.001
+
+
+def test_what_was_recorded_since_a_copy() -> None:
+    histogram = Histogram()
+    before_all = histogram.copy()
+    histogram.record(1.0)
+    earlier = histogram.copy()
+    for seconds in (0.1, 0.2, 0.3):
+        histogram.record(seconds)
+    recent = histogram.since(earlier)
+    assert (recent.count, recent.total) == (3, pytest.approx(0.6))
+    assert recent.percentile(0.5) == pytest.approx(0.2, rel=0.05)
+    assert recent.percentile(1) < 0.4
+    assert histogram.since(before_all).count == 4
+    assert earlier.count == 1  # a copy stays as it was

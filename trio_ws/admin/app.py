@@ -24,6 +24,8 @@ from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
 from .requests import name_in_path
+from .sampler import Sampler
+from .stream import Streams
 from .tickets import IssueTicket, TicketDesk
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ def create_app(
     *,
     api_key: str | None = None,
     issue_ticket: IssueTicket | None = None,
+    sampler: Sampler | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     pages: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
@@ -49,15 +52,21 @@ def create_app(
       hub: what it publishes to and tells of.
       api_key: what callers have to know; None for none.
       issue_ticket: makes tickets; None leaves that call out.
+      sampler: samples `hub`, for ``/v1/stream``; somebody has to run it. None leaves that call out.
       extra_routes: further calls, which need the key as well.
       pages: what loads without a key: pages, static files.
     """
     events = Events(hub)
-    calls = Calls(hub, description(keyed=api_key is not None, tickets=issue_ticket is not None))
+    described = description(
+        keyed=api_key is not None, tickets=issue_ticket is not None, streams=sampler is not None
+    )
+    calls = Calls(hub, described)
     lookups = Lookups(hub)
-    tickets = []
+    optional = []
     if issue_ticket is not None:
-        tickets.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
+        optional.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
+    if sampler is not None:
+        optional.append(Route("/v1/stream", Streams(sampler).stream))
     open_routes = [
         Route("/healthz", calls.alive),
         Route("/readyz", calls.ready),
@@ -76,7 +85,7 @@ def create_app(
             Route("/v1/stats", calls.stats),
             Route("/metrics", Metrics(hub).scrape),
             Route("/openapi.json", calls.openapi),
-            *tickets,
+            *optional,
             *extra_routes,
             *open_routes,
         ],

@@ -22,12 +22,13 @@ _NAME: Final = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": N
 
 
 @cache
-def description(*, keyed: bool = False, tickets: bool = True) -> dict[str, Any]:
+def description(*, keyed: bool = False, tickets: bool = True, streams: bool = True) -> dict[str, Any]:
     """The description, as JSON holds it; every operation tells all statuses that it can answer with.
 
     Args:
       keyed: calls need the API key.
       tickets: the server issues tickets.
+      streams: it has ``/v1/stream``.
     """
     _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody), ref_template=REF)
     bodies["EventLine"]["oneOf"] = [_only("user", not_="users"), _only("users", not_="user")]
@@ -41,6 +42,7 @@ def description(*, keyed: bool = False, tickets: bool = True) -> dict[str, Any]:
         **({"/v1/tickets": {"post": _ticket()}} if tickets else {}),
         "/v1/stats": {"get": _get("Every figure", "Figures")},
         "/metrics": {"get": _metrics()},
+        **({"/v1/stream": {"get": _stream()}} if streams else {}),
         "/openapi.json": {"get": _get("This description", "Description")},
     }
     for operations in guarded.values():
@@ -191,6 +193,28 @@ def _end_session() -> dict[str, Any]:
     }
 
 
+def _stream() -> dict[str, Any]:
+    return {
+        "operationId": "stream",
+        "summary": "The figures each second, as server-sent events without an end; `at` is the time, in Unix time",
+        "parameters": [
+            {
+                "name": "history",
+                "in": "query",
+                "description": "Also `history`, once, and `point`, each second: what charts are made of.",
+                "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+            }
+        ],
+        "responses": {
+            "200": {
+                "description": "Events whose data is Figures",
+                "content": {"text/event-stream": {"schema": TEXT}},
+            },
+            **_errors(422, 503),
+        },
+    }
+
+
 def _ready() -> dict[str, Any]:
     return {
         "summary": "It accepts events and connections",
@@ -227,7 +251,7 @@ _REASONS: Final = {
     408: "The body did not come in time",
     413: "Too large",
     422: "Not what this call takes; field tells which part",
-    503: "The buffer is full of critical events, or the server drains",
+    503: "The buffer is full of critical events, too many streams are open, or the server drains",
     504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }
 

@@ -33,7 +33,7 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     413: ("too_large", "event_too_large"),
     422: ("invalid",),
     500: ("internal_error",),
-    503: ("buffer_full", "draining"),
+    503: ("buffer_full", "draining", "too_many_streams"),
     504: ("confirmation_timeout",),
 }
 """The error codes that each status comes with."""

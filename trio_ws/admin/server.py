@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from ..hub import Hub
 from .app import create_app
 from .connection import Address, Connection, hypercorn_config
+from .sampler import Sampler
 from .tickets import IssueTicket
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ async def serve_admin(
 ) -> None:
     """Serve the admin API until cancelled; for `nursery.start`.
 
-    It goes on while the hub drains: ``/readyz`` says so with a 503, and publishing is refused. Cancelled, it
+    It goes on while the hub drains: ``/readyz`` says so with a 503, and publishing is refused. Once a second the
+    hub's figures are sampled, for ``/v1/stream``. Cancelled, it
     closes all connections at once; a call whose answer is cut off so may have been done.
 
     Args:
@@ -47,7 +49,15 @@ async def serve_admin(
     Raises:
       OSError: an address can't be had; before it has started.
     """
-    app = create_app(hub, api_key=api_key, issue_ticket=issue_ticket, extra_routes=extra_routes, pages=pages)
+    sampler = Sampler(hub)
+    app = create_app(
+        hub,
+        api_key=api_key,
+        issue_ticket=issue_ticket,
+        sampler=sampler,
+        extra_routes=extra_routes,
+        pages=pages,
+    )
     config = hypercorn_config()
     open_count = 0
 
@@ -68,5 +78,6 @@ async def serve_admin(
     listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(sampler.run)
         await nursery.start(trio.serve_listeners, handle, listeners)
         task_status.started(addresses)
