@@ -22,7 +22,6 @@ def demo(browser: Any, server: Server) -> Iterator[Tab]:
     page.on(
         "console", lambda message: problems.append(message.text) if "policy" in message.text.lower() else 0
     )
-    page.goto(f"{server.admin}/?user=bob")  # the front page leads to the demo
     page.goto(f"{server.admin}/demo?user=bob")
     tab = Tab(page)
     tab.wait("window.client?.status.state === 'live'")

@@ -1,14 +1,17 @@
-"""The pages and static files of the admin listener: the browser client with its types, and the demo. All public."""
+"""The pages and static files of the admin listener: the browser client, the dashboard, the demo. All public."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from importlib.resources import files
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+
+from .answers import answer
 
 CLIENT: Final = {
     "/client.js": ("client.js", "text/javascript"),
@@ -23,10 +26,25 @@ DEMO: Final = {
 }
 """The same of the demo, whose page alone uses it."""
 
-# A page may run its own scripts only, and connect to any WebSocket: where that is, is configuration.
+_MODULES: Final = (
+    "accounts alerts api bars chart dialogs dom events format history main overview panels search story stream theme "
+    "user users verdict"
+)
+
+DASHBOARD: Final = {
+    "/": ("dashboard/dashboard.html", "text/html"),
+    "/dashboard/theme.css": ("dashboard/theme.css", "text/css"),
+    "/dashboard/dashboard.css": ("dashboard/dashboard.css", "text/css"),
+    "/vendor/uplot/uPlot.min.css": ("vendor/uplot/uPlot.min.css", "text/css"),
+    "/vendor/uplot/uPlot.iife.min.js": ("vendor/uplot/uPlot.iife.min.js", "text/javascript"),
+    **{f"/dashboard/{name}.js": (f"dashboard/{name}.js", "text/javascript") for name in _MODULES.split()},
+}
+"""The same of the dashboard."""
+
+# A page may run its own scripts only. The demo's connects to any WebSocket: where that is, is configuration.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -40,8 +58,23 @@ def client_files() -> list[BaseRoute]:
 
 
 def demo_pages() -> list[BaseRoute]:
-    """The demo's page and what belongs to it; as `client_files`. Until there is a dashboard, it is the front page."""
-    return [Route("/", _to_demo), *_routes(DEMO)]
+    """The demo's page and what belongs to it; as `client_files`."""
+    return _routes(DEMO)
+
+
+def dashboard_pages(*, key: bool = False, demo: bool = False) -> list[BaseRoute]:
+    """The front page and what belongs to it; as `client_files`.
+
+    Args:
+      key: calls need the API key: the page asks for it.
+      demo: there is a demo page to link to.
+    """
+    about = {"key": key, "demo": demo}
+
+    async def tell(request: Request) -> Response:
+        return answer(about)
+
+    return [Route("/dashboard/about", tell), *_routes(DASHBOARD)]
 
 
 def _routes(served: dict[str, tuple[str, str]]) -> list[BaseRoute]:
@@ -52,25 +85,25 @@ def _routes(served: dict[str, tuple[str, str]]) -> list[BaseRoute]:
     ]
 
 
-async def _to_demo(request: Request) -> Response:
-    return RedirectResponse("/demo", 307, {"cache-control": "no-store"})
-
-
 class _Static:
-    """One file; an unchanged one is not sent again."""
+    """One file, compressed for whoever takes it so; an unchanged one is not sent again."""
 
     def __init__(self, path: str, content: bytes, media_type: str) -> None:
         self._content = content
-        self._tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+        self._compressed = gzip.compress(content, mtime=0)
+        # Weak: it stands for the file, compressed or not.
+        self._tag = f'W/"{hashlib.sha256(content).hexdigest()[:20]}"'
         self._headers = {
             "content-type": f"{media_type}; charset=utf-8",
             "cache-control": "no-cache",
+            "vary": "accept-encoding",
             "etag": self._tag,
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
         }
         if media_type == "text/html":
-            self._headers["content-security-policy"] = POLICY
+            connect = "'self' ws: wss:" if path in DEMO else "'self'"
+            self._headers["content-security-policy"] = POLICY.format(connect=connect)
         if path in CLIENT:
             self._headers["access-control-allow-origin"] = "*"
 
@@ -78,4 +111,16 @@ class _Static:
         """The file, or 304 where the browser has it."""
         if self._tag in request.headers.get("if-none-match", ""):
             return Response(None, 304, self._headers)
+        if _takes_gzip(request.headers.get("accept-encoding", "")):
+            return Response(self._compressed, 200, {**self._headers, "content-encoding": "gzip"})
         return Response(self._content, 200, self._headers)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    codings = [coding.replace(" ", "").lower() for coding in accepted.split(",")]
+    return any(
+        coding == "gzip" or (coding.startswith("gzip;q=") and coding[7:] not in _NEVER) for coding in codings
+    )
+
+
+_NEVER: Final = {"0", "0.0", "0.00", "0.000"}

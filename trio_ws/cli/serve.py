@@ -82,7 +82,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     """
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
-    from ..admin.pages import client_files
+    from ..admin.pages import client_files, dashboard_pages
     from ..hub import open_hub
     from ..server.auth import Tickets
     from ..server.listener import serve
@@ -118,7 +118,11 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
                 api_key=settings.api_key,
                 issue_ticket=None if authenticate is None else tickets.issue,
                 extra_routes=added.calls,
-                pages=[*client_files(), *added.pages],
+                pages=[
+                    *client_files(),
+                    *dashboard_pages(key=settings.api_key is not None, demo=extend is not None),
+                    *added.pages,
+                ],
             )
             http = await start(nursery, admin, settings.admin_host, settings.admin_port)
             for address in ws:
