@@ -3,6 +3,7 @@
     scripts/measure recovery [--cuts 200] [--users 20]   cut to last missed event processed: reset and half-open
     scripts/measure latency [--users 5] [--rate 5] [--seconds 20]   publish to processed
     scripts/measure memory                                resident memory of a held event, and of a user
+    scripts/measure dashboard                             weight of the page; opening it to the first figures
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through a proxy of this script, which cuts them: `reset` sends
@@ -16,6 +17,7 @@ import gc
 import json
 import math
 import resource
+import shutil
 import statistics
 import sys
 import time
@@ -176,11 +178,46 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def measure_dashboard(loads: int = 10) -> None:
+    """What the dashboard weighs, and how long Chromium takes to the first figures, each time with an empty cache."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise SystemExit("this needs Chromium and Playwright: pip install 'trio-ws[test]'") from None
+    from trio_ws.admin.pages import DASHBOARD
+
+    shown = """new Promise((done) => {
+      const look = () => /\\d/.test(document.querySelector(".tile .figure")?.textContent ?? "")
+        ? done(performance.now()) : setTimeout(look, 1);
+      look();
+    })"""
+    with server() as (_, http), sync_playwright() as playwright:
+        for name, coding in (("raw", "identity"), ("compressed", "gzip")):
+            with httpx.Client(base_url=http, headers={"accept-encoding": coding}) as client:
+                sizes = []
+                for path in DASHBOARD:
+                    with client.stream("GET", path) as answer:
+                        sizes.append(sum(map(len, answer.iter_raw())))
+            print(f"{'weight, ' + name:40} {sum(sizes) / 1024:6.1f} KiB in {len(sizes)} files")
+        chromium = next(
+            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+        )
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        times = []
+        for _ in range(loads):
+            page = browser.new_context().new_page()
+            page.goto(http, wait_until="commit")
+            times.append(page.evaluate(shown) / 1000)
+            page.context.close()
+        browser.close()
+    show("opening to first figures", times)
+
+
 def rooms() -> None:
     """Lines of Python (and of what is served to browsers) in each folder of the package."""
     total: dict[str, tuple[int, int]] = {}
     for path in sorted((ROOT / "trio_ws").rglob("*")):
-        if path.suffix in (".py", ".js", ".html", ".css", ".ts"):
+        if path.suffix in (".py", ".js", ".html", ".css", ".ts") and "vendor" not in path.parts:
             room = path.parent.relative_to(ROOT).as_posix() + (
                 "/" if path.suffix == ".py" else f" *{path.suffix}"
             )
@@ -207,6 +244,7 @@ def main() -> None:
     latency.add_argument("--rate", type=float, default=5)
     latency.add_argument("--seconds", type=float, default=20)
     commands.add_parser("memory")
+    commands.add_parser("dashboard")
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -218,6 +256,8 @@ def main() -> None:
         show("HTTP publish to confirmed answer", confirmed)
     elif chosen.command == "memory":
         trio.run(measure_memory)
+    elif chosen.command == "dashboard":
+        measure_dashboard()
     else:
         rooms()
 

@@ -315,8 +315,9 @@ DESCRIBED = {
 
 
 def test_it_is_walked_by_keyboard(dashboard: Callable[..., Dashboard]) -> None:
-    shown = dashboard().show()
-    shown.says("#pill", "up")
+    shown = dashboard()
+    events_of(shown, "dora", "1", "note")
+    shown.show().says("#pill", "up")
     seen = []
     for _ in range(9):
         shown.page.keyboard.press("Tab")

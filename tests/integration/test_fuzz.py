@@ -13,6 +13,7 @@ REACHED = {
     "GET /healthz": {200, 405},
     "GET /readyz": {200, 405},
     "GET /v1/stats": {200, 405},
+    "GET /v1/stream": {200, 422},
     "GET /metrics": {200, 405},
     "GET /v1/users": {200, 422},
     "GET /v1/users/{user}": {200, 422},

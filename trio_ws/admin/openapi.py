@@ -207,11 +207,20 @@ def _stream() -> dict[str, Any]:
         ],
         "responses": {
             "200": {
-                "description": "Events whose data is Figures",
-                "content": {"text/event-stream": {"schema": TEXT}},
+                "description": "Events; the data of a `message` is Figures and `at`. The schema is that of each",
+                "content": {"text/event-stream": {"schema": _server_sent("message", "history", "point")}},
             },
             **_errors(422, 503),
         },
+    }
+
+
+def _server_sent(*events: str) -> Schema:
+    data = {**TEXT, "contentMediaType": "application/json"}
+    return {
+        "type": "object",
+        "properties": {"event": {"enum": list(events)}, "data": data},
+        "required": ["event", "data"],
     }
 
 

@@ -10,6 +10,8 @@ import { brief, Story } from "./story.js";
 
 const PRIORITIES = [["critical", "red"], ["high", "amber"], ["normal", "blue"], ["low", "grey"]];
 
+const MANY = 10; // critical events under way that are no cause for a look
+
 /** Tone and sentence: how this user is served. */
 export function judge({ connections, sessions, buffer, lag }) {
   const held = buffer.held;
@@ -22,7 +24,7 @@ export function judge({ connections, sessions, buffer, lag }) {
   if (stuck.length) return ["bad", `The network of session ${brief(stuck[0].session)} takes nothing. ${waits}${critical}.`];
   if (!held) return ["good", "Connected, and nothing is owed."];
   const slow = sessions.filter(({ plain, lag: behind }) => !plain && behind === lag);
-  return ["idle", `Connected. ${waits}${critical}${lag && slow.length ? `; session ${brief(slow[0].session)} is ${plural(lag, "event")} behind` : ""}.`];
+  return [buffer.critical_unconfirmed > MANY ? "warn" : "idle", `Connected. ${waits}${critical}${lag && slow.length ? `; session ${brief(slow[0].session)} is ${plural(lag, "event")} behind` : ""}.`];
 }
 
 export class User {

@@ -5,7 +5,7 @@ import { duration, moment, percent, plural } from "./format.js";
 
 const FIRING = {
   critical_loss: "Users have lost critical events.",
-  low_confirmation: "Events go out, and are not confirmed.",
+  low_confirmation: "Too few events are confirmed in time.",
   slow_response: "Events reach users late.",
   slow_recovery: "Users wait long after a cut.",
 };
