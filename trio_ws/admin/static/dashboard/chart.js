@@ -93,7 +93,7 @@ export class Chart {
       {
         width: this.#frame.clientWidth,
         height: HEIGHT,
-        padding: [8, 6, 0, 0],
+        padding: [8, 16, 0, 0],
         legend: { show: false },
         cursor: {
           sync: { key: "time" },

@@ -36,8 +36,9 @@ const CONCLUSIONS = {
     const tries = steps.filter(({ step }) => step === "redelivered").length;
     const failed = steps.findLast(({ step }) => step === "nacked");
     if (failed) return ["warn", `The page's handler fails at it (session${to(failed)}): look at the page's errors.`];
-    return tries
-      ? ["warn", `It was sent ${plural(tries + 1, "time")}, and no client has said that it processed it: the page hangs, or its network is gone.`]
+    const late = steps.some(({ step }) => step === "timed_out");
+    return tries || late
+      ? ["warn", `It was sent ${tries ? plural(tries + 1, "time") : "once"}, and no client has said that it processed it: the page hangs, or its network is gone.`]
       : ["idle", "It is on its way: sent, and not yet processed."];
   },
 };
