@@ -207,35 +207,54 @@ def events_of(dashboard: Dashboard, user: str, event_id: str, kind: str) -> None
 def test_from_the_search_to_the_story_of_an_event(
     dashboard: Callable[..., Dashboard], server: Server
 ) -> None:
-    told = server.publish("dora", 1)
-    shown = dashboard()
-    events_of(shown, "dora", told["id"], "tool_executing")
-    shown.show().says("#pill", "up")
+    told = server.publish("doris", 1)
+    shown = dashboard().show()
+    shown.says("#pill", "up")
     shown.page.keyboard.press("/")
     assert shown.focused() == "find"
-    shown.page.keyboard.type("do")
-    shown.says("#found", "dora")
+    shown.page.keyboard.type("dori")
+    shown.wait("document.querySelector('#found').innerText.startsWith('doris')")  # and no others before it
     shown.page.keyboard.press("ArrowDown")
     assert shown.page.locator("#find").get_attribute("aria-activedescendant") == "found-0"
     shown.page.keyboard.press("Enter")
-    shown.says("main h1", "dora")
+    shown.says("main h1", "doris")
     shown.says(".conclusion", "Not connected. 1 event waits, 1 critical and not confirmed.")
     shown.page.get_by_role("link", name="tool_executing").click()
-    shown.says(".story .conclusion", "sent 2 times, and no client has said that it processed it")
-    assert shown.page.locator(".steps li").count() == 3
-    assert shown.page.url.endswith(f"#/users/dora/events/{told['id']}")
+    shown.says(".story .conclusion", "It waits: it was sent to no session yet")
+    shown.says(".steps li", "Accepted")
+    assert shown.page.url.endswith(f"#/users/doris/events/{told['id']}")
     shown.page.reload()
     shown.says(".story h2", "tool_executing")
     shown.page.get_by_role("link", name="Close").click()
     shown.wait("!document.querySelector('.story')")
 
 
+def test_the_story_goes_on_until_a_client_has_processed_it(
+    dashboard: Callable[..., Dashboard], open_tab: Callable[..., Any], server: Server
+) -> None:
+    told = server.publish("flora", 1)
+    shown = dashboard().show(f"#/users/flora/events/{told['id']}")
+    shown.says(".story .conclusion", "It waits")
+    open_tab().connect(server.url, user="flora").wait("got.length === 1")
+    shown.says(".story .conclusion", "A client has processed it")
+    shown.says(".steps", "Confirmed")
+    shown.says(".events .chip", "settled")
+
+
+def test_what_was_sent_in_vain_is_told(dashboard: Callable[..., Dashboard], server: Server) -> None:
+    server.publish("dora", 1)
+    shown = dashboard()
+    events_of(shown, "dora", "1", "tool_executing")
+    shown.show("#/users/dora/events/1")
+    shown.says(".story .conclusion", "sent 2 times, and no client has said that it processed it")
+    assert shown.page.locator(".steps li").count() == 3
+
+
 def test_hostile_names_are_text(dashboard: Callable[..., Dashboard], server: Server) -> None:
     with server_client(server) as client:
         client.post(f"/v1/users/{quote(HOSTILE)}/events", json={"type": HOSTILE, "id": HOSTILE})
-    shown = dashboard()
-    events_of(shown, HOSTILE, HOSTILE, HOSTILE)
-    shown.show("#/users").says(".table", HOSTILE)
+    shown = dashboard().show("#/users")
+    shown.says(".table", HOSTILE)
     shown.page.get_by_role("link", name=HOSTILE).click()
     shown.says("main h1", HOSTILE)
     shown.page.get_by_role("rowheader").get_by_role("link", name=HOSTILE).click()
@@ -261,9 +280,7 @@ def test_a_session_is_ended_after_a_question(
 ) -> None:
     tab = open_tab().connect(server.url, user="erin")
     tab.wait("c.status.state === 'live'")
-    shown = dashboard()
-    canned(shown, "/v1/users/erin/events", {"user": "erin", "epoch": "e", "head": 0, "events": []})
-    shown.show("#/users/erin")
+    shown = dashboard().show("#/users/erin")
     end = shown.page.get_by_role("button", name=re.compile("End session"))
     end.click()
     shown.page.get_by_role("button", name="Leave it").click()
@@ -315,9 +332,8 @@ DESCRIBED = {
 
 
 def test_it_is_walked_by_keyboard(dashboard: Callable[..., Dashboard]) -> None:
-    shown = dashboard()
-    events_of(shown, "dora", "1", "note")
-    shown.show().says("#pill", "up")
+    shown = dashboard().show()
+    shown.says("#pill", "up")
     seen = []
     for _ in range(9):
         shown.page.keyboard.press("Tab")
