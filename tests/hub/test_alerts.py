@@ -43,6 +43,7 @@ async def test_all_rules_are_told_in_one_shape() -> None:
             assert (alert["state"], alert["since"]) == ("ok", None)
             assert alert["value"] in (None, 0)
             assert alert["summary"].endswith(".")
+            assert alert["value"] is not None or alert["summary"].startswith("No")
         assert [(alert["threshold"], alert["unit"]) for alert in alerts] == [
             (1.5, "seconds"),
             (4.0, "seconds"),

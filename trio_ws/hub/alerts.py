@@ -176,18 +176,22 @@ class Alerts:
             "slow_response": self._slowness(
                 now.response.since(then.response),
                 config.alert_response_time,
-                "critical events were processed",
+                "No critical event was processed",
+                "95 % of the critical events were processed",
             ),
             "slow_recovery": self._slowness(
-                now.recovery.since(then.recovery), config.alert_recovery_time, "recoveries were over"
+                now.recovery.since(then.recovery),
+                config.alert_recovery_time,
+                "Nobody had to recover from a cut",
+                "95 % of the recoveries were over",
             ),
             "critical_loss": self._losses(now.lost - then.lost),
             "low_confirmation": self._rate(now.in_time - then.in_time, now.timed_out - then.timed_out),
         }
 
-    def _slowness(self, recent: Histogram, threshold: float, what: str) -> _Reading:
+    def _slowness(self, recent: Histogram, threshold: float, none: str, most: str) -> _Reading:
         value = recent.percentile(0.95) if recent.count else None
-        took = "none yet" if value is None else f"{value:.2f} s"
+        told = none if value is None else f"{most} within {value:.2f} s"
         return _Reading(
             value,
             threshold,
@@ -195,7 +199,7 @@ class Alerts:
             recent.count >= self._engine.config.alert_samples,
             value is not None and value > threshold,
             value is not None and value <= threshold * (1 - MARGIN),
-            f"95 % of the {what} within {took} ({threshold:g} s is the limit).",
+            f"{told} ({threshold:g} s is the limit).",
         )
 
     def _losses(self, lost: int) -> _Reading:
