@@ -56,7 +56,15 @@ class Refused(TransportClosed):
 
 
 class BinaryMessage(RemoteError):
-    """The client sent a binary message where all must be text. The WebSocket is still open."""
+    """The client sent a binary message where all must be text. The WebSocket is still open.
+
+    Attributes:
+      payload: what it held.
+    """
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__("a binary message where all must be text")
+        self.payload = payload
 
 
 def cut_reason(reason: str) -> str:

@@ -115,7 +115,7 @@ class Messages:
             raise self.broken() from None
         self._delivered += 1
         if isinstance(message, bytes):
-            raise BinaryMessage("a binary message where all must be text")
+            raise BinaryMessage(message)
         return message
 
     def open_lane(self, handler: Callable[[bytes], None] | None) -> None:
