@@ -6,21 +6,28 @@ from pathlib import Path
 
 import pytest
 from rfc6455.__main__ import PROTOCOL, PROTOCOL_CASES, misses, run
-from rfc6455.suite import Unavailable, Verdict
+from rfc6455.suite import Unavailable, Verdict, install
 
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module")
+def suite() -> None:
+    """Autobahn's test suite, installed; without it what needs it is skipped."""
+    try:
+        install()
+    except Unavailable as why:
+        pytest.skip(f"Autobahn's cases of RFC 6455 were NOT run: {why}")
+
+
+@pytest.mark.usefixtures("suite")
 @pytest.mark.parametrize(
     ("cases", "lane", "polled"),
     [(PROTOCOL, True, True), (("1.*", "2.*", "5.*"), True, False), (("1.*", "2.*", "5.*"), False, True)],
     ids=["all", "read by a task", "without the lane"],
 )
 async def test_it_is_to_the_letter(cases: tuple[str, ...], lane: bool, polled: bool, tmp_path: Path) -> None:
-    try:
-        verdicts = await run(cases, tmp_path / "reports", lane=lane, polled=polled)
-    except Unavailable as why:
-        pytest.skip(f"Autobahn's cases of RFC 6455 were NOT run: {why}")
+    verdicts = await run(cases, tmp_path / "reports", lane=lane, polled=polled)
     missed = misses(verdicts, protocol=PROTOCOL_CASES if cases == PROTOCOL else 47, limits=0)
     assert missed == []
 

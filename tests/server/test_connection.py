@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from wsproto.events import BytesMessage, TextMessage
 
 import trio_ws
 from trio_ws.server.auth import Credentials
@@ -298,9 +299,38 @@ async def test_the_tenth_mistake_closes(clock: Any) -> None:
         assert (await client.closed()).code == 4400
 
 
-async def test_a_binary_message_is_a_protocol_error(clock: Any) -> None:
-    from wsproto.events import BytesMessage
+@pytest.mark.parametrize("breach", [["garbage"], ['{"t":"nope"}'] * 10], ids=["no frame", "ten mistakes"])
+async def test_what_comes_behind_a_breach_has_no_effect(clock: Any, breach: list[str]) -> None:
+    async with serving() as server:
+        client, _ = await server.client()
+        await client.until("live")
+        await server.hub.publish("ada", "agent_started")
+        await client.until("event")
+        said = [*breach, '{"t":"ack","seq":1}', '{"t":"message","id":"m","type":"a","payload":1}']
+        # In one segment, so that all of it is read before the connection has begun to close.
+        await client.stream.send_all(b"".join(client.ws.send(TextMessage(data=text)) for text in said))
+        while not (frame := await client.frame())["fatal"]:
+            pass
+        assert frame["code"] == (await client.closed()).code == 4400
+        assert server.hub.engine.books.settled == 0
 
+
+async def test_ten_messages_that_are_none_end_a_plain_client(clock: Any) -> None:
+    handled = []
+
+    async def on_message(user: str, message: trio_ws.Message) -> None:
+        handled.append(message.payload)
+
+    async with serving(on_message=on_message) as server:
+        client = await plain(server)
+        said = [f'{{"type":"note","payload":{n}}}' for n in range(2)]
+        said[1:1] = ["no message"] * 10
+        await client.stream.send_all(b"".join(client.ws.send(TextMessage(data=text)) for text in said))
+        assert (await client.closed()).code == 4400
+        assert handled == [0]
+
+
+async def test_a_binary_message_is_a_protocol_error(clock: Any) -> None:
     async with serving() as server:
         client, _ = await server.client()
         await client.until("live")

@@ -68,6 +68,7 @@ class Attachment:
     Attributes:
       session: what it holds.
       fenced: a newer connection has taken over, or the session is over: this one counts no more.
+      deaf: what it receives has no effect: it is fenced, or the client broke the protocol.
       written_at: when something was last handed to the link.
       heard_at: when something was last heard from the client.
       expires_at: when its credentials cease to hold, on the hub's clock.
@@ -86,6 +87,7 @@ class Attachment:
         "_owner",
         "_promised",
         "cut_at",
+        "deaf",
         "expires_at",
         "fenced",
         "greeted_at",
@@ -110,7 +112,7 @@ class Attachment:
         self._owner = owner
         self._link = link
         self.session = session
-        self.fenced = self.marked = self.waiting = False
+        self.fenced = self.deaf = self.marked = self.waiting = False
         self.written_at = -math.inf
         self.heard_at = self.greeted_at = now
         self._promised = engine.config.heartbeat_active
@@ -218,14 +220,14 @@ class Attachment:
 
         Raises nothing: a mistake is answered, what is no frame at all closes the connection.
         """
-        if self.fenced:
+        if self.deaf:
             return
         now = self._engine.clock()
         self.heard(now)
         try:
             frames = wire.decode_client(message)
         except wire.NotAFrame as error:
-            self.close(closing.PROTOCOL_ERROR, error.reason)
+            self.breach(error.reason)
             return
         self.handle(frames, now)
 
@@ -235,7 +237,7 @@ class Attachment:
             now = self._engine.clock()
         try:
             for frame in frames:
-                if self.fenced:
+                if self.deaf:
                     return
                 try:
                     self._handle(frame, now)
@@ -285,7 +287,7 @@ class Attachment:
         self._engine.mistakes += 1
         self._mistakes += 1
         if self._mistakes >= wire.MISTAKES_TO_CLOSE:
-            self.close(closing.PROTOCOL_ERROR, f"{reason}; too many mistakes")
+            self.breach(f"{reason}; too many mistakes")
         else:
             self.answer(wire.error(closing.PROTOCOL_ERROR.code, reason, fatal=False))
 
@@ -397,7 +399,12 @@ class Attachment:
             logger.exception("closing a connection failed")
             self.detach()
 
+    def breach(self, reason: str) -> None:
+        """Close it with 4400. What has come behind the breach, and has been read with it maybe, has no effect."""
+        self.deaf = True
+        self.close(closing.PROTOCOL_ERROR, reason)
+
     def fence(self) -> None:
         """From here on it sends nothing, and what it receives has no effect."""
-        self.fenced = True
+        self.fenced = self.deaf = True
         self._engine.timers.disarm(self)

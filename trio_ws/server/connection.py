@@ -139,7 +139,7 @@ class Connection:
     def _take_plain(self, message: bytes | str) -> None:
         """A plain client's message: for the application, and never answered."""
         attached = self._attachment
-        if attached is None or attached.fenced:
+        if attached is None or attached.deaf:
             return
         attached.heard(self._hub.engine.clock())
         try:
@@ -154,7 +154,7 @@ class Connection:
             self._plain_mistakes += 1
             self._hub.engine.mistakes += 1
             if self._plain_mistakes >= wire.MISTAKES_TO_CLOSE:
-                self.close(closing.PROTOCOL_ERROR, "too many messages without type and payload")
+                attached.breach("too many messages without type and payload")
             return
         self._hub.reception.inbox.put_plain(
             attached.session, value.get("id"), value["type"], value["payload"]
