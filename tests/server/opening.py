@@ -160,6 +160,9 @@ def refused() -> Iterator[Row]:
         "https://evil.example",
         "null",
         "http://localhost.evil.example",
+        "http://[localhost",
+        "http://[::1]evil.example",
+        "http://localhost]:80",
         "http://evil.example:80/localhost",
     ):
         yield row(f"4.2.2/4, 10.2: 403 for a foreign Origin, as {origin}", ask(Origin=origin), 403)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -17,6 +18,11 @@ from ..hub.intake import check_name
 from ..identity import Identity
 
 logger = logging.getLogger(__name__)
+
+# `urlsplit` is lenient: to it `http://[::1]evil.example` has the host ::1.
+_ORIGIN: Final = re.compile(
+    r"[a-z][a-z0-9+.\-]*://(?:\[[0-9a-f:.]+\]|[^\[\]/?#@:\s]+)(?::[0-9]{1,5})?", re.IGNORECASE
+)
 
 MAX_TOKEN_LENGTH: Final = 8192
 LEEWAY: Final = 10.0
@@ -183,17 +189,27 @@ class Origins:
         if origin is None or self._any:
             return True
         if self._local_only:
-            return is_loopback(urlsplit(origin).hostname or "")
+            parts = _parts(origin)
+            return parts is not None and is_loopback(parts.hostname or "")
         return _normal(origin) in self._allowed
 
 
-def _normal(origin: str) -> str:
-    """An origin with its host in lower case and its default port left out."""
-    parts = urlsplit(origin)
+def _parts(origin: str) -> SplitResult | None:
+    """An origin taken apart; None for what is not scheme, host, maybe a port, and nothing else."""
     try:
-        port = parts.port
-    except ValueError:
+        parts = urlsplit(origin)
+        _ = parts.port
+    except ValueError:  # brackets that hold no address, or a port that is none
+        return None
+    return parts if _ORIGIN.fullmatch(origin) else None
+
+
+def _normal(origin: str) -> str:
+    """An origin with its host in lower case and its default port left out; what is none, as it stands."""
+    parts = _parts(origin)
+    if parts is None:
         return origin
+    port = parts.port
     default = {"http": 80, "https": 443}.get(parts.scheme)
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + ("" if port in (None, default) else f":{port}")
