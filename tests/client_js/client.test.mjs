@@ -46,7 +46,11 @@ test("the ledger: each seq exactly once, without a hole", () => {
   assert.equal(ledger.event({ seq: 6, id: "a", retry: 1 }), "repeat");
   assert.throws(() => ledger.event({ seq: 8, id: "b", retry: 1 }), "a retry never runs ahead");
   assert.equal(ledger.event({ seq: 8, id: "b", merged: { from: 7, n: 1 } }), "new");
+  for (const merged of [{ from: 9, n: 1 }, { from: 9, n: 3 }, { from: 11, n: 0 }, { from: 9 }]) {
+    assert.throws(() => ledger.event({ seq: 11, id: "b", merged }), JSON.stringify(merged));
+  }
   assert.throws(() => ledger.gap({ from: 10, to: 11 }));
+  assert.throws(() => ledger.gap({ from: 9, to: 9.5 }));
   assert.throws(() => ledger.gap({ from: 9, to: 8 }));
   assert.equal(ledger.gap({ from: 9, to: 12 }), true);
   assert.throws(() => ledger.live(13));
@@ -189,6 +193,20 @@ test("a repeat of what was handled is acked again, and not handled", async () =>
   assert.deepEqual([got, world.sent("ack").length, c.figures.duplicates], [[1], 2, 1]);
 });
 
+test("a session that begins again, a little earlier: nothing is acked that it was not sent", async () => {
+  const { got } = open();
+  await world.welcome();
+  await world.say(event(1), event(2), event(3));
+  await world.pass(0.1);
+  await world.shut();
+  await world.pass(0.2);
+  await world.welcome({ session: "s2", seq: 1, head: 3, resumed: true });
+  assert.deepEqual(world.sent("ack"), [{ t: "ack", seq: 1 }]);
+  await world.say(event(2, { id: "id-2" }));
+  await world.say(event(3));
+  assert.deepEqual([got, world.sent("ack").map((a) => a.seq)], [[1, 2, 3], [1, 2, 3]]);
+});
+
 test("a hole means a new connection, and nothing out of order for the handlers", async () => {
   const { c, got } = open();
   await world.welcome();
@@ -197,7 +215,7 @@ test("a hole means a new connection, and nothing out of order for the handlers",
   assert.ok(world.socket.closed);
 });
 
-for (const [name, data] of [["not JSON", "{"], ["binary", new ArrayBuffer(2)], ["an event before welcome", JSON.stringify(event(1))],
+for (const [name, data] of [["not JSON", "{"], ["binary", new Blob(["{}"])], ["no frame", "5"], ["an event before welcome", JSON.stringify(event(1))],
   ["a heartbeat that is no time", JSON.stringify({ t: "welcome", session: "s", epoch: "e", seq: 0, head: 0, heartbeat: {}, ack: {} })]]) {
   test(`a violation: ${name}`, async () => {
     const { c } = open();
@@ -272,6 +290,23 @@ test("silence beyond what was promised drops the connection; a late timer asks f
   assert.equal(c.status.state, "catching_up");
   await world.pass(4.05);
   assert.equal(c.status.state, "offline");
+});
+
+test("a machine that slept is noticed, though the page's own clock stood still", async () => {
+  const { c } = open();
+  await world.welcome();
+  await world.say({ t: "ping", seq: 0, next: 1000 });
+  await world.pass(30);
+  assert.equal(world.sent("ping").length, 0);
+  world.slept = 3600;
+  await world.pass(5);
+  assert.equal(world.sent("ping").length, 1);
+  await world.say({ t: "pong" });
+  await world.pass(60);
+  assert.deepEqual([world.sent("ping").length, c.status.state], [1, "catching_up"]);
+  world.slept = 0; // somebody set the clock back: nothing is concluded from that
+  await world.pass(60);
+  assert.deepEqual([world.sent("ping").length, c.status.state], [1, "catching_up"]);
 });
 
 test("4401: a fresh token once, where there is a source of them", async () => {

@@ -28,4 +28,4 @@ def test_under_node() -> None:
 
 
 def test_it_is_small() -> None:
-    assert len(gzip.compress(CLIENT.read_bytes())) < 6000
+    assert len(gzip.compress(CLIENT.read_bytes())) < 6 * 1024

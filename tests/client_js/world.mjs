@@ -2,6 +2,7 @@
 
 export class World {
   now = 0;
+  slept = 0; // seconds that only the wall clock knows of
   sockets = [];
   storage = new Map();
   listeners = new Map();
@@ -14,13 +15,16 @@ export class World {
     globalThis.WebSocket = class {
       readyState = 0;
       sent = [];
+      raw = []; // the same, as it was sent
       closed = false;
       constructor(url, protocol) {
         Object.assign(this, { url, protocol });
         world.sockets.push(this);
       }
       send(text) {
-        if (this.readyState === 1) this.sent.push(JSON.parse(text));
+        if (this.readyState !== 1) return;
+        this.raw.push(text);
+        this.sent.push(JSON.parse(text));
       }
       close() {
         this.closed = true;
@@ -28,7 +32,7 @@ export class World {
       }
     };
     globalThis.performance = { now: () => this.now * 1000 };
-    Date.now = () => 1.7e12 + this.now * 1000;
+    Date.now = () => 1.7e12 + (this.now + this.slept) * 1000;
     globalThis.setTimeout = (fn, ms) => {
       const id = ++this.#ids;
       this.#timers.set(id, { fn, at: this.now + Math.max(0, ms) / 1000 });
@@ -78,16 +82,21 @@ export class World {
   async pass(seconds, { late = false } = {}) {
     const end = this.now + seconds;
     if (late) this.now = end;
-    for (;;) {
-      await this.settle();
-      const [id, next] = [...this.#timers].sort((a, b) => a[1].at - b[1].at)[0] ?? [];
-      if (!next || next.at > end) break;
-      this.now = Math.max(this.now, next.at);
+    while (await this.step(end));
+  }
+
+  /** Turns the clock to the next timer, and lets it go off; where there is none before `end`, turns it to `end`. */
+  async step(end) {
+    await this.settle();
+    const [id, next] = [...this.#timers].sort((a, b) => a[1].at - b[1].at)[0] ?? [];
+    const due = next?.at <= end;
+    this.now = Math.max(this.now, due ? next.at : end);
+    if (due) {
       this.#timers.delete(id);
       next.fn();
+      await this.settle();
     }
-    this.now = end;
-    await this.settle();
+    return due;
   }
 
   /** The server's side of the newest socket. */

@@ -6,13 +6,13 @@
 const ATTEMPT_TIMEOUT = 4;
 const STABLE_AFTER = 5; // then attempt 1 starts over
 const FIRST_DELAYS = [0.1, 0.5, 1];
+const TICK = 5; // performance.now() may stand still while a machine sleeps
 const REDO_AFTER = 6; // if the server sends no failed event again
 const MAX_QUEUED = 1000; // events; beyond that the connection rests
 const MAX_UNDERWAY = 16; // messages unanswered
 const MAX_WAITING = 1000; // messages in all
 const REMEMBERED = 1000; // ids
 const MAX_MISTAKES = 5; // the server closes for good at the 10th
-const CONNECTION_TIMERS = ["try", "watch", "ack", "token"];
 const RESERVED = ["*", "gap", "state"];
 
 /** Seconds before an attempt, counted from 0. */
@@ -66,9 +66,9 @@ export class Ledger {
   }
 
   event({ seq, id, retry, merged }) {
-    const first = merged ? merged.from : seq;
     if (retry > 0 && seq <= this.cursor) return "repeat";
-    this.#advance(first, seq);
+    check(!merged || (merged.n > 0 && merged.from + merged.n === seq), "merged does not add up");
+    this.#advance(merged?.from ?? seq, seq);
     if (seq <= this.received) return "repeat";
     this.received = seq;
     this.ids.add(id);
@@ -89,7 +89,7 @@ export class Ledger {
   }
 
   #advance(first, last) {
-    check(first === this.cursor + 1 && last >= first, `${first} to ${last} after ${this.cursor}`);
+    check(first === this.cursor + 1 && last >= first && Number.isInteger(last), `${first} to ${last} after ${this.cursor}`);
     this.cursor = last;
     this.head = Math.max(this.head, last);
   }
@@ -118,7 +118,7 @@ export function connect(address, options) {
   // The connection.
   let turn = 0; // counts attempts: what belongs to an earlier one is void
   let failed = 0; // attempts since a stable connection
-  let ws, welcome, welcomedAt, fatal, after, kept, refused, deadline, interval, probed, mistakes, start;
+  let ws, welcome, welcomedAt, fatal, after, kept, refused, deadline, interval, probed, tick, mistakes, start;
   // What was received, and is handled one after the other.
   const queue = [];
   let acked = 0;
@@ -142,7 +142,7 @@ export function connect(address, options) {
       const text = JSON.stringify({ t: "message", id, type, payload });
       check(status.state !== "ended", "ended");
       check(messages.size < MAX_WAITING, "too many messages");
-      check(new TextEncoder().encode(text).length <= maxMessageBytes, "too large");
+      check(new Blob([text]).size <= maxMessageBytes, "too large");
       messages.set(id, { text, resolve, reject });
       post();
     });
@@ -211,10 +211,7 @@ export function connect(address, options) {
   }
 
   function lost(code, reason) {
-    if (fatal && (code === 1006 || code === fatal.code)) {
-      ({ code } = fatal);
-      reason ||= fatal.reason;
-    }
+    if (fatal) ({ code, reason } = fatal); // what came after it may have got lost
     if (welcome && now() - welcomedAt >= STABLE_AFTER) failed = 0;
     drop();
     const what = reaction(code);
@@ -236,7 +233,7 @@ export function connect(address, options) {
     const socket = ws;
     turn++;
     ws = welcome = fatal = undefined;
-    for (const name of CONNECTION_TIMERS) stop(name);
+    for (const name of timers.keys()) if (name !== "redo") stop(name);
     if (socket) {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
@@ -272,16 +269,19 @@ export function connect(address, options) {
 
   function heard() {
     probed = false;
+    tick = Date.now();
     deadline = now() + interval + welcome.heartbeat.grace;
     check(deadline > now(), "no time");
   }
 
   function watch() {
     const late = now() - deadline;
-    // A late timer has slept, or the page was busy: what was sent meanwhile is yet to be read.
-    if (late > 1 && !probed) probe();
+    const slept = Date.now() - tick > 2000 * TICK;
+    tick = Date.now();
+    // The machine slept, or the page was busy: what was sent meanwhile is yet to be read.
+    if ((late > 1 || slept) && !probed) probe();
     else if (late >= 0) lost(1006, "the server fell silent");
-    else timer("watch", -late, watch);
+    else timer("watch", Math.min(-late, TICK), watch);
   }
 
   function probe() {
@@ -307,8 +307,7 @@ export function connect(address, options) {
   function receive(data) {
     const socket = ws;
     try {
-      check(typeof data === "string", "binary");
-      for (const frame of [].concat(JSON.parse(data))) {
+      for (const frame of [].concat(JSON.parse(data))) { // of a binary one there is no JSON
         take(frame);
         if (socket !== ws) return;
       }
@@ -326,6 +325,7 @@ export function connect(address, options) {
   }
 
   function take(frame) {
+    check(typeof frame?.t === "string", "no frame");
     check(welcome || !["event", "gap", "live", "ping"].includes(frame.t), "no welcome");
     switch (frame.t) {
       case "welcome":
@@ -373,9 +373,8 @@ export function connect(address, options) {
         return;
       }
       figures.duplicates++;
-      if (frame.seq > ledger.processed) return;
-      acked = 0; // the ack was lost
-      return ack();
+      if (frame.retry > 0) acked = 0; // the ack was lost
+      return frame.seq > ledger.processed || ack();
     }
     figures[verdict === "new" ? "events" : "duplicates"]++;
     queue.push({ kind: verdict === "new" && "event", value: without(frame), seq: frame.seq, life: ledger.life });
@@ -447,19 +446,19 @@ export function connect(address, options) {
     ledger.processed = seq;
     if (!welcome) return;
     unacked++;
-    const idle = queue.length === 0;
+    const idle = !queue.length;
     // Timers of a hidden page are slow; a critical event gains nothing from waiting.
     if (unacked >= welcome.ack.events || (idle && (value.critical || globalThis.document?.hidden))) ack();
     else if (unacked === 1) timer("ack", welcome.ack.delay, ack);
   }
 
   function ack() {
-    const { processed } = ledger;
+    const seq = Math.min(ledger.processed, ledger.cursor); // a new session was sent no more
     stop("ack");
     unacked = 0;
-    if (!welcome || processed <= acked) return;
+    if (!welcome || seq <= acked) return;
     save(true);
-    say({ t: "ack", seq: (acked = processed) });
+    say({ t: "ack", seq: (acked = seq) });
   }
 
   function say(frame) {
@@ -531,7 +530,7 @@ export function connect(address, options) {
 
   function save(open) {
     const { session, epoch, processed, begun } = ledger;
-    if (session) store(JSON.stringify({ session: processed < begun ? "" : session, epoch, seq: processed, open }));
+    if (session) store(JSON.stringify({ session: processed < begun ? undefined : session, epoch, seq: processed, open }));
   }
 
   function store(value) {
@@ -543,7 +542,7 @@ export function connect(address, options) {
   }
 
   function listen(target, type, fn) {
-    target?.addEventListener?.(type, () => fn(), { signal: leave.signal });
+    target?.addEventListener?.(type, fn, { signal: leave.signal });
   }
 
   listen(globalThis, "online", () => {
