@@ -132,7 +132,7 @@ class Keeper:
             return
         # A critical event that nothing else is behind would gain nothing from waiting for company.
         at_once = self.inbox.idle and bool(getattr(entry.item, "critical", False))
-        self.outbox.processed(self.session.processed, trio.current_time(), at_once=at_once)
+        self.outbox.processed(self.session.ackable, trio.current_time(), at_once=at_once)
         self._check_recovery()
 
     # --- For a link (`link.Owner`) ---

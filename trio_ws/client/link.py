@@ -284,7 +284,7 @@ class Link:
             events=max(1, frame.ack.events),
             delay=max(0.0, frame.ack.delay),
             # A life that begins here owes no ack for where it begins.
-            processed=0 if fresh or session.life != life else session.processed,
+            processed=0 if fresh or session.life != life else session.ackable,
             nack=redo.seq if redo is not None and redo.life == session.life else None,
         )
         self._owner.welcomed(frame, reset)
@@ -298,6 +298,10 @@ class Link:
         if verdict is Verdict.REPEAT:
             if not self._inbox.redelivered(session.life, frame.seq, frame.retry, trio.current_time()):
                 self._figures.duplicates += 1
+                if (
+                    not frame.retry
+                ):  # the session began a little earlier: what it comes to anew can be acked now
+                    self._outbox.processed(session.ackable, trio.current_time(), at_once=False)
             return
         event = None
         if verdict is Verdict.KNOWN:

@@ -108,6 +108,12 @@ class Session:
         """How many seqs are known to exist and not accounted for."""
         return max(0, self.head - self.received)
 
+    @property
+    def ackable(self) -> int:
+        """What may be acked: what was processed, of what this connection was sent. A new session that goes on from a
+        little earlier was sent no more."""
+        return min(self.processed, self.cursor)
+
     def saved(self) -> SavedSession | None:
         """What a later client can resume with; None before the first `welcome`."""
         if self.id is None or self.epoch is None:
