@@ -105,7 +105,7 @@ def test_half_open_is_noticed(server: Server, open_tab: Open) -> None:
     tab = open_tab().connect(server.faulty("silent"), user="silent")
     tab.wait("c.status.state === 'live'")
     server.publish("silent", 0, wait="confirmed")
-    server.fault("silent", "silence", 4.5)
+    server.fault("silent", "half_open")
     server.publish("silent", 1)
     tab.wait("got.length === 2")
     assert tab.numbers == [0, 1]

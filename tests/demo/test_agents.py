@@ -41,6 +41,31 @@ async def test_a_run_tells_a_story(autojump_clock: MockClock) -> None:
     assert "  " not in answer
 
 
+async def test_a_finished_run_is_followed_by_what_its_publisher_knows(autojump_clock: MockClock) -> None:
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        with hub.subscribe("ada") as events:
+            nursery.start_soon(lambda: work(hub, seed=1))
+            run = await one_run(events, "run_report")
+        nursery.cancel_scope.cancel()
+    critical = [type for type, _ in run if type.startswith(("agent_", "tool_")) and type != "tool_output"]
+    report = run[-1][1]
+    assert report["events"] == report["confirmed"] >= len(critical) - 1
+    assert 0 <= report["median"] <= report["slowest"] < 1
+
+
+async def test_a_twin_is_sent_the_same_and_confirms_nothing(autojump_clock: MockClock) -> None:
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        with hub.subscribe("ada-bare") as twin:
+            nursery.start_soon(lambda: work(hub, seed=1))
+            run = await one_run(twin)
+        assert next(type for type, _ in run) == "agent_started"
+        await trio.sleep(30)
+        described = hub.describe("ada")
+        assert described is not None
+        assert described["buffer"]["critical_unconfirmed"] > 5
+        nursery.cancel_scope.cancel()
+
+
 async def test_agents_outlive_the_runs_that_nobody_ever_saw(autojump_clock: MockClock) -> None:
     config = Config(critical_ttl=60, cleanup_interval=5)
     async with open_hub(config) as hub, trio.open_nursery() as nursery:
@@ -62,13 +87,13 @@ async def test_agents_stop_when_the_hub_drains(autojump_clock: MockClock) -> Non
                 await hub.drain()
 
 
-async def one_run(events: Subscription) -> list[tuple[str, dict[str, Any]]]:
-    """Types and payloads up to the end of a run."""
+async def one_run(events: Subscription, last: str = "agent_completed") -> list[tuple[str, dict[str, Any]]]:
+    """Types and payloads up to the end of a run, or what is called `last`."""
     run = []
     async for batch in events:
         for event in batch:
             assert isinstance(event, Event)
             run.append((event.type, event.payload))
-            if event.type == "agent_completed":
+            if event.type == last:
                 return run
     raise AssertionError("the events have ended")

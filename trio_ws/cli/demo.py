@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 import trio
 
@@ -45,7 +48,8 @@ MAX_TABS = 24
 def command(faults_port: int, seed: int | None, pace: float, **given: Any) -> None:
     """Run the server with simulated agents and a page to look at.
 
-    Clients name their user, without a token; everything else is as with `serve`.
+    Clients name their user, without a token; everything else is as with `serve`. A button of the page restarts the
+    server: it drains, and this process begins anew on the same ports.
     """
     loaded = load_settings(given)
     # What nobody has set, the demo has its own defaults for.
@@ -53,16 +57,55 @@ def command(faults_port: int, seed: int | None, pace: float, **given: Any) -> No
     unset = {name: value for name, value in own.items() if loaded.origins[name].kind == "default"}
     settings = load_settings({**given, **unset}).settings
     configure(settings.log_format)
-    sys.exit(run_trio(partial(run_demo, faults_port=faults_port, seed=seed, pace=pace), settings))
+    restart = Restart()
+    run = partial(run_demo, restart=restart, faults_port=faults_port, seed=seed, pace=pace)
+    status = run_trio(run, settings)
+    if restart.wanted and status == 0:
+        restart.begin_anew()
+    sys.exit(status)
+
+
+@attrs.define
+class Restart:
+    """Going away as at a deploy, and coming back.
+
+    Attributes:
+      wanted: somebody has asked for it.
+      ports: the options that name the ports which this process was given by the system.
+    """
+
+    wanted: bool = False
+    ports: list[str] = attrs.field(factory=list)
+
+    def ask(self) -> None:
+        """Has the server drain and end, by the signal that any deploy sends. Once: a second one would not drain."""
+        if not self.wanted:
+            self.wanted = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def keep(self, option: str, wanted: int, got: int) -> None:
+        """The new process listens where this one did."""
+        if not wanted:
+            self.ports += [option, str(got)]
+
+    def begin_anew(self) -> None:
+        """Runs the same command in this process's place; does not return."""
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], *self.ports])
 
 
 async def run_demo(
-    settings: Settings, *, faults_port: int = 0, seed: int | None = None, pace: float = 1.0
+    settings: Settings,
+    *,
+    restart: Restart,
+    faults_port: int = 0,
+    seed: int | None = None,
+    pace: float = 1.0,
 ) -> int:
     """Serves until a signal; returns the exit status.
 
     Args:
       settings: as of `serve`.
+      restart: what the page's button asks.
       faults_port, seed, pace: see the command's options.
 
     Raises:
@@ -76,12 +119,19 @@ async def run_demo(
         network = FaultyNetwork(reachable(ws[0]), ws[1])
         faulty = partial(network.serve, settings.host, faults_port)
         [(_, faulty_port), *_] = await start(nursery, faulty, settings.host, faults_port)
-        demo = Demo(hub, network, port=ws[1], faulty_port=faulty_port)
+        restart.keep("--port", settings.port, ws[1])
+        restart.keep("--faults-port", faults_port, faulty_port)
+        demo = Demo(hub, network, restart=restart.ask, port=ws[1], faulty_port=faulty_port)
+
+        def announce(admin: str) -> str:
+            restart.keep("--admin-port", settings.admin_port, int(admin.rpartition(":")[2]))
+            return f"demo page on {admin}/demo"
+
         return Extension(
             calls=demo.calls(),
             pages=[*demo_pages(), *demo.pages()],
             work=partial(work, hub, seed=seed, pace=pace),
-            announcement=lambda admin: f"demo page on {admin}/demo",
+            announcement=announce,
         )
 
     return await run_server(settings, extend=extend)

@@ -298,9 +298,7 @@ class Link:
         if verdict is Verdict.REPEAT:
             if not self._inbox.redelivered(session.life, frame.seq, frame.retry, trio.current_time()):
                 self._figures.duplicates += 1
-                if (
-                    not frame.retry
-                ):  # the session began a little earlier: what it comes to anew can be acked now
+                if not frame.retry:  # the session is a new one, from a little earlier
                     self._outbox.processed(session.ackable, trio.current_time(), at_once=False)
             return
         event = None

@@ -1,10 +1,12 @@
-"""The calls that the demo page makes: what there is to look at, a broken network, a flood."""
+"""The calls that the demo page makes: what there is to look at, a broken network, a flood, a restart."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
 import msgspec
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -16,7 +18,7 @@ from ..errors import HubClosed
 from ..event import Priority
 from ..faults import FaultyNetwork
 from ..hub import Hub
-from .agents import USERS
+from .agents import TWIN, USERS, publish_twice
 
 MAX_BODY: Final = 4 * KIB
 
@@ -25,7 +27,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to do to a link."""
 
     link: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
-    fault: Literal["cut", "silence"]
+    fault: Literal["cut", "silence", "half_open"]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
 
 
@@ -46,13 +48,23 @@ class Demo:
     Args:
       hub: what is flooded.
       network: what is broken.
+      restart: has the server go away in order, and come back.
       port, faulty_port: where the WebSocket is, directly and by way of `network`.
     """
 
-    def __init__(self, hub: Hub, network: FaultyNetwork, *, port: int, faulty_port: int) -> None:
+    def __init__(
+        self, hub: Hub, network: FaultyNetwork, *, restart: Callable[[], None], port: int, faulty_port: int
+    ) -> None:
         self._hub = hub
         self._network = network
-        self._about = {"users": USERS, "port": port, "faulty_port": faulty_port, "path": "/ws"}
+        self._restart = restart
+        self._about = {
+            "users": USERS,
+            "twin": TWIN,
+            "port": port,
+            "faulty_port": faulty_port,
+            "path": "/ws",
+        }
         self._floods = 0
 
     def pages(self) -> list[BaseRoute]:
@@ -64,6 +76,7 @@ class Demo:
         return [
             Route("/demo/network", self.fault, methods=["POST"]),
             Route("/demo/flood", self.flood, methods=["POST"]),
+            Route("/demo/restart", self.restart, methods=["POST"]),
         ]
 
     async def about(self, request: Request) -> Response:
@@ -73,10 +86,13 @@ class Demo:
     async def fault(self, request: Request) -> Response:
         """Break one page's network."""
         asked = decode(_fault_decoder, await read_body(request, MAX_BODY))
-        if asked.fault == "cut":
-            connections = self._network.cut(asked.link, asked.seconds)
-        else:
-            connections = self._network.silence(asked.link, asked.seconds)
+        match asked.fault:
+            case "cut":
+                connections = self._network.cut(asked.link, asked.seconds)
+            case "silence":
+                connections = self._network.silence(asked.link, asked.seconds)
+            case "half_open":
+                connections = self._network.half_open(asked.link)
         return answer({"connections": connections})
 
     async def flood(self, request: Request) -> Response:
@@ -88,9 +104,18 @@ class Demo:
         try:
             for n in range(1, asked.count + 1):
                 payload = {"flood": self._floods, "n": n, "of": asked.count}
-                await self._hub.publish(asked.user, "progress", payload, priority=Priority.LOW)
+                await publish_twice(self._hub, asked.user, "progress", payload, priority=Priority.LOW)
         except HubClosed:
             raise ApiError(
                 503, "draining", "the server is going away", retry_after=retry_after(self._hub)
             ) from None
         return answer({"flood": self._floods, "published": asked.count})
+
+    async def restart(self, request: Request) -> Response:
+        """Drain, end, begin anew, on the same ports."""
+        response = answer({"restarting": True}, 202)
+        response.background = BackgroundTask(self._go)
+        return response
+
+    async def _go(self) -> None:
+        self._restart()
