@@ -45,7 +45,68 @@ def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab) -> None:
     demo.wait("client.status.state === 'live'")
     demo.wait("bare.missed > 0")
     assert demo.js("client.figures.violations") == 0
-    demo.wait("document.querySelector('#figures').textContent.includes('ms')")
+    demo.wait("document.querySelector('#figures').textContent.includes('last recovery') && ours.lost === 0")
+    demo.wait("/[0-9] m?s/.test(document.querySelector('#figures').textContent)")
+
+
+def test_half_open_leaves_the_bare_websocket_open_and_deaf(demo: Tab) -> None:
+    demo.wait("bare.since !== undefined")
+    demo.page.click("#half")
+    demo.wait("client.figures.connections === 2", timeout=10)
+    demo.wait("document.querySelector('#bare-badge').textContent === 'open, but nothing comes'")
+    assert demo.js("[bare.open, bare.reconnects, bare.missed > 0, ours.lost]") == [True, 0, True, 0]
+
+
+def test_what_was_confirmed_is_shown_and_the_agent_knows_it(demo: Tab) -> None:
+    demo.wait(
+        "document.querySelector('.ours .run .report')?.textContent.includes('were processed here')",
+        timeout=40,
+    )
+    report = demo.js("ours.items.find((run) => run.report && run.steps.length > 2).report")
+    assert report["confirmed"] == report["events"]
+    demo.wait("document.querySelectorAll('.ours .acked').length > 3")
+    assert demo.js("document.querySelectorAll('.bare .acked').length") == 0
+
+
+def test_a_restart_is_told_and_the_next_run_is_shown(browser: Any) -> None:
+    server = Server.start()
+    try:
+        page = browser.new_page()
+        page.goto(f"{server.admin}/demo?user=bob")
+        tab = Tab(page)
+        tab.wait("ours.items.length > 0")
+        page.click("#restart")
+        tab.wait(
+            "document.querySelector('.ours .gap')?.textContent.startsWith('The server has started anew')",
+            timeout=20,
+        )
+        tab.wait("ours.items[0].state === 'working' && ours.items[0].steps?.length > 0")
+        assert tab.js("[client.figures.violations, client.status.state]") == [0, "live"]
+        page.close()
+    finally:
+        assert server.stop() == 0
+
+
+def test_it_asks_for_the_api_key_and_tries_again(browser: Any) -> None:
+    server = Server.start(TRIO_WS_API_KEY="s3cret")
+    try:
+        page = browser.new_page()
+        page.goto(f"{server.admin}/demo?user=bob")
+        tab = Tab(page)
+        tab.wait("window.client?.status.state === 'live'")
+        page.click("#flood")
+        page.fill("#ask-key", "wrong")
+        page.press("#ask-key", "Enter")
+        tab.wait("document.querySelector('#ask').open && document.querySelector('#ask-key').value === ''")
+        page.fill("#ask-key", "s3cret")
+        page.press("#ask-key", "Enter")
+        tab.wait("ours.flood && ours.flood.got + ours.flood.gone === ours.flood.of")
+        page.click("#cut")  # it is not asked for again
+        tab.wait("client.figures.connections === 2")
+        assert not tab.js("document.querySelector('#ask').open")
+        page.close()
+    finally:
+        assert server.stop() == 0
 
 
 def test_a_flood_is_accounted_for(demo: Tab) -> None:

@@ -23,6 +23,7 @@ DEMO: Final = {
     "/demo": ("demo.html", "text/html"),
     "/demo.css": ("demo.css", "text/css"),
     "/demo.js": ("demo.js", "text/javascript"),
+    "/demo-story.js": ("demo-story.js", "text/javascript"),
 }
 """The same of the demo, whose page alone uses it."""
 

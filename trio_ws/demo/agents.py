@@ -103,7 +103,7 @@ class _Agent:
         told: dict[str, float] = {"run": run, "events": len(receipts), "confirmed": len(took)}
         if took:
             told |= {"median": round(statistics.median(took), 4), "slowest": round(max(took), 4)}
-        await publish_twice(self._hub, self._user, "run_report", told)
+        await self._hub.publish(self._user, "run_report", told)
 
     async def _run(self, run: int, script: Script) -> list[Receipt]:
         self._told = []
