@@ -61,6 +61,7 @@ class Server:
 
     @classmethod
     def start(cls, port: int = 0, admin_port: int = 0, **environ: str) -> Server:
+        """Starts one; `environ` are settings."""
         code = "from trio_ws.cli.demo import command; command()"
         process = subprocess.Popen(
             [sys.executable, "-c", code, "--port", str(port), "--admin-port", str(admin_port), "--pace", "4"],
@@ -172,7 +173,9 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium here: the browser tests were NOT run; apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
+        )
         yield browser
         browser.close()
 
@@ -182,12 +185,12 @@ def open_tab(browser: Browser, server: Server) -> Iterator[Callable[..., Tab]]:
     """Opens a tab on the server's origin, in a browser context of its own unless one is given."""
     contexts = []
 
-    def open_one(context: Any = None, origin: Server = server) -> Tab:
+    def open_one(context: Any = None, origin: Server = server, path: str = "/healthz") -> Tab:
         if context is None:
             context = browser.new_context()
             contexts.append(context)
         page = context.new_page()
-        page.goto(origin.admin + "/healthz")
+        page.goto(origin.admin + path)
         return Tab(page)
 
     yield open_one

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import httpx
+import jwt
 import pytest
 
-from .conftest import Server, Tab
+from .conftest import HARNESS, Server, Tab
 
 pytestmark = pytest.mark.integration
 Open = Callable[..., Tab]
+LEEWAY = 10  # seconds that the server gives a token beyond its end
+SECRET = "a secret that is long enough for SHA-256"
 
 
 def test_events_arrive_and_are_confirmed(server: Server, open_tab: Open) -> None:
@@ -70,35 +77,78 @@ def test_reload_amid_a_run_goes_on_where_it_was(server: Server, open_tab: Open) 
     assert tab.js("gaps") == []
 
 
-def test_leaving_and_going_back_goes_on(server: Server, open_tab: Open) -> None:
-    tab = open_tab().connect(server.url, user="leave")
+def test_a_page_that_was_left_and_not_kept_goes_on(server: Server, open_tab: Open) -> None:
+    tab = open_tab().connect(server.url, user="leave")  # the answer of /healthz is not to be stored
     server.publish("leave", 0, wait="confirmed")
     tab.page.goto(server.admin + "/client.js")
     server.publish("leave", 1)
     tab.page.go_back()
-    if tab.js("window.c === undefined"):  # not kept in the back-forward cache
-        tab.connect(server.url, user="leave")
+    assert tab.js("window.c === undefined")
+    tab.connect(server.url, user="leave")
     tab.wait("got.at(-1)?.payload.n === 1")
-    assert tab.numbers in ([0, 1], [1])
+    assert tab.numbers == [1]
 
 
-def test_cuts_lose_nothing(server: Server, open_tab: Open) -> None:
+def test_a_page_in_the_back_forward_cache_wakes_and_goes_on(server: Server, open_tab: Open) -> None:
+    tab = open_tab(path="/demo.css").connect(server.url, user="back")
+    server.publish("back", 0, wait="confirmed")
+    tab.js("""() => {
+      window.events = [];
+      addEventListener('pageshow', (e) => events.push(e.persisted));
+      document.addEventListener('freeze', () => events.push('frozen'));
+    }""")
+    tab.page.goto(server.admin + "/client.js")
+    [session] = server.get("/v1/users/back")["sessions"]
+    assert session["state"] == "parked"
+    server.publish("back", 1)
+    tab.js(
+        "void setTimeout(() => history.back(), 0)"
+    )  # Playwright's `go_back` waits for a load that does not happen
+    tab.page.wait_for_url("**/demo.css", wait_until="commit")
+    tab.wait("got.at(-1)?.payload.n === 1")
+    assert tab.js("events") == ["frozen", True]
+    assert tab.numbers == [0, 1]
+    assert tab.js("[c.figures.connections, c.figures.violations, gaps.length]") == [2, 0, 0]
+
+
+def test_a_hundred_cuts_lose_nothing(server: Server, open_tab: Open) -> None:
     tab = open_tab().connect(server.faulty("cuts"), user="cuts")
-    tab.wait("c.status.state === 'live'")
     for n in range(100):
-        if n % 10 == 5:
-            tab.wait("c.status.state === 'live'")
-            server.fault("cuts", "cut")
-            tab.wait("c.status.state !== 'live'")
-            tab.js("dispatchEvent(new Event('online'))")  # else the delays grow, as they should
-        server.publish("cuts", n, type="tool_executing" if n % 3 else "note")
-    tab.wait("got.length >= 100")
-    assert tab.numbers == list(range(100))
-    figures = tab.js("c.figures")
-    assert figures["connections"] >= 11
-    assert (figures["violations"], figures["gaps"]) == (0, 0)
-    tab.wait("c.figures.handled === 100")
+        tab.wait("c.status.state === 'live'")
+        server.fault("cuts", "cut")
+        server.publish("cuts", 2 * n)
+        server.publish("cuts", 2 * n + 1, type="note")
+        tab.wait(f"c.status.state === 'offline' || c.figures.connections === {n + 2}")
+        tab.js("dispatchEvent(new Event('online'))")  # else the delays grow, as they should
+        tab.wait(f"c.figures.connections === {n + 2}")
+    tab.wait("got.length >= 200")
+    assert tab.numbers == list(range(200))
+    assert tab.js("[c.figures.violations, c.figures.gaps]") == [0, 0]
+    tab.wait("c.figures.handled === 200 && c.figures.acked === 200")
     assert server.get("/v1/users/cuts")["buffer"]["critical_unconfirmed"] == 0
+
+
+def test_what_will_not_come_is_told_as_a_gap(server: Server, open_tab: Open) -> None:
+    tab = open_tab().connect(server.faulty("gap"), user="gap")
+    tab.wait("c.status.state === 'live'")
+    server.fault("gap", "cut", 60)
+    tab.wait("c.status.state === 'offline'")
+    for n in range(50):
+        server.publish("gap", n, type="note" if n % 5 else "tool_executing")
+    lines = "".join(
+        json.dumps({"user": "gap", "type": "note", "payload": {"n": n}}) + "\n" for n in range(50, 400)
+    )
+    httpx.post(server.admin + "/v1/events", content=lines, timeout=20).raise_for_status()
+    server.fault("gap", "cut", 0)
+    tab.js("dispatchEvent(new Event('online'))")
+    tab.wait("got.at(-1)?.payload.n === 399")
+    numbers, gaps = tab.numbers, tab.js("gaps")
+    assert numbers == sorted(set(numbers))
+    assert [n for n in range(0, 50, 5) if n not in numbers] == [], "a critical event was lost"
+    assert len(numbers) + sum(gap["to"] - gap["from"] + 1 for gap in gaps) == 400
+    assert {gap["reason"] for gap in gaps} == {"evicted"}
+    assert sum(gap["critical"] for gap in gaps) == 0
+    assert tab.js("c.figures.violations") == 0
 
 
 def test_half_open_is_noticed(server: Server, open_tab: Open) -> None:
@@ -162,8 +212,6 @@ def test_restarted_server_is_told_as_a_reset(open_tab: Open) -> None:
 
 
 def test_a_session_that_the_operator_ends_stays_ended(server: Server, open_tab: Open) -> None:
-    import httpx
-
     tab = open_tab().connect(server.url, user="ended")
     tab.wait("c.status.state === 'live'")
     [session] = server.get("/v1/users/ended")["sessions"]
@@ -187,3 +235,49 @@ def test_close_leaves_nothing_behind(server: Server, open_tab: Open) -> None:
     # It said bye, so nothing is parked; the answer to a later client's hello comes after that.
     open_tab().connect(server.url, user="close").wait("c.status.state === 'live'")
     assert len(server.get("/v1/users/close")["sessions"]) == 1
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """A server that asks for tokens."""
+    server = Server.start(TRIO_WS_JWT_SECRET=SECRET, TRIO_WS_INSECURE="0")
+    yield server
+    assert server.stop() == 0
+
+
+def connect_with_tokens(tab: Tab, server: Server, tokens: list[str], **options: Any) -> None:
+    """Opens the page's client with a token function that gives these, the last one again and again."""
+    tab.page.evaluate(
+        HARNESS.replace("...options }", "...options, token: async () => (asked.push(Date.now()), "
+        "options.tokens.length > 1 ? options.tokens.shift() : options.tokens[0]) }").replace(
+            "window.got = []", "window.asked = []; window.got = []"),
+        {"url": server.url, "options": {"tokens": tokens, **options}},
+    )  # fmt: skip
+
+
+def token(user: str, seconds: float) -> str:
+    return jwt.encode({"sub": user, "exp": int(time.time() + seconds)}, SECRET)
+
+
+def test_a_token_is_replaced_before_it_expires(guarded: Server, open_tab: Open) -> None:
+    tab = open_tab(origin=guarded)
+    first, second = token("tick", 4 - LEEWAY), token("tick", 600)
+    connect_with_tokens(tab, guarded, [first, second])
+    tab.wait("asked.length === 2", timeout=5)
+    tab.wait(f"Date.now() > {1000 * (time.time() + 5)}")
+    assert guarded.publish("tick", 0, wait="confirmed")["confirmed_after"] < 1
+    assert tab.js("[c.figures.connections, c.status.state]") == [1, "live"]
+
+
+def test_a_token_that_has_expired_is_replaced_when_it_is_refused(guarded: Server, open_tab: Open) -> None:
+    tab = open_tab(origin=guarded)
+    connect_with_tokens(tab, guarded, [token("late", -60), token("late", 600)])
+    tab.wait("c.status.state === 'live'", timeout=5)
+    assert tab.js("[asked.length, states.filter((s) => s.code === 4401).length]") == [2, 1]
+
+
+def test_no_valid_token_is_the_end(guarded: Server, open_tab: Open) -> None:
+    tab = open_tab(origin=guarded)
+    connect_with_tokens(tab, guarded, [token("gone", -60)])
+    tab.wait("c.status.state === 'ended'", timeout=5)
+    assert tab.js("[c.status.code, asked.length]") == [4401, 2]

@@ -504,6 +504,13 @@ test("handlers that are far behind make the connection rest, and nothing is lost
   assert.deepEqual([got.length, got.at(-1)], [1200, 1200]);
 });
 
+test("a large message is no reason to hang up while the handlers keep up", async () => {
+  const { got, c } = open();
+  await world.welcome();
+  await world.say(...Array.from({ length: 3000 }, (_, n) => event(n + 1)));
+  assert.deepEqual([got.length, c.figures.connections, world.socket.closed], [3000, 1, false]);
+});
+
 test("from now: a failing resume must not skip in silence", async () => {
   open({ from: "now" });
   assert.equal((await world.welcome()).from, "now");

@@ -1,13 +1,15 @@
-"""A foreign client, the `websockets` library, on real sockets: protocol v1 by hand, and plain."""
+"""Foreign clients on real sockets, protocol v1 by hand, and plain: the `websockets` library, and npm's `ws`."""
 
 from __future__ import annotations
 
 import json
 import socket
 import struct
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from websockets import ConnectionClosed, InvalidStatus, Subprotocol
 from websockets.trio.client import ClientConnection, connect
 
 import trio_ws
+
+from ..npm import MODULES, need_packages
 
 pytestmark = pytest.mark.integration
 
@@ -168,3 +172,50 @@ async def test_drain_over_the_wire() -> None:
                 await ws.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4503
+
+
+@asynccontextmanager
+async def npm_ws(url: str, how: str, count: int) -> AsyncIterator[AsyncIterator[str]]:
+    """The lines that a client on npm's `ws` prints: that it is ready, then what it saw."""
+    need_packages()
+    ws = MODULES / "ws" / "wrapper.mjs"
+    command = ["node", str(Path(__file__).with_name("foreign.mjs")), str(ws), url, how, str(count)]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+
+    async def lines(stdout: trio.abc.ReceiveStream) -> AsyncIterator[str]:
+        rest = b""
+        async for data in stdout:
+            *whole, rest = (rest + data).split(b"\n")
+            for line in whole:
+                yield line.decode()
+
+    try:
+        with trio.fail_after(30):
+            yield lines(process.stdout)
+            assert await process.wait() == 0
+    finally:
+        process.kill()
+
+
+async def test_npm_ws_over_resets() -> None:
+    async with served() as (hub, url), npm_ws(url, "v1", 50) as lines:
+        assert await anext(lines) == "live"
+        receipts = [await hub.publish("ada", "agent_thinking", {"n": n, "text": "ž🐎"}) for n in range(50)]
+        for receipt in receipts:
+            await receipt.confirmed()
+        said = [line async for line in lines]
+        seen = json.loads(said[-1])
+    assert seen["seen"] == [{"n": n, "text": "ž🐎"} for n in range(50)]
+    assert seen["resets"] == 7
+
+
+async def test_npm_ws_as_a_plain_client() -> None:
+    async with served() as (hub, url), npm_ws(url + "?user=ada", "plain", 5) as lines:
+        assert await anext(lines) == "open"
+        for n in range(5):
+            receipt = await hub.publish("ada", "agent_started", n)
+        await receipt.confirmed()
+        said = [line async for line in lines]
+        seen = json.loads(said[-1])
+    assert seen["seen"] == [[False, ["id", "payload", "ts", "type"], n] for n in range(5)]

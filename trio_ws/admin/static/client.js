@@ -317,11 +317,11 @@ export function connect(address, options) {
       lost(1006, `protocol violation: ${error.message}`);
     }
     if (status.done < ledger.received - start) catchUp();
+    pump();
     if (welcome && queue.length >= MAX_QUEUED) {
       resting = true; // a browser can't stop reading
       lost(1006, "the handlers are behind");
     }
-    pump();
   }
 
   function take(frame) {
