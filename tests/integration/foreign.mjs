@@ -29,6 +29,7 @@ function v1() {
     say({ t: "hello", user: "ada", ...resume });
   });
   ws.on("message", (data) => {
+    if (ws.readyState !== WebSocket.OPEN) return; // what had come before we cut it
     for (const frame of [].concat(JSON.parse(data))) {
       if (frame.t === "welcome") Object.assign(resume, { session: frame.session, epoch: frame.epoch, seq: frame.seq });
       if (frame.t === "live") process.stdout.write("live\n");

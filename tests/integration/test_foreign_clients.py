@@ -174,48 +174,58 @@ async def test_drain_over_the_wire() -> None:
         assert closed.value.rcvd.code == 4503
 
 
-@asynccontextmanager
-async def npm_ws(url: str, how: str, count: int) -> AsyncIterator[AsyncIterator[str]]:
-    """The lines that a client on npm's `ws` prints: that it is ready, then what it saw."""
-    need_packages()
-    ws = MODULES / "ws" / "wrapper.mjs"
-    command = ["node", str(Path(__file__).with_name("foreign.mjs")), str(ws), url, how, str(count)]
-    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
+class Foreigner:
+    """A client on npm's `ws`: it says that it is ready, and in the end what it saw."""
 
-    async def lines(stdout: trio.abc.ReceiveStream) -> AsyncIterator[str]:
-        rest = b""
-        async for data in stdout:
-            *whole, rest = (rest + data).split(b"\n")
-            for line in whole:
-                yield line.decode()
+    def __init__(self, url: str, how: str, count: int) -> None:
+        need_packages()
+        ws = MODULES / "ws" / "wrapper.mjs"
+        self._command = ["node", str(Path(__file__).with_name("foreign.mjs")), str(ws), url, how, str(count)]
+        self._ready = trio.Event()
+        self._said = b""
 
-    try:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """It is ready when the block begins, and has ended by itself when it is left."""
+        process = await trio.lowlevel.open_process(self._command, stdout=subprocess.PIPE)
         with trio.fail_after(30):
-            yield lines(process.stdout)
-            assert await process.wait() == 0
-    finally:
-        process.kill()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, process)
+                try:
+                    await self._ready.wait()
+                    yield
+                    assert await process.wait() == 0
+                finally:
+                    process.kill()
+
+    async def _listen(self, process: trio.Process) -> None:
+        assert process.stdout is not None
+        async for data in process.stdout:
+            self._said += data
+            self._ready.set()
+
+    @property
+    def told(self) -> Any:
+        return json.loads(self._said.splitlines()[-1])
 
 
 async def test_npm_ws_over_resets() -> None:
-    async with served() as (hub, url), npm_ws(url, "v1", 50) as lines:
-        assert await anext(lines) == "live"
-        receipts = [await hub.publish("ada", "agent_thinking", {"n": n, "text": "ž🐎"}) for n in range(50)]
-        for receipt in receipts:
-            await receipt.confirmed()
-        said = [line async for line in lines]
-        seen = json.loads(said[-1])
-    assert seen["seen"] == [{"n": n, "text": "ž🐎"} for n in range(50)]
-    assert seen["resets"] == 7
+    async with served() as (hub, url):
+        client = Foreigner(url, "v1", 50)
+        async with client.running():
+            receipts = [
+                await hub.publish("ada", "agent_thinking", {"n": n, "text": "ž🐎"}) for n in range(50)
+            ]
+            for receipt in receipts:
+                await receipt.confirmed()
+    assert client.told == {"seen": [{"n": n, "text": "ž🐎"} for n in range(50)], "resets": 7}
 
 
 async def test_npm_ws_as_a_plain_client() -> None:
-    async with served() as (hub, url), npm_ws(url + "?user=ada", "plain", 5) as lines:
-        assert await anext(lines) == "open"
-        for n in range(5):
-            receipt = await hub.publish("ada", "agent_started", n)
-        await receipt.confirmed()
-        said = [line async for line in lines]
-        seen = json.loads(said[-1])
-    assert seen["seen"] == [[False, ["id", "payload", "ts", "type"], n] for n in range(5)]
+    async with served() as (hub, url):
+        client = Foreigner(url + "?user=ada", "plain", 5)
+        async with client.running():
+            receipts = [await hub.publish("ada", "agent_started", n) for n in range(5)]
+            for receipt in receipts:
+                await receipt.confirmed()
+    assert client.told["seen"] == [[False, ["id", "payload", "ts", "type"], n] for n in range(5)]
