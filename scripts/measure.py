@@ -4,6 +4,7 @@
     scripts/measure latency [--users 5] [--rate 5] [--seconds 20]   publish to processed
     scripts/measure memory                                resident memory of a held event, and of a user
     scripts/measure dashboard                             weight of the page; opening it to the first figures
+    scripts/measure browser [--cuts 100] [--tabs 10] [--events 20000]   client.js in Chromium
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through a proxy of this script, which cuts them: `reset` sends
@@ -230,6 +231,17 @@ def rooms() -> None:
     )
 
 
+def in_browser(cuts: int, tabs: int, events: int) -> None:
+    """The figures of client.js."""
+    import browser_figures
+
+    print(browser_figures.size())
+    for name, rate in browser_figures.intake(events).items():
+        print(f"taken and acked by a page, {name}: {rate:,.0f} events a second")
+    for fault in ("cut", "half_open"):
+        show(f"recovery in Chromium, {fault}", browser_figures.recovery(fault, cuts, tabs))
+
+
 def main() -> None:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(
@@ -245,6 +257,10 @@ def main() -> None:
     latency.add_argument("--seconds", type=float, default=20)
     commands.add_parser("memory")
     commands.add_parser("dashboard")
+    browser = commands.add_parser("browser")
+    browser.add_argument("--cuts", type=int, default=100)
+    browser.add_argument("--tabs", type=int, default=10)
+    browser.add_argument("--events", type=int, default=20000)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -258,6 +274,8 @@ def main() -> None:
         trio.run(measure_memory)
     elif chosen.command == "dashboard":
         measure_dashboard()
+    elif chosen.command == "browser":
+        in_browser(chosen.cuts, chosen.tabs, chosen.events)
     else:
         rooms()
 
