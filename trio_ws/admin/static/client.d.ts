@@ -125,7 +125,8 @@ export interface Client<Events extends Record<string, any> = Record<string, any>
    * Sends a message to the application. It is kept and sent again on each new connection until it is answered.
    *
    * @returns a promise that resolves when the message was accepted, and rejects with an `Error` when it was rejected
-   * (the message is the server's word, such as `no_handler`), is too large, or the client has ended
+   * (the message is the server's word, such as `no_handler`), is too large, is one of more than 1000 that wait, or the
+   * client has ended. Awaiting it is the backpressure
    */
   send(type: string, payload?: unknown): Promise<void>;
 
