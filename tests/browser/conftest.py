@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -123,6 +124,11 @@ class Server:
     def publish(self, user: str, n: int, *, type: str = "tool_executing", **query: Any) -> Any:
         """One event, whose payload is ``{"n": n}``."""
         return self.post(f"/v1/users/{user}/events", {"type": type, "payload": {"n": n}}, **query)
+
+    def publish_many(self, user: str, events: list[dict[str, Any]]) -> None:
+        """A batch of events."""
+        lines = "\n".join(json.dumps({"user": user, **event}) for event in events)
+        httpx.post(self.admin + "/v1/events", content=lines, timeout=20).raise_for_status()
 
     def fault(self, link: str, fault: str, seconds: float = 0) -> None:
         self.post("/demo/network", {"link": link, "fault": fault, "seconds": seconds})

@@ -111,10 +111,9 @@ def test_react(server: Server, serve: Callable[[Path], Tab], tmp_path: Path) -> 
     server.fault("react", "cut")
     assert complete(server, "react", 7)["confirmed_after"] < 5
     tab.wait("document.querySelector('li').textContent === 'run 7: Looking into that.  ✓'")
-    for n in range(400):  # more than are held, while nobody looks
-        if n == 0:
-            server.fault("react", "cut", 2)
-        server.post(
-            "/v1/users/react/events", {"type": "progress", "payload": {"run": 7, "n": n}, "priority": "low"}
-        )
-    tab.wait("document.querySelector('#lost')?.textContent.endsWith('events will not come.')", timeout=20)
+    server.fault("react", "cut", 60)
+    tab.wait("document.querySelector('#status').textContent === 'offline'")
+    server.publish_many("react", [{"type": "progress", "payload": {"run": 7, "n": n}} for n in range(400)])
+    server.fault("react", "cut", 0)
+    tab.js("dispatchEvent(new Event('online'))")
+    tab.wait("document.querySelector('#lost')?.textContent.endsWith('events will not come.')")
