@@ -269,14 +269,14 @@ function askForKey() {
 }
 
 function network(fault, seconds = 0) {
-  if (fault !== "stall" && c.status.state === "live") tally.cutAt = performance.now(); // a half-open one is noticed later
+  if (fault !== "silence" && c.status.state === "live") tally.cutAt = performance.now(); // a half-open one is noticed later
   return post("/demo/network", { link, fault, seconds });
 }
 
 $("cut").onclick = () => network("cut");
 $("away").onclick = () => network("cut", 3);
 $("half").onclick = () => network("half_open");
-$("stall").onclick = () => network("stall", 3);
+$("stall").onclick = () => network("silence", 3);
 $("restart").onclick = () => post("/demo/restart");
 $("flood").onclick = () => post("/demo/flood", { user, count: 1000 });
 $("fail").onclick = () => (failing = true);
