@@ -52,6 +52,7 @@ class Server:
 
     Attributes:
       port, admin_port, faulty_port: the WebSocket, the admin API, the WebSocket over a network that can be broken.
+      http: what speaks to the admin API.
     """
 
     process: subprocess.Popen[str]
@@ -59,6 +60,7 @@ class Server:
     port: int
     admin_port: int
     faulty_port: int = 0
+    http: httpx.Client = attrs.field(factory=lambda: httpx.Client(timeout=20))
 
     @classmethod
     def start(cls, port: int = 0, admin_port: int = 0, **environ: str) -> Server:
@@ -95,6 +97,7 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ends it; returns the exit status."""
+        self.http.close()
         self.process.send_signal(how)
         status = self.process.wait(timeout=20)
         self._reader.join()
@@ -115,10 +118,10 @@ class Server:
         return f"ws://127.0.0.1:{self.faulty_port}/ws?link={link}"
 
     def get(self, path: str) -> Any:
-        return httpx.get(self.admin + path, timeout=20).raise_for_status().json()
+        return self.http.get(self.admin + path).raise_for_status().json()
 
     def post(self, path: str, body: Any, **query: Any) -> Any:
-        answer = httpx.post(self.admin + path, json=body, params=query, timeout=20)
+        answer = self.http.post(self.admin + path, json=body, params=query)
         return answer.raise_for_status().json()
 
     def publish(self, user: str, n: int, *, type: str = "tool_executing", **query: Any) -> Any:
@@ -128,7 +131,7 @@ class Server:
     def publish_many(self, user: str, events: list[dict[str, Any]]) -> None:
         """A batch of events."""
         lines = "\n".join(json.dumps({"user": user, **event}) for event in events)
-        httpx.post(self.admin + "/v1/events", content=lines, timeout=20).raise_for_status()
+        self.http.post(self.admin + "/v1/events", content=lines).raise_for_status()
 
     def fault(self, link: str, fault: str, seconds: float = 0) -> None:
         self.post("/demo/network", {"link": link, "fault": fault, "seconds": seconds})

@@ -74,7 +74,7 @@ def test_a_restart_is_told_and_the_next_run_is_shown(browser: Any) -> None:
         page = browser.new_page()
         page.goto(f"{server.admin}/demo?user=bob")
         tab = Tab(page)
-        tab.wait("ours.items.length > 0")
+        tab.wait("window.ours?.items.length > 0")
         page.click("#restart")
         tab.wait(
             "document.querySelector('.ours .gap')?.textContent.startsWith('The server has started anew')",

@@ -66,7 +66,7 @@ class Window:
         made = httpx.put(f"{self._address}/json/new?{url}", timeout=TIMEOUT).raise_for_status().json()
         self._sockets.append(connect(made["webSocketDebuggerUrl"], max_size=None).__enter__())
         tab = Tab(made["id"], self._sockets[-1])
-        tab.wait("document.readyState === 'complete'")
+        tab.wait(f"location.href === {url!r} && document.readyState === 'complete'")
         return tab
 
     def show(self, tab: Tab) -> None:
