@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,6 +133,13 @@ class Server:
         """A batch of events."""
         lines = "\n".join(json.dumps({"user": user, **event}) for event in events)
         self.http.post(self.admin + "/v1/events", content=lines).raise_for_status()
+
+    def wait_parked(self, user: str) -> None:
+        """Returns when the user's only session is parked."""
+        deadline = time.monotonic() + 15
+        while [session["state"] for session in self.get(f"/v1/users/{user}")["sessions"]] != ["parked"]:
+            assert time.monotonic() < deadline, "the server never noticed"
+            time.sleep(0.05)
 
     def fault(self, link: str, fault: str, seconds: float = 0) -> None:
         self.post("/demo/network", {"link": link, "fault": fault, "seconds": seconds})

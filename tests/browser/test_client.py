@@ -97,8 +97,7 @@ def test_a_page_in_the_back_forward_cache_wakes_and_goes_on(server: Server, open
       document.addEventListener('freeze', () => events.push('frozen'));
     }""")
     tab.page.goto(server.admin + "/client.js")
-    [session] = server.get("/v1/users/back")["sessions"]
-    assert session["state"] == "parked"
+    server.wait_parked("back")
     server.publish("back", 1)
     tab.js(
         "void setTimeout(() => history.back(), 0)"

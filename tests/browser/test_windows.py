@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -48,10 +47,7 @@ def test_a_frozen_page_catches_up_when_it_is_shown(window: Window, server: Serve
     tab.call("Page.setWebLifecycleState", state="frozen")
     for n in range(1, 20):
         server.publish("frozen", n)
-    deadline = time.monotonic() + 15
-    while server.get("/v1/users/frozen")["sessions"][0]["state"] != "parked":
-        assert time.monotonic() < deadline, "the server never noticed"
-        time.sleep(0.1)
+    server.wait_parked("frozen")
     server.publish("frozen", 20)
     window.show(tab)
     tab.call("Page.setWebLifecycleState", state="active")
