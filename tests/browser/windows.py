@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,7 +67,11 @@ class Window:
         made = httpx.put(f"{self._address}/json/new?{url}", timeout=TIMEOUT).raise_for_status().json()
         self._sockets.append(connect(made["webSocketDebuggerUrl"], max_size=None).__enter__())
         tab = Tab(made["id"], self._sockets[-1])
-        tab.wait(f"location.href === {url!r} && document.readyState === 'complete'")
+        # Asked anew each time: what waits in the page would not survive that the document changes.
+        deadline = time.monotonic() + TIMEOUT
+        while tab.js("`${location.href} ${document.readyState}`") != f"{url} complete":
+            assert time.monotonic() < deadline, f"{url} did not load"
+            time.sleep(0.05)
         return tab
 
     def show(self, tab: Tab) -> None:
