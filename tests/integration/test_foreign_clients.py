@@ -1,15 +1,13 @@
-"""Foreign clients on real sockets, protocol v1 by hand, and plain: the `websockets` library, and npm's `ws`."""
+"""A foreign client, the `websockets` library, on real sockets: protocol v1 by hand, and plain."""
 
 from __future__ import annotations
 
 import json
 import socket
 import struct
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +16,6 @@ from websockets import ConnectionClosed, InvalidStatus, Subprotocol
 from websockets.trio.client import ClientConnection, connect
 
 import trio_ws
-
-from ..npm import MODULES, need_packages
 
 pytestmark = pytest.mark.integration
 
@@ -172,60 +168,3 @@ async def test_drain_over_the_wire() -> None:
                 await ws.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4503
-
-
-class Foreigner:
-    """A client on npm's `ws`: it says that it is ready, and in the end what it saw."""
-
-    def __init__(self, url: str, how: str, count: int) -> None:
-        need_packages()
-        ws = MODULES / "ws" / "wrapper.mjs"
-        self._command = ["node", str(Path(__file__).with_name("foreign.mjs")), str(ws), url, how, str(count)]
-        self._ready = trio.Event()
-        self._said = b""
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """It is ready when the block begins, and has ended by itself when it is left."""
-        process = await trio.lowlevel.open_process(self._command, stdout=subprocess.PIPE)
-        with trio.fail_after(30):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, process)
-                try:
-                    await self._ready.wait()
-                    yield
-                    assert await process.wait() == 0
-                finally:
-                    process.kill()
-
-    async def _listen(self, process: trio.Process) -> None:
-        assert process.stdout is not None
-        async for data in process.stdout:
-            self._said += data
-            self._ready.set()
-
-    @property
-    def told(self) -> Any:
-        return json.loads(self._said.splitlines()[-1])
-
-
-async def test_npm_ws_over_resets() -> None:
-    async with served() as (hub, url):
-        client = Foreigner(url, "v1", 50)
-        async with client.running():
-            receipts = [
-                await hub.publish("ada", "agent_thinking", {"n": n, "text": "ž🐎"}) for n in range(50)
-            ]
-            for receipt in receipts:
-                await receipt.confirmed()
-    assert client.told == {"seen": [{"n": n, "text": "ž🐎"} for n in range(50)], "resets": 7}
-
-
-async def test_npm_ws_as_a_plain_client() -> None:
-    async with served() as (hub, url):
-        client = Foreigner(url + "?user=ada", "plain", 5)
-        async with client.running():
-            receipts = [await hub.publish("ada", "agent_started", n) for n in range(5)]
-            for receipt in receipts:
-                await receipt.confirmed()
-    assert client.told["seen"] == [[False, ["id", "payload", "ts", "type"], n] for n in range(5)]
