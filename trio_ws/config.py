@@ -18,7 +18,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
-def _number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+def number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     """A validator: a finite number (bool is none) from `low` to `high`; None too where that is the default."""
 
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -36,14 +36,14 @@ def _number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribut
 
 def _count(default: int, low: int = 1, high: float = math.inf) -> Any:
     """A field that holds a whole number."""
-    return attrs.field(default=default, validator=_number(low, high))
+    return attrs.field(default=default, validator=number(low, high))
 
 
 def _seconds(default: float | None, low: float = 0.001, high: float = math.inf) -> Any:
     """A field that holds a time in seconds."""
     return attrs.field(
         default=None if default is None else float(default),
-        validator=_number(low, high),
+        validator=number(low, high),
         metadata={"seconds": True},
     )
 
@@ -142,7 +142,7 @@ class Config:
     drain_timeout: float = _seconds(10, low=0)
 
     # Rate limits: how many a second, and how many at once
-    connect_rate: float = attrs.field(default=100.0, validator=_number(0.01))
+    connect_rate: float = attrs.field(default=100.0, validator=number(0.01))
     connect_burst: int = _count(500)
 
 

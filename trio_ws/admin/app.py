@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..core import closing
+from ..core.revocations import TooManyRevoked
 from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import Guard
@@ -23,7 +24,7 @@ from .events import Events
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
-from .requests import name_in_path
+from .requests import name_in_path, seconds_to_revoke
 from .sampler import Sampler
 from .stream import Streams
 from .tickets import IssueTicket, TicketDesk
@@ -81,6 +82,7 @@ def create_app(
             Route("/v1/users/{user}/events/{id}", lookups.event),
             Route("/v1/events", partial(publish_batch, events), methods=["POST"]),
             Route("/v1/users/{user}", calls.user),
+            Route("/v1/users/{user}/sessions", calls.end_sessions, methods=["DELETE"]),
             Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
             Route("/v1/stats", calls.stats),
             Route("/metrics", Metrics(hub).scrape),
@@ -167,6 +169,15 @@ class Calls:
         if not self._hub.end_session(name_in_path(request, "user"), name_in_path(request, "session")):
             raise ApiError(404, "unknown_session", "this user has no such session")
         return Response(status_code=204)
+
+    async def end_sessions(self, request: Request) -> Response:
+        """End all sessions of a user; revoke the user's credentials too, where that is asked for."""
+        user, revoke = name_in_path(request, "user"), seconds_to_revoke(request)
+        try:
+            ended = self._hub.end_sessions(user, revoke=revoke)
+        except TooManyRevoked as error:
+            raise ApiError(503, "too_many_revoked", str(error), retry_after=60) from None
+        return answer({"ended": ended})
 
     async def openapi(self, request: Request) -> Response:
         """What there is to call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from ..core.refusals import REASONS
 from ..core.story import STEPS
 from ..hub.alerts import NAMES
 
@@ -33,7 +34,7 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     413: ("too_large", "event_too_large"),
     422: ("invalid",),
     500: ("internal_error",),
-    503: ("buffer_full", "draining", "too_many_streams"),
+    503: ("buffer_full", "draining", "too_many_streams", "too_many_revoked"),
     504: ("confirmation_timeout",),
 }
 """The error codes that each status comes with."""
@@ -67,6 +68,7 @@ def answers() -> dict[str, Schema]:
         },
         "Error": _object({"error": _error({})}),
         "Ticket": _object({"ticket": TEXT, "expires": UNIX_TIME}),
+        "Ended": _object({"ended": COUNT}),
         "Alive": _object({"status": {"const": "alive"}}),
         "Ready": _object({"status": {"const": "ready"}}),
         "Figures": figures(),
@@ -134,7 +136,8 @@ def figures() -> Schema:
 def _connections() -> Schema:
     group = _group(counts="current total rejected superseded mistakes")
     closed = {"type": "object", "additionalProperties": COUNT, "description": "By close code; 0 for others."}
-    return _object({**group["properties"], "closed": closed})
+    refused = _group(counts=" ".join(REASONS))
+    return _object({**group["properties"], "closed": closed, "refused": refused})
 
 
 def _alert() -> Schema:

@@ -12,7 +12,7 @@ import click
 
 from ..config import PRESETS
 from ..errors import InvalidConfig
-from ..settings import CONFIG_VARIABLE, FIELDS, Loaded, flag, load
+from ..settings import CONFIG_VARIABLE, FIELDS, REPEATABLE, Loaded, flag, load
 from .output import Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +26,13 @@ HELP = {
     "store": "Where events are kept: memory.",
     "insecure": "Clients name their user, without a token; twice allows it on any address.",
     "jwt_secret": "Key that tokens are signed with; better given in the environment.",
+    "jwt_public_key": "PEM file with the public key, or keys, that tokens are checked with.",
+    "jwt_jwks": "URL of the issuer's set of public keys (JWKS).",
     "jwt_audience": "Audience that tokens must be for.",
+    "jwt_issuer": "Issuer that tokens must be from.",
+    "jwt_algorithms": "An algorithm that tokens may be signed with; repeatable. HS256, RS256, ES256 and EdDSA "
+    "unless given, each for keys of its own kind.",
+    "jwt_leeway": "Seconds by which the clocks of issuer and server may differ.",
     "api_key": "Key that the admin API asks for; better given in the environment.",
     "allowed_origins": "An Origin that browsers may connect from; repeatable.",
     "otel": "on makes an OpenTelemetry span of each publish; needs the extra otel.",
@@ -88,8 +94,9 @@ def _option(name: str) -> Callable[[F], F]:
     field = FIELDS[name]
     if name == "insecure":
         return click.option(flag(name), name, count=True, default=None, help=HELP[name])
-    if name == "allowed_origins":
-        return click.option(flag(name), name, multiple=True, metavar="ORIGIN", help=HELP[name])
+    if name in REPEATABLE:
+        metavar = flag(name).rpartition("-")[2].upper()
+        return click.option(flag(name), name, multiple=True, metavar=metavar, help=HELP[name])
     shown = "" if field.default is None else f" [default: {_text(field.default)}]"
     return click.option(flag(name), name, metavar=_metavar(field), help=HELP[name] + shown)
 

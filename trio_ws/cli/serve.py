@@ -20,6 +20,7 @@ import trio
 from ..addresses import Address, is_loopback, netloc
 from ..log import configure
 from ..settings import Settings
+from .checks import checks
 from .options import load_settings, server_options
 from .output import Failure, run_trio
 from .systemd import ServiceManager
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..hub import Hub
-    from ..server.auth import Authenticate, Tickets
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
         address; what it returns is added.
 
     Raises:
-      Failure: an address can't be had.
+      Failure: an address can't be had, or a key can't be read.
     """
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
@@ -91,7 +91,8 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
-    authenticate = authenticator(settings, tickets)
+    checking = checks(settings, tickets)
+    authenticate = checking.authenticate
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
@@ -131,10 +132,10 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
                 click.echo(f"admin on http://{netloc(*address)}", err=True)
             if added.announcement is not None:
                 click.echo(added.announcement(f"http://{netloc(*http[0])}"), err=True)
-            if authenticate is not None and settings.jwt_secret is None:
-                logger.info("clients need a ticket of POST /v1/tickets: there is no jwt_secret")
             if not is_loopback(settings.admin_host) and settings.api_key is None:
                 logger.warning("the admin API is open to the network without a key; set api_key")
+            for work in checking.work:
+                nursery.start_soon(work)
             beside = trio.CancelScope()
             if added.work is not None:
                 nursery.start_soon(_run_within, beside, added.work)
@@ -196,20 +197,6 @@ def summary(hub: Hub) -> str:
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
     with scope:
         await function()
-
-
-def authenticator(settings: Settings, tickets: Tickets) -> Authenticate | None:
-    """What checks credentials as `settings` have it; None believes each client who it says it is."""
-    from ..server import auth
-
-    if settings.insecure:
-        if settings.jwt_secret is not None:
-            logger.warning("insecure: clients are believed who they say they are; jwt_secret is not used")
-        return None
-    ways: list[Authenticate] = [tickets.authenticate]
-    if settings.jwt_secret is not None:
-        ways.append(auth.jwt_authenticator(settings.jwt_secret, audience=settings.jwt_audience))
-    return auth.first_of(*ways)
 
 
 async def start(

@@ -77,6 +77,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
                 str(code): sum(n for (c, _), n in engine.closes.items() if c == code)
                 for code in sorted({code for code, _ in engine.closes})
             },
+            "refused": dict(engine.refusals.counts),
         },
         "sessions": {"active": pool.connected, "parked": pool.parked},
         "pool": {

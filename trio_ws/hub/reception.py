@@ -44,6 +44,10 @@ class Reception:
         """
         if self.engine.draining or self.engine.closed:
             return Refused(closing.DRAINING, "the server is going away", self.engine.retry_after)
+        if not in_process and self.is_revoked(
+            identity
+        ):  # it may have been just now, while the request was answered
+            return Refused(closing.UNAUTHENTICATED, "no valid credentials")
         now = self.engine.clock()
         box = self.engine.buffer.mailbox(identity.user)
         held: Attachment | None = getattr(box.sessions.get(ask.session or ""), "link", None)
@@ -77,6 +81,11 @@ class Reception:
         attachment.renew(identity)
         self.engine.react()
         return attachment
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """Whether these credentials were issued before their user was revoked."""
+        wall_now = self.engine.wall_clock()
+        return self.engine.revocations.covers(identity.user, identity.issued, wall_now)
 
     def _welcome(self, session: Session, identity: Identity, resumed: bool) -> bytes:
         config = self.engine.config

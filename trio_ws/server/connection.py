@@ -25,6 +25,14 @@ from .websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
+_COUNTED: Final = {
+    closing.DRAINING.code: "limit",
+    closing.LIMIT_REACHED.code: "limit",
+    closing.SUPERSEDED.code: "superseded",
+    closing.UNAUTHENTICATED.code: "revoked",
+}
+"""As what it is counted that there is no session for a client, by the code that it is told."""
+
 PLAIN_PING: Final = b"\x89\x00"
 """A WebSocket ping: what a plain client's heartbeat is."""
 
@@ -79,6 +87,8 @@ class Connection:
         except trio.Cancelled:
             # It is late, or the server goes away, and the client can be told: that is shielded, and soon over.
             self._verdict = handshake.verdict
+            if self._verdict is not None:
+                self._hub.engine.refusals.count(self._verdict.counted)
             await self._end()
             raise
         handshake.over()
@@ -86,6 +96,7 @@ class Connection:
         if isinstance(arrival, Arrival):
             arrival = self._attach(arrival)
         if isinstance(arrival, Verdict):
+            self._hub.engine.refusals.count(arrival.counted)
             self._verdict = arrival
         elif self._attachment is not None:
             try:
@@ -108,7 +119,8 @@ class Connection:
         attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
         self._attaching = False
         if isinstance(attached, Refused):
-            return Verdict(attached.code, attached.reason, attached.retry_after)
+            counted = _COUNTED[attached.code.code] if not hub.draining else "draining"
+            return Verdict(attached.code, attached.reason, attached.retry_after, counted=counted)
         self._attachment = attached
         attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
         if self._welcome:
@@ -222,7 +234,7 @@ class Connection:
             identity = await checked(self._policy.authenticate, credentials(self._transport, token, user))
             if token == self._fresh_token:
                 self._fresh_token = None
-            if identity is None:
+            if identity is None or self._hub.is_revoked(identity):
                 self.close(closing.UNAUTHENTICATED, "the fresh token is not valid")
             elif identity.user != user:
                 self.close(closing.FORBIDDEN, "the fresh token is another user's")
