@@ -48,6 +48,11 @@ def _seconds(default: float | None, low: float = 0.001, high: float = math.inf) 
     )
 
 
+def _rate(default: float | None) -> Any:
+    """A field that holds how often something may happen a second."""
+    return attrs.field(default=None if default is None else float(default), validator=number(0.01))
+
+
 def _tuple(value: Any) -> Any:
     """A list as a tuple; what is none is left for the validator to refuse."""
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
@@ -136,14 +141,22 @@ class Config:
     alert_samples: int = _count(20)
     alert_response_time: float = _seconds(1.5)
     alert_recovery_time: float = _seconds(4)
-    alert_confirmation_rate: float = attrs.field(default=0.95, validator=_number(0, 1))
+    alert_confirmation_rate: float = attrs.field(default=0.95, validator=number(0, 1))
 
     # The end
     drain_timeout: float = _seconds(10, low=0)
 
     # Rate limits: how many a second, and how many at once
-    connect_rate: float = attrs.field(default=100.0, validator=number(0.01))
+    connect_rate: float = _rate(100)
     connect_burst: int = _count(500)
+    user_connect_rate: float = _rate(20)
+    user_connect_burst: int = _count(100)
+    receive_rate: float = _rate(2000)
+    receive_burst: int = _count(4000)
+    message_rate: float = _rate(100)
+    message_burst: int = _count(200)
+    publish_rate: float | None = _rate(None)
+    publish_burst: int = _count(1000)
 
 
 PRESETS = {

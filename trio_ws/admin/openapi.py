@@ -91,7 +91,7 @@ def _publish() -> dict[str, Any]:
                 "links": {"user": {"operationId": "getUser", "parameters": {"user": "$request.path.user"}}},
             },
             "200": _response("Confirmed by a client", "Confirmed"),
-            **_errors(400, 408, 413, 422, 503, 504),
+            **_errors(400, 408, 413, 422, 429, 503, 504),
         },
     }
 
@@ -279,6 +279,7 @@ _REASONS: Final = {
     408: "The body did not come in time",
     413: "Too large",
     422: "Not what this call takes; field tells which part",
+    429: "Too many events to this user",
     503: "There is no room (the buffer is full of critical events, too many streams are open), or the server drains",
     504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }
@@ -289,8 +290,8 @@ def _errors(*statuses: int) -> dict[str, Any]:
     for status in statuses:
         content = {"application/json": {"schema": error(status)}}
         found[str(status)] = {"description": _REASONS[status], "content": content}
-    if 503 in statuses:
-        found["503"]["headers"] = {
+    for status in {429, 503}.intersection(statuses):
+        found[str(status)]["headers"] = {
             "Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}
         }
     return found

@@ -74,6 +74,14 @@ HELP = {
     "drain_timeout": "Seconds that a shutdown may take.",
     "connect_rate": "Connections a second from one address.",
     "connect_burst": "Connections at once from one address.",
+    "user_connect_rate": "Connections a second of one user.",
+    "user_connect_burst": "Connections at once of one user.",
+    "receive_rate": "What a connection may send a second: 1 a small frame, 8 any other, 1 more a KiB.",
+    "receive_burst": "What a connection may send at once, counted likewise.",
+    "message_rate": "Messages a second from one user to the application.",
+    "message_burst": "Messages at once from one user to the application.",
+    "publish_rate": "Events a second to one user over the admin API; none for no limit.",
+    "publish_burst": "Events at once to one user over the admin API, where there is a limit.",
 }
 
 

@@ -25,14 +25,6 @@ from .websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
-_COUNTED: Final = {
-    closing.DRAINING.code: "limit",
-    closing.LIMIT_REACHED.code: "limit",
-    closing.SUPERSEDED.code: "superseded",
-    closing.UNAUTHENTICATED.code: "revoked",
-}
-"""As what it is counted that there is no session for a client, by the code that it is told."""
-
 PLAIN_PING: Final = b"\x89\x00"
 """A WebSocket ping: what a plain client's heartbeat is."""
 
@@ -87,8 +79,6 @@ class Connection:
         except trio.Cancelled:
             # It is late, or the server goes away, and the client can be told: that is shielded, and soon over.
             self._verdict = handshake.verdict
-            if self._verdict is not None:
-                self._hub.engine.refusals.count(self._verdict.counted)
             await self._end()
             raise
         handshake.over()
@@ -119,8 +109,7 @@ class Connection:
         attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
         self._attaching = False
         if isinstance(attached, Refused):
-            counted = _COUNTED[attached.code.code] if not hub.draining else "draining"
-            return Verdict(attached.code, attached.reason, attached.retry_after, counted=counted)
+            return Verdict(attached.code, attached.reason, attached.retry_after, counted=attached.counted)
         self._attachment = attached
         attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
         if self._welcome:

@@ -20,6 +20,7 @@ from ..hub import Hub, OnMessage
 from ..identity import Identity
 from .auth import Authenticate, Credentials, Origins, checked
 from .ending import BinaryMessage
+from .handshakes import Handshakes
 from .websocket import WebSocket
 
 SUBPROTOCOL: Final = "trio-ws.v1"
@@ -70,21 +71,33 @@ class Handshake:
     Args:
       scope: what all of it runs in, with the deadline by which hello must have come and been checked.
       pending: all that are under way; it is one of them until it is `over`.
+      address: which address it counts for; None for none.
     """
 
-    def __init__(self, scope: trio.CancelScope, pending: dict[Handshake, None]) -> None:
+    def __init__(self, scope: trio.CancelScope, pending: Handshakes, address: str | None) -> None:
+        self.address = address
         self._scope = scope
         self._pending = pending
+        self._cut = False
         self._told_if_late: Verdict | None = None  # nothing can be told before the request is answered
         self._verdict: Verdict | None = None
-        pending[self] = None
+        if (other := pending.add(self)) is not None:
+            other.cut()
 
     @property
     def verdict(self) -> Verdict | None:
         """Where it was cancelled: what to tell the client. None where it can't be told, or all is cancelled."""
-        if self._told_if_late is None or not self._scope.cancel_called:
+        if self._told_if_late is None or self._cut or not self._scope.cancel_called:
             return None
         return self._verdict or self._told_if_late
+
+    @property
+    def cause(self) -> str:
+        """Where it was cancelled: as what it is counted."""
+        if self._cut:
+            return "handshakes"
+        verdict = self._verdict or self._told_if_late
+        return "hello_timeout" if verdict is None else verdict.counted
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
         """End it, if its client can be told why; else it is left to its deadline. Not a checkpoint."""
@@ -92,10 +105,15 @@ class Handshake:
             self._verdict = Verdict(code, reason, retry_after, counted="draining")
             self._scope.cancel()
 
+    def cut(self) -> None:
+        """End it without a word, to make room for another. Not a checkpoint."""
+        self._cut = True
+        self._scope.cancel()
+
     def over(self) -> None:
         """The client has come in, or has gone; idempotent."""
         self._scope.deadline = math.inf
-        self._pending.pop(self, None)
+        self._pending.discard(self)
 
     async def run(self, hub: Hub, transport: WebSocket, policy: Policy) -> Arrival | Verdict | None:
         """Answer the request, and hear who it is; a checkpoint.

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from ..addresses import is_loopback
+from ..addresses import is_loopback, network_of
 from ..core import closing
 from ..core.limits import KeyedBuckets
 from ..errors import InvalidConfig
@@ -21,8 +21,9 @@ from ..hub import Hub, OnMessage
 from .accepting import Acceptor
 from .auth import Authenticate, Origins, believe
 from .connection import Connection
-from .ending import TransportClosed
+from .ending import Refused, TransportClosed
 from .handshake import Handshake, Policy
+from .handshakes import Handshakes
 from .poller import open_poller
 from .transport import open_transport as _open_transport
 from .websocket import OpenTransport
@@ -36,7 +37,11 @@ PAUSE: Final = 0.1
 """Seconds until the next try to accept where the system has no descriptors or memory left."""
 
 HANDSHAKES_PER_CONNECTION: Final = 4
-"""How many handshakes may be under way, for each connection that may be open in all."""
+HANDSHAKES_OF_AN_ADDRESS: Final = 3
+"""How many handshakes may be under way, in all and of one address, for each connection that may be open in all."""
+
+_COUNTED: Final = {400: "request", 426: "not_websocket", 431: "head_too_long"}
+"""As what a request that is none is counted, by the status of the answer."""
 
 MAX_ADDRESSES: Final = 10_000
 
@@ -88,7 +93,11 @@ async def serve(
     if listeners is None:
         listeners = await trio.open_tcp_listeners(port, host=host)
     async with open_poller() as poller:
-        gate = _Gate(hub, policy, open_transport or partial(_open_transport, poller=poller))
+        gate = _Gate(
+            hub,
+            policy,
+            open_transport or partial(_open_transport, poller=poller, on_held=partial(_count_held, hub)),
+        )
         # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
         async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
             for listener in listeners:
@@ -107,7 +116,8 @@ class _Gate:
         self._policy = policy
         self._open_transport = open_transport
         self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
-        self._handshakes: dict[Handshake, None] = {}
+        most = hub.config.max_connections
+        self._handshakes = Handshakes(HANDSHAKES_PER_CONNECTION * most, HANDSHAKES_OF_AN_ADDRESS * most)
 
     async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
         """Accept until cancelled; out of descriptors it waits for some to be free."""
@@ -134,18 +144,23 @@ class _Gate:
         deadline = trio.current_time() + hub.config.hello_timeout
         try:
             with trio.CancelScope(deadline=deadline) as scope:
-                handshake = Handshake(scope, self._handshakes)
+                handshake = Handshake(scope, self._handshakes, network_of(remote))
                 try:
                     async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
-                        if not self._rates.take(remote, trio.current_time()):
+                        if not self._rates.take(network_of(transport.remote), trio.current_time()):
+                            hub.engine.refusals.count("address_rate")
                             busy = "Too many connections from here."
                             await transport.refuse(429, busy, [("Retry-After", "1")])
-                        elif len(self._handshakes) > HANDSHAKES_PER_CONNECTION * hub.config.max_connections:
-                            await transport.refuse(503, "The server is overloaded.", [("Retry-After", "1")])
                         else:
                             await Connection(hub, transport, self._policy, connections).run(handshake)
                 finally:
                     handshake.over()
+            if scope.cancelled_caught:
+                hub.engine.refusals.count(handshake.cause)
+        except* Refused as group:
+            status = _first(group).status
+            hub.engine.refusals.count(_COUNTED[status])
+            logger.debug("a request was refused with %d", status)
         except* TransportClosed as group:
             logger.debug("a connection ended: %s", group.exceptions[0])
         except* Exception:
@@ -153,8 +168,18 @@ class _Gate:
 
     def stop(self) -> None:
         """Tell those who have not said hello yet that the server goes away."""
-        for handshake in list(self._handshakes):
+        for handshake in self._handshakes:
             handshake.close(closing.DRAINING, "the server is going away", self._hub.retry_after)
+
+
+def _count_held(hub: Hub) -> None:
+    hub.engine.held_back += 1
+
+
+def _first(group: BaseExceptionGroup[Refused]) -> Refused:
+    """The first exception in a group."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
