@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int]
 
+UNIX: Final = "unix:"
+"""What the address of a Unix socket begins with; its port is 0."""
+
 
 def netloc(host: str, port: int | str) -> str:
-    """``HOST:PORT`` as a URL has it; IPv6 in brackets."""
+    """``HOST:PORT`` as a URL has it, IPv6 in brackets; a Unix socket as it is."""
+    if host.startswith(UNIX):
+        return host
     bare = host.strip("[]").partition("%")[0]
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
@@ -22,6 +27,8 @@ def reachable(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a listener on `host`. Of names, only ``localhost`` counts."""
+    if host.startswith(UNIX):
+        return True
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     except ValueError:

@@ -36,6 +36,11 @@ HELP = {
     "api_key": "Key that the admin API asks for; better given in the environment.",
     "allowed_origins": "An Origin that browsers may connect from; repeatable.",
     "otel": "on makes an OpenTelemetry span of each publish; needs the extra otel.",
+    "require_origin": "Refuse clients that name no Origin: whoever is no browser.",
+    "tls_cert": "PEM file with the certificate; it is read again when it changes, and on SIGHUP.",
+    "tls_key": "PEM file with the certificate's key, where that is not in the same file.",
+    "trusted_proxies": "A network of proxies whose word counts on where a client comes from, or unix; repeatable.",
+    "proxy_header": "How those proxies tell it.",
     "log_format": "What log lines look like: console or json.",
     "max_connections_per_user": "Connections of one user.",
     "max_connections": "Connections in all.",
@@ -102,6 +107,8 @@ def _option(name: str) -> Callable[[F], F]:
     field = FIELDS[name]
     if name == "insecure":
         return click.option(flag(name), name, count=True, default=None, help=HELP[name])
+    if field.type is bool:
+        return click.option(flag(name), name, is_flag=True, default=None, help=HELP[name])
     if name in REPEATABLE:
         metavar = flag(name).rpartition("-")[2].upper()
         return click.option(flag(name), name, multiple=True, metavar=metavar, help=HELP[name])

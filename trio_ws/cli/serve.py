@@ -17,7 +17,8 @@ import attrs
 import click
 import trio
 
-from ..addresses import Address, is_loopback, netloc
+from ..addresses import UNIX, Address, is_loopback, netloc
+from ..errors import InvalidConfig
 from ..log import configure
 from ..settings import Settings
 from .checks import checks
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..hub import Hub
+    from ..server.tls import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     from ..hub import open_hub
     from ..server.auth import Tickets
     from ..server.listener import serve
+    from ..server.proxies import TrustedProxies
     from .webhook import Webhook
 
     manager = ServiceManager.of(os.environ)
@@ -93,6 +96,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
     checking = checks(settings, tickets)
     authenticate = checking.authenticate
+    certificates = _certificates(settings)
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
@@ -107,6 +111,9 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
                 port=settings.port,
                 authenticate=authenticate,
                 allowed_origins=settings.allowed_origins or None,
+                require_origin=settings.require_origin,
+                tls=None if certificates is None else certificates.current,
+                proxies=TrustedProxies(settings.trusted_proxies, settings.proxy_header),
                 insecure=bool(settings.insecure),
             )
             ws = await start(nursery, listener, settings.host, settings.port)
@@ -127,7 +134,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
             )
             http = await start(nursery, admin, settings.admin_host, settings.admin_port)
             for address in ws:
-                click.echo(f"listening on ws://{netloc(*address)}/ws", err=True)
+                click.echo(f"listening on {_url(address, secure=certificates is not None)}", err=True)
             for address in http:
                 click.echo(f"admin on http://{netloc(*address)}", err=True)
             if added.announcement is not None:
@@ -136,6 +143,8 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
                 logger.warning("the admin API is open to the network without a key; set api_key")
             for work in checking.work:
                 nursery.start_soon(work)
+            if certificates is not None:
+                await nursery.start(_reload_on_hangup, certificates)
             beside = trio.CancelScope()
             if added.work is not None:
                 nursery.start_soon(_run_within, beside, added.work)
@@ -192,6 +201,34 @@ def summary(hub: Hub) -> str:
     now = hub.statistics()
     state = "draining" if hub.draining else "serving"
     return f"{state}: {now.connections} connections, {now.users} users, {now.events_held} events held"
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """What TLS is spoken by, if it is; ends the command with status 2 where that can't be used."""
+    if settings.tls_cert is None:
+        return None
+    from ..server.tls import Certificates
+
+    try:
+        return Certificates(settings.tls_cert, settings.tls_key)
+    except InvalidConfig as exc:
+        raise Failure(str(exc), 2) from None
+
+
+async def _reload_on_hangup(
+    certificates: Certificates, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        task_status.started()
+        async for _ in hangups:
+            certificates.reload()
+
+
+def _url(address: Address, *, secure: bool) -> str:
+    """Where WebSockets are listened for, as it is shown."""
+    if address[0].startswith(UNIX):
+        return address[0]
+    return f"{'wss' if secure else 'ws'}://{netloc(*address)}/ws"
 
 
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:

@@ -149,16 +149,20 @@ class Origins:
       allowed: exact origins (scheme, host, port); ``"*"`` for all; None for all, or only pages of this machine
         where users are believed who they say they are.
       insecure: whether they are.
+      required: refuse who names no origin.
     """
 
-    def __init__(self, allowed: Iterable[str] | None, *, insecure: bool) -> None:
+    def __init__(self, allowed: Iterable[str] | None, *, insecure: bool, required: bool = False) -> None:
+        self._required = required
         self._local_only = allowed is None and insecure
         self._any = (allowed is None and not insecure) or (allowed is not None and "*" in allowed)
         self._allowed = frozenset(_normal(origin) for origin in allowed or ())
 
     def allows(self, origin: str | None) -> bool:
         """Whether a request with this Origin header may go on."""
-        if origin is None or self._any:
+        if origin is None:
+            return not self._required
+        if self._any:
             return True
         if self._local_only:
             parts = _parts(origin)

@@ -63,8 +63,12 @@ class Transport:
 
     @property
     def remote(self) -> str:
-        """Where it came from, as given to `open_transport`."""
+        """Where it comes from, as given to `open_transport`, until somebody knows better."""
         return self._messages.remote
+
+    @remote.setter
+    def remote(self, remote: str) -> None:
+        self._messages.remote = remote
 
     @property
     def ended(self) -> Ending | None:
