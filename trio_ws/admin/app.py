@@ -95,6 +95,7 @@ def create_app(
             ApiError: _tell_api_error,
             HTTPException: _tell_http_exception,
             ClientDisconnect: _tell_nobody,
+            MemoryError: _tell_exhaustion,
             Exception: _tell_failure,
         },
     )
@@ -199,6 +200,12 @@ async def _tell_http_exception(_: Request, error: Exception) -> Response:
 
 async def _tell_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)
+
+
+async def _tell_exhaustion(_: Request, __: Exception) -> Response:
+    logger.error("a call of the admin API was refused: there is no memory left for it")
+    message = "there is no memory left for it"
+    return ApiError(503, "out_of_memory", message, retry_after=5).response()
 
 
 async def _tell_failure(_: Request, __: Exception) -> Response:

@@ -35,7 +35,7 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     422: ("invalid",),
     429: ("rate_limited",),
     500: ("internal_error",),
-    503: ("buffer_full", "draining", "too_many_streams", "too_many_revoked"),
+    503: ("buffer_full", "draining", "too_many_streams", "too_many_revoked", "out_of_memory"),
     504: ("confirmation_timeout",),
 }
 """The error codes that each status comes with."""

@@ -11,8 +11,12 @@ from typing import Final
 import trio
 
 from ..addresses import UNIX
+from ..config import KIB
 
 BACKLOG: Final = 1024
+
+RECEIVE_BUFFER: Final = 64 * KIB
+"""Bytes that the kernel keeps of what a client sent and the server has not read; left alone it may take megabytes."""
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
@@ -21,7 +25,10 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     Raises: OSError where that can't be had.
     """
     if not host.startswith(UNIX):
-        return await trio.open_tcp_listeners(port, host=host.strip("[]"), backlog=BACKLOG)
+        listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"), backlog=BACKLOG)
+        for listener in listeners:
+            listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        return listeners
     path = host.removeprefix(UNIX)
     await trio.lowlevel.checkpoint()
     _remove_left_over(path)
