@@ -163,3 +163,21 @@ async def test_who_is_late_is_counted(clock: Any) -> None:
         assert (await client.closed()).code == 4501
         await trio.sleep(2)  # the client does not close its end
         assert server.hub.stats()["connections"]["refused"]["hello_timeout"] == 1
+
+
+async def test_an_address_over_its_rate_is_told_so_and_then_cut(clock: Any) -> None:
+    config = trio_ws.Config(connect_rate=0.01, connect_burst=1)
+    async with serving(config=config) as server:
+        statuses = []
+        for _ in range(150):
+            client = await server.dial()
+            try:
+                await client.open()
+                statuses.append(101)
+            except Closed as closed:
+                statuses.append(closed.code)
+            except trio.BrokenResourceError:
+                statuses.append(0)
+        assert statuses[:101] == [101] + [429] * 100
+        assert set(statuses[101:]) <= {0, 1006}
+        assert server.hub.stats()["connections"]["refused"]["address_rate"] == 149

@@ -48,6 +48,10 @@ HANDSHAKES_OF_AN_ADDRESS: Final = 3
 _COUNTED: Final = {400: "request", 426: "not_websocket", 431: "head_too_long"}
 """As what a request that is none is counted, by the status of the answer."""
 
+COURTESY_RATE: Final = 20
+COURTESY_BURST: Final = 100
+"""How many connections over its rate an address is told of, a second and at once. Any more are cut unheard."""
+
 MAX_ADDRESSES: Final = 10_000
 
 
@@ -150,6 +154,7 @@ class _Gate:
         self._policy = policy
         self._open_transport = open_transport
         self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
+        self._courtesy = KeyedBuckets[str](COURTESY_RATE, COURTESY_BURST, MAX_ADDRESSES)
         most = hub.config.max_connections
         self._handshakes = Handshakes(HANDSHAKES_PER_CONNECTION * most, HANDSHAKES_OF_AN_ADDRESS * most)
 
@@ -167,13 +172,27 @@ class _Gate:
                         await trio.sleep(PAUSE)
                     else:
                         for stream, remote in accepted:
-                            connections.start_soon(self._serve, stream, remote, connections)
+                            await self._let_in(stream, remote, connections)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 remove_socket(listener)
                 await listener.aclose()
 
-    async def _serve(self, stream: trio.abc.Stream, remote: str, connections: trio.Nursery) -> None:
+    async def _let_in(self, stream: trio.abc.Stream, remote: str, connections: trio.Nursery) -> None:
+        """Serve a connection, unless its address has had its answers: then it is cut before it costs anything."""
+        welcome = True
+        if not self._proxies.trusts(remote):  # whom those stand for is known later
+            now, network = trio.current_time(), network_of(remote)
+            welcome = self._rates.take(network, now)
+            if not welcome and not self._courtesy.take(network, now):
+                self._hub.engine.refusals.count("address_rate")
+                await cut(stream)
+                return
+        connections.start_soon(self._serve, stream, remote, welcome, connections)
+
+    async def _serve(
+        self, stream: trio.abc.Stream, remote: str, welcome: bool, connections: trio.Nursery
+    ) -> None:
         """One connection, isolated: whatever goes wrong ends it alone."""
         hub = self._hub
         deadline = trio.current_time() + hub.config.hello_timeout
@@ -185,7 +204,9 @@ class _Gate:
                     stream, remote = await self._begin(stream, remote)
                     async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
                         transport.remote = self._proxies.client(remote, transport.request.headers)
-                        if not self._rates.take(network_of(transport.remote), trio.current_time()):
+                        if behind:
+                            welcome = self._rates.take(network_of(transport.remote), trio.current_time())
+                        if not welcome:
                             hub.engine.refusals.count("address_rate")
                             busy = "Too many connections from here."
                             await transport.refuse(429, busy, [("Retry-After", "1")])
