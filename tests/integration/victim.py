@@ -149,7 +149,9 @@ async def attacked(
         ws = next(line for line in lines if line.startswith("listening on"))
         admin = next(line.split()[2] for line in lines if line.startswith("admin on"))
         port = int(ws.rsplit(":", 1)[1].partition("/")[0])
-        async with httpx.AsyncClient(base_url=admin, trust_env=False, timeout=10) as http:
+        # A connection for each call: one that was idle may be closed just when it is used again.
+        each = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=admin, trust_env=False, timeout=10, limits=each) as http:
             yield Victim(process, port, admin, log, http)
         assert process.poll() is None, log.read_text()
         process.send_signal(signal.SIGTERM)
