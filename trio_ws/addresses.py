@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int]
 
+UNIX: Final = "unix:"
+"""What the address of a Unix socket begins with; its port is 0."""
+
 
 def netloc(host: str, port: int | str) -> str:
-    """``HOST:PORT`` as a URL has it; IPv6 in brackets."""
+    """``HOST:PORT`` as a URL has it, IPv6 in brackets; a Unix socket as it is."""
+    if host.startswith(UNIX):
+        return host
     bare = host.strip("[]").partition("%")[0]
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
@@ -22,7 +27,22 @@ def reachable(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a listener on `host`. Of names, only ``localhost`` counts."""
+    if host.startswith(UNIX):
+        return True
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def network_of(host: str) -> str:
+    """Whom `host` counts for in limits of one address: an IPv6 address for its /64, which one machine has all of."""
+    if ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

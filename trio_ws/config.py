@@ -18,7 +18,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
-def _number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+def number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     """A validator: a finite number (bool is none) from `low` to `high`; None too where that is the default."""
 
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -36,16 +36,21 @@ def _number(low: float, high: float = math.inf) -> Callable[[Any, attrs.Attribut
 
 def _count(default: int, low: int = 1, high: float = math.inf) -> Any:
     """A field that holds a whole number."""
-    return attrs.field(default=default, validator=_number(low, high))
+    return attrs.field(default=default, validator=number(low, high))
 
 
 def _seconds(default: float | None, low: float = 0.001, high: float = math.inf) -> Any:
     """A field that holds a time in seconds."""
     return attrs.field(
         default=None if default is None else float(default),
-        validator=_number(low, high),
+        validator=number(low, high),
         metadata={"seconds": True},
     )
+
+
+def _rate(default: float | None) -> Any:
+    """A field that holds how often something may happen a second."""
+    return attrs.field(default=None if default is None else float(default), validator=number(0.01))
 
 
 def _tuple(value: Any) -> Any:
@@ -136,14 +141,22 @@ class Config:
     alert_samples: int = _count(20)
     alert_response_time: float = _seconds(1.5)
     alert_recovery_time: float = _seconds(4)
-    alert_confirmation_rate: float = attrs.field(default=0.95, validator=_number(0, 1))
+    alert_confirmation_rate: float = attrs.field(default=0.95, validator=number(0, 1))
 
     # The end
     drain_timeout: float = _seconds(10, low=0)
 
     # Rate limits: how many a second, and how many at once
-    connect_rate: float = attrs.field(default=100.0, validator=_number(0.01))
+    connect_rate: float = _rate(100)
     connect_burst: int = _count(500)
+    user_connect_rate: float = _rate(20)
+    user_connect_burst: int = _count(100)
+    receive_rate: float = _rate(2000)
+    receive_burst: int = _count(4000)
+    message_rate: float = _rate(100)
+    message_burst: int = _count(200)
+    publish_rate: float | None = _rate(None)
+    publish_burst: int = _count(1000)
 
 
 PRESETS = {

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin
+from urllib.parse import urlsplit
 
 import attrs
 from typed_settings.cls_utils import deep_options
@@ -27,13 +28,22 @@ from typed_settings.loaders import DictLoader, TomlFormat
 from typed_settings.types import LoadedSettings, LoaderMeta, SecretStr
 
 from .addresses import is_loopback
-from .config import PRESETS, Config, one_of
+from .config import PRESETS, Config, number, one_of
 from .errors import InvalidConfig
+from .server.proxies import WAYS, TrustedProxies, Way
+from .server.tokens import ALGORITHMS, ASYMMETRIC, SYMMETRIC
 
 ENV_PREFIX = "TRIO_WS_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 CLIENT_VARIABLES = (ENV_PREFIX + "TOKEN",)
 """Variables that other commands read: known, but no settings of a server."""
+
+REPEATABLE = {
+    "allowed_origins": "--allowed-origin",
+    "jwt_algorithms": "--jwt-algorithm",
+    "trusted_proxies": "--trusted-proxy",
+}
+"""The flags that are given several times, each with one value of a list."""
 
 MASK = "*" * 8
 STORES = {"memory": True, "sqlite": False, "redis": False}
@@ -72,6 +82,40 @@ def _origins(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
             )
 
 
+def _flag(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidConfig(f"{attribute.name} must be true or false, not {value!r}")
+
+
+def _proxies(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    try:
+        TrustedProxies(value)
+    except InvalidConfig:
+        raise InvalidConfig(
+            f"{attribute.name} must be networks such as 10.0.0.0/8, or unix, not {_as_list(value)!r}"
+        ) from None
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _jwks(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidConfig(f"{attribute.name} must be a URL such as https://issuer.example.com/jwks.json")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise InvalidConfig(f"{attribute.name} must be https: whoever is on the way could put in other keys")
+
+
+def _algorithms(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not value or not set(value) <= SYMMETRIC | ASYMMETRIC:
+        known = ", ".join(sorted(SYMMETRIC | ASYMMETRIC))
+        raise InvalidConfig(f"{attribute.name} must be some of {known}")
+
+
 def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     kind = value.partition(":")[0] if isinstance(value, str) else ""
     if kind not in STORES or (kind == "memory" and value != "memory"):
@@ -91,9 +135,13 @@ class Settings(Config):
 
     Attributes:
       insecure: how often it was said: 1 lets clients name their user on a loopback address, 2 on any.
+      jwt_public_key: a PEM file.
+      jwt_jwks: the URL of a set of keys.
       store: ``memory``; other kinds are refused in this version.
       alert_webhook: where alerts are posted to, masked, since such URLs are secrets.
       otel: ``on`` makes a span of each publish, with the tracer provider that the process has.
+      tls_cert, tls_key: PEM files; the key may be in the same one.
+      trusted_proxies: networks whose word counts on where a client comes from, told by `proxy_header`.
       allowed_origins: the Origins that browsers may connect from; empty leaves that to the listener.
     """
 
@@ -109,7 +157,12 @@ class Settings(Config):
     jwt_secret: SecretStr | None = attrs.field(
         default=None, converter=_secret, validator=_text, metadata={"secret": True}
     )
+    jwt_public_key: str | None = attrs.field(default=None, validator=_text)
+    jwt_jwks: str | None = attrs.field(default=None, validator=_jwks)
     jwt_audience: str | None = attrs.field(default=None, validator=_text)
+    jwt_issuer: str | None = attrs.field(default=None, validator=_text)
+    jwt_algorithms: tuple[str, ...] = attrs.field(default=ALGORITHMS, converter=tuple, validator=_algorithms)
+    jwt_leeway: float = attrs.field(default=10.0, validator=number(0, 30), metadata={"seconds": True})
     api_key: SecretStr | None = attrs.field(
         default=None, converter=_secret, validator=_text, metadata={"secret": True}
     )
@@ -118,6 +171,11 @@ class Settings(Config):
         default=None, converter=_secret, validator=[_text, _http_url], metadata={"secret": True}
     )
     otel: Literal["off", "on"] = attrs.field(default="off", validator=one_of(("off", "on")))
+    require_origin: bool = attrs.field(default=False, validator=_flag)
+    tls_cert: str | None = attrs.field(default=None, validator=_text)
+    tls_key: str | None = attrs.field(default=None, validator=_text)
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_proxies)
+    proxy_header: Way = attrs.field(default="x-forwarded-for", validator=one_of(WAYS))
     log_format: Literal["console", "json"] = attrs.field(
         default="console", validator=one_of(("console", "json"))
     )
@@ -128,6 +186,8 @@ class Settings(Config):
                 f"insecure would let anyone who reaches host {self.host} read any user's events: "
                 "give --insecure twice if that is meant"
             )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise InvalidConfig("tls_key is of no use without tls_cert")
 
     def limits(self) -> Config:
         """The part that a hub takes."""
@@ -215,7 +275,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, file: str | Pa
 
 def flag(name: str) -> str:
     """The command-line flag of field `name`."""
-    return "--allowed-origin" if name == "allowed_origins" else "--" + name.replace("_", "-")
+    return REPEATABLE.get(name) or "--" + name.replace("_", "-")
 
 
 def hide_password(url: Any) -> Any:
@@ -254,6 +314,8 @@ def _parse(field: attrs.Attribute[Any], value: Any) -> Any:
         raise InvalidConfig(f"{field.name} must be a list, not {value!r}")
     if field.name == "insecure" and (isinstance(value, bool) or value in ("true", "false")):
         value = int(value is True or value == "true")
+    if field.type is bool and value in ("true", "false"):
+        return value == "true"
     if field.type in (int, float, float | None):
         if value == "none" and field.default is None:
             return None

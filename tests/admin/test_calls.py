@@ -14,7 +14,8 @@ from trio.testing import MockClock
 
 from trio_ws.admin import create_app
 from trio_ws.core.closing import CloseCode
-from trio_ws.core.pool import Ask
+from trio_ws.core.pool import Ask, Refused
+from trio_ws.core.revocations import Revocations
 from trio_ws.hub import Attachment, Identity
 
 
@@ -102,6 +103,53 @@ async def test_a_session_of_another_user_is_not_ended(open_api, autojump_clock: 
             response = await client.delete(f"/v1/users/{user}/sessions/{attachment.session.id}")
             assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_session")
         assert not attachment.fenced
+
+
+async def test_all_sessions_of_a_user_are_ended(open_api) -> None:
+    async with open_api() as (hub, client):
+        links = [Link(), Link()]
+        for link in links:
+            hub.attach(Identity("ada"), Ask(), link)
+        other = hub.attach(Identity("bob"), Ask(), Link())
+        response = await client.delete("/v1/users/ada/sessions")
+        assert (response.status_code, response.json()) == (200, {"ended": 2})
+        assert [link.closed and link.closed[0] for link in links] == [4403, 4403]
+        assert not other.fenced
+        assert (await client.delete("/v1/users/ada/sessions")).json() == {"ended": 0}
+        assert isinstance(hub.attach(Identity("ada"), Ask(), Link()), Attachment)
+
+
+async def test_a_revoked_user_needs_newer_credentials(open_api) -> None:
+    async with open_api() as (hub, client):
+        now = hub.engine.wall_clock()
+        hub.attach(Identity("ada", issued=now - 5), Ask(), Link())
+        response = await client.delete("/v1/users/ada/sessions?revoke=3600")
+        assert response.json() == {"ended": 1}
+        for old in (Identity("ada", issued=now - 5), Identity("ada")):
+            refused = hub.attach(old, Ask(), Link())
+            assert isinstance(refused, Refused)
+            assert refused.code.code == 4401
+        later = Identity("ada", issued=hub.engine.wall_clock() + 1)
+        assert isinstance(hub.attach(later, Ask(), Link()), Attachment)
+        assert isinstance(hub.attach(Identity("bob"), Ask(), Link()), Attachment)
+
+
+async def test_there_is_an_end_to_how_many_are_revoked(open_api) -> None:
+    async with open_api() as (hub, client):
+        hub.engine.revocations = Revocations(limit=1)
+        await client.delete("/v1/users/ada/sessions?revoke=3600")
+        attachment = hub.attach(Identity("bob"), Ask(), Link())
+        response = await client.delete("/v1/users/bob/sessions?revoke=3600")
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "too_many_revoked")
+        assert not attachment.fenced
+
+
+@pytest.mark.parametrize("query", ["revoke=0", "revoke=-1", "revoke=nan", "revoke=", "revoke=1e9", "other=1"])
+async def test_for_how_long_is_a_number(open_api, query: str) -> None:
+    async with open_api() as (hub, client):
+        response = await client.delete(f"/v1/users/ada/sessions?{query}")
+        assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid")
+        assert not len(hub.engine.revocations)
 
 
 @pytest.mark.parametrize(

@@ -271,3 +271,18 @@ async def test_a_wrong_query_publishes_nothing(open_api, query: str, field: str)
         response = await client.post(f"{URL}?{query}", content=json.dumps({"type": "note"}))
         assert (response.status_code, response.json()["error"]["field"]) == (422, field)
         assert hub.statistics().events_accepted == 0
+
+
+async def test_one_user_is_sent_only_so_much(open_api) -> None:
+    async with open_api(Config(publish_rate=1, publish_burst=2)) as (hub, client):
+        for expected in (202, 202, 429):
+            response = await client.post("/v1/users/ada/events", json={"type": "note"})
+            assert response.status_code == expected
+        assert response.json()["error"] == {
+            "code": "rate_limited",
+            "message": "too many events to this user",
+            "retry_after": 1,
+        }
+        assert response.headers["retry-after"] == "1"
+        assert (await client.post("/v1/users/bob/events", json={"type": "note"})).status_code == 202
+        assert hub.stats()["delivery"]["events_accepted"] == 3

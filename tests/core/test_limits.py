@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ws.core.limits import KeyedBuckets, TokenBucket
+from trio_ws.core.limits import KeyedBuckets, TokenBucket, spread
 
 
 def test_a_full_bucket_gives_a_burst_and_no_more() -> None:
@@ -173,3 +174,19 @@ def test_more_than_the_burst_leaves_no_trace_of_a_new_key() -> None:
 def test_at_least_one_key_is_remembered() -> None:
     with pytest.raises(ValueError, match="max_keys"):
         KeyedBuckets(rate=1, burst=1, max_keys=0)
+
+
+def test_what_has_happened_is_owed() -> None:
+    bucket = TokenBucket(rate=10, burst=20)
+    assert bucket.spend(0, 20) == 0
+    assert bucket.spend(0, 30) == pytest.approx(3)
+    assert bucket.spend(3, 0) == pytest.approx(0)
+    assert bucket.spend(4, 10) == pytest.approx(0)
+    assert bucket.spend(4, 1) == pytest.approx(0.1)
+    assert bucket.spend(1000, 20) == 0
+
+
+def test_what_is_spread_lies_evenly() -> None:
+    shares = sorted(spread(10, n) for n in range(100))
+    assert 6.6 < shares[0] < shares[-1] == 10
+    assert max(b - a for a, b in itertools.pairwise(shares)) < 0.2

@@ -49,7 +49,7 @@ async def test_a_message_is_handed_on_and_accepted() -> None:
         await settled()
         assert app.handled == [("ada", "m", {"q": 1})]
         assert _answers(peer) == [("accepted", "m", None)]
-        assert world.hub.stats()["messages"] == {"accepted": 1, "rejected": 0}
+        assert world.hub.stats()["messages"] == {"accepted": 1, "rejected": 0, "rate_limited": 0}
 
 
 async def test_without_a_handler_it_is_rejected() -> None:
@@ -58,7 +58,7 @@ async def test_without_a_handler_it_is_rejected() -> None:
         _send(peer, "m", "m")
         await settled()
         assert _answers(peer) == [("rejected", "m", "no_handler")] * 2
-        assert world.hub.stats()["messages"] == {"accepted": 0, "rejected": 1}
+        assert world.hub.stats()["messages"] == {"accepted": 0, "rejected": 1, "rate_limited": 0}
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ async def test_answers_are_remembered_up_to_a_bound_and_what_waits_is_never_forg
     app = Application()
     app.gate = trio.Event()
     count = 3 * inbox.REMEMBERED
-    async with running(max_pending_messages=count) as world:
+    async with running(max_pending_messages=count, message_burst=2 * count) as world:
         peer = world.peer().connect(on_message=app)
         ids = [f"m{n}" for n in range(count)]
         _send(peer, *ids)

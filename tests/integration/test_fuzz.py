@@ -9,6 +9,7 @@ from fuzzing.__main__ import KEY, fuzz
 pytestmark = pytest.mark.integration
 
 REACHED = {
+    "DELETE /v1/users/{user}/sessions": {200, 422},
     "DELETE /v1/users/{user}/sessions/{session}": {204, 404, 422},
     "GET /healthz": {200, 405},
     "GET /readyz": {200, 405},
@@ -29,7 +30,7 @@ REACHED = {
 @pytest.mark.parametrize("key", [None, KEY], ids=["no key", "key"])
 async def test_every_answer_is_as_it_is_described(key: str | None) -> None:
     with trio.fail_after(300):
-        findings = await fuzz(max_examples=20, seed=2, key=key)
+        findings = await fuzz(max_examples=20, seed=3, key=key)
     assert not findings.failures, "\n".join([*findings.failures, findings.output])
     missed = {call: statuses - findings.statuses(call) for call, statuses in REACHED.items()}
     assert not any(missed.values()), f"{missed}\n{findings.output}"

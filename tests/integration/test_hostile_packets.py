@@ -28,6 +28,7 @@ from trio_ws.server.ending import TransportClosed
 from trio_ws.server.poller import Poller, open_poller
 from trio_ws.server.transport import Transport, open_transport
 
+from ..server.certificates import write_certificate
 from ..server.raw import CLOSE, CONTINUATION, PING, PONG, REQUEST, TEXT, Peer, close_frame, frame, request
 
 pytestmark = pytest.mark.integration
@@ -401,33 +402,8 @@ class TestAForeignClient:
 
 def _contexts(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's TLS context with a fresh certificate for localhost, and a client's that trusts it."""
-    from datetime import UTC, datetime, timedelta
-
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
     path = directory / "localhost.pem"
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    write_certificate(path)
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     serving.load_cert_chain(path)
     return serving, ssl.create_default_context(cafile=path)

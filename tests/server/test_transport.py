@@ -346,7 +346,7 @@ class TestPings:
             transport.abort()
 
     async def test_a_flood_that_nobody_reads(self, autojump_clock: trio.testing.MockClock) -> None:
-        async with connected(stuck=True) as (transport, peer):
+        async with connected(Config(receive_burst=10**6), stuck=True) as (transport, peer):
             start = trio.current_time()
             with pytest.raises(trio.BrokenResourceError):
                 while True:

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..core import closing
+from ..core.revocations import TooManyRevoked
 from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import Guard
@@ -23,7 +24,7 @@ from .events import Events
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
-from .requests import name_in_path
+from .requests import name_in_path, seconds_to_revoke
 from .sampler import Sampler
 from .stream import Streams
 from .tickets import IssueTicket, TicketDesk
@@ -81,6 +82,7 @@ def create_app(
             Route("/v1/users/{user}/events/{id}", lookups.event),
             Route("/v1/events", partial(publish_batch, events), methods=["POST"]),
             Route("/v1/users/{user}", calls.user),
+            Route("/v1/users/{user}/sessions", calls.end_sessions, methods=["DELETE"]),
             Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
             Route("/v1/stats", calls.stats),
             Route("/metrics", Metrics(hub).scrape),
@@ -93,6 +95,7 @@ def create_app(
             ApiError: _tell_api_error,
             HTTPException: _tell_http_exception,
             ClientDisconnect: _tell_nobody,
+            MemoryError: _tell_exhaustion,
             Exception: _tell_failure,
         },
     )
@@ -168,6 +171,15 @@ class Calls:
             raise ApiError(404, "unknown_session", "this user has no such session")
         return Response(status_code=204)
 
+    async def end_sessions(self, request: Request) -> Response:
+        """End all sessions of a user; revoke the user's credentials too, where that is asked for."""
+        user, revoke = name_in_path(request, "user"), seconds_to_revoke(request)
+        try:
+            ended = self._hub.end_sessions(user, revoke=revoke)
+        except TooManyRevoked as error:
+            raise ApiError(503, "too_many_revoked", str(error), retry_after=60) from None
+        return answer({"ended": ended})
+
     async def openapi(self, request: Request) -> Response:
         """What there is to call."""
         return answer(self._described)
@@ -188,6 +200,12 @@ async def _tell_http_exception(_: Request, error: Exception) -> Response:
 
 async def _tell_nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)
+
+
+async def _tell_exhaustion(_: Request, __: Exception) -> Response:
+    logger.error("a call of the admin API was refused: there is no memory left for it")
+    message = "there is no memory left for it"
+    return ApiError(503, "out_of_memory", message, retry_after=5).response()
 
 
 async def _tell_failure(_: Request, __: Exception) -> Response:

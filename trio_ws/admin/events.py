@@ -7,6 +7,7 @@ client, which has the event and its id, not a connection here. Repeating a call 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..config import KIB
+from ..core.limits import MAX_USERS, KeyedBuckets
 from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed, InvalidEvent
 from ..event import Priority
 from ..hub import Hub, Receipt
@@ -72,6 +74,8 @@ class Events:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.max_body = 4 * hub.config.max_event_bytes + SLACK
+        rate = hub.config.publish_rate
+        self._rates = None if rate is None else KeyedBuckets[str](rate, hub.config.publish_burst, MAX_USERS)
 
     async def publish(self, request: Request) -> Response:
         """One event to one user: 202, or with ``?wait=confirmed`` 200 when a client has processed it, else 504."""
@@ -140,6 +144,10 @@ class Events:
 
     def _publish(self, user: str, body: EventBody) -> Receipt:
         hub = self._hub
+        now = hub.engine.clock()
+        if self._rates is not None and not self._rates.take(user, now):
+            after = max(1, math.ceil(self._rates.wait(user, now)))
+            raise ApiError(429, "rate_limited", "too many events to this user", retry_after=after)
         try:
             return hub.publish_nowait(
                 user,

@@ -134,7 +134,7 @@ class HubCollector(Collector):
         yield _gauge("buffer_events", "Events in all logs: history, firm, and what can go.", held, "class")
         paths = [((path,), stats["serialization"][path]) for path in ("fast", "slow")]
         yield _counter("payloads", "Payloads encoded, without and with a detour.", paths, "path")
-        messages = [((outcome,), n) for outcome, n in stats["messages"].items()]
+        messages = [((outcome,), stats["messages"][outcome]) for outcome in ("accepted", "rejected")]
         yield _counter("messages", "Messages of users to the application.", messages, "outcome")
         lost = [((), books.critical_lost)]
         yield _counter("critical_events_lost", "Critical events that went unconfirmed: should be 0.", lost)

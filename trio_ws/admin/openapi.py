@@ -15,6 +15,7 @@ from .. import __version__
 from ..core.wire import MAX_SEQ
 from .events import NAME_PATTERN, EventBody, EventLine
 from .lookups import MAX_EVENTS, MAX_PREFIX, MAX_USERS
+from .requests import MAX_REVOKE
 from .schemas import REF, TEXT, Schema, answers, error, ref
 from .tickets import TicketBody
 
@@ -38,6 +39,7 @@ def description(*, keyed: bool = False, tickets: bool = True, streams: bool = Tr
         "/v1/users/{user}/events/{id}": {"get": _event()},
         "/v1/events": {"post": _publish_batch()},
         "/v1/users/{user}": {"get": _user()},
+        "/v1/users/{user}/sessions": {"delete": _end_sessions()},
         "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
         **({"/v1/tickets": {"post": _ticket()}} if tickets else {}),
         "/v1/stats": {"get": _get("Every figure", "Figures")},
@@ -89,7 +91,7 @@ def _publish() -> dict[str, Any]:
                 "links": {"user": {"operationId": "getUser", "parameters": {"user": "$request.path.user"}}},
             },
             "200": _response("Confirmed by a client", "Confirmed"),
-            **_errors(400, 408, 413, 422, 503, 504),
+            **_errors(400, 408, 413, 422, 429, 503, 504),
         },
     }
 
@@ -224,6 +226,23 @@ def _server_sent(*events: str) -> Schema:
     }
 
 
+def _end_sessions() -> dict[str, Any]:
+    return {
+        "operationId": "endSessions",
+        "summary": "End all sessions of a user; their connections are closed with 4403",
+        "parameters": [
+            _in_path("user"),
+            {
+                "name": "revoke",
+                "in": "query",
+                "description": "For so many seconds, credentials that were issued up to now are not taken.",
+                "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_REVOKE},
+            },
+        ],
+        "responses": {"200": _response("How many were ended", "Ended"), **_errors(422, 503)},
+    }
+
+
 def _ready() -> dict[str, Any]:
     return {
         "summary": "It accepts events and connections",
@@ -260,7 +279,8 @@ _REASONS: Final = {
     408: "The body did not come in time",
     413: "Too large",
     422: "Not what this call takes; field tells which part",
-    503: "The buffer is full of critical events, too many streams are open, or the server drains",
+    429: "Too many events to this user",
+    503: "There is no room (the buffer is full of critical events, too many streams are open), or the server drains",
     504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }
 
@@ -270,8 +290,8 @@ def _errors(*statuses: int) -> dict[str, Any]:
     for status in statuses:
         content = {"application/json": {"schema": error(status)}}
         found[str(status)] = {"description": _REASONS[status], "content": content}
-    if 503 in statuses:
-        found["503"]["headers"] = {
+    for status in {429, 503}.intersection(statuses):
+        found[str(status)]["headers"] = {
             "Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}
         }
     return found

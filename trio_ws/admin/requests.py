@@ -20,6 +20,9 @@ T = TypeVar("T")
 BODY_TIMEOUT: Final = 10.0
 """Seconds within which the body of a single call is there."""
 
+MAX_REVOKE: Final = 366 * 86_400.0
+"""Seconds for which a user can be revoked."""
+
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,20}")
 _AT_FIELD = re.compile(r" - at `\$\.(\w+)")
@@ -141,3 +144,24 @@ def wait_for_confirmation(request: Request) -> float | None:
             422, "invalid", "timeout must be a number of seconds above 0, at most 60", field="timeout"
         )
     return timeout if "wait" in query else None
+
+
+def seconds_to_revoke(request: Request) -> float:
+    """For how many seconds ``?revoke=…`` asks to revoke; 0 if it does not.
+
+    Raises:
+      ApiError: 422 for what is not above 0 and at most `MAX_REVOKE`, and for other parameters.
+    """
+    check_query(request, "revoke")
+    given = request.query_params.get("revoke")
+    if given is None:
+        return 0.0
+    seconds = float(given) if _PLAIN_NUMBER.fullmatch(given) else math.nan
+    if not 0 < seconds <= MAX_REVOKE:
+        raise ApiError(
+            422,
+            "invalid",
+            f"revoke must be a number of seconds above 0, at most {MAX_REVOKE:.0f}",
+            field="revoke",
+        )
+    return seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from ..core.refusals import REASONS
 from ..core.story import STEPS
 from ..hub.alerts import NAMES
 
@@ -32,8 +33,9 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     408: ("request_timeout",),
     413: ("too_large", "event_too_large"),
     422: ("invalid",),
+    429: ("rate_limited",),
     500: ("internal_error",),
-    503: ("buffer_full", "draining", "too_many_streams"),
+    503: ("buffer_full", "draining", "too_many_streams", "too_many_revoked", "out_of_memory"),
     504: ("confirmation_timeout",),
 }
 """The error codes that each status comes with."""
@@ -47,7 +49,7 @@ def ref(name: str) -> Schema:
 def error(status: int) -> Schema:
     """The body of an answer with an error's `status`: which codes there are, and what they tell besides."""
     told: Schema = {"properties": {"code": {"enum": list(CODES[status])}}}
-    if status == 503:
+    if status in (429, 503):
         told["required"] = ["retry_after"]
     if status == 504:
         told["required"] = list(_PLACE)
@@ -67,6 +69,7 @@ def answers() -> dict[str, Schema]:
         },
         "Error": _object({"error": _error({})}),
         "Ticket": _object({"ticket": TEXT, "expires": UNIX_TIME}),
+        "Ended": _object({"ended": COUNT}),
         "Alive": _object({"status": {"const": "alive"}}),
         "Ready": _object({"status": {"const": "ready"}}),
         "Figures": figures(),
@@ -125,16 +128,17 @@ def figures() -> Schema:
             ),
             "recovery": _group(counts="count", ratios="within_5s", seconds="p50 p95 p99"),
             "serialization": _group(counts="fast slow timeouts truncated", seconds="p99"),
-            "messages": _group(counts="accepted rejected"),
+            "messages": _group(counts="accepted rejected rate_limited"),
             "alerts": {"type": "array", "items": _alert()},
         }
     )
 
 
 def _connections() -> Schema:
-    group = _group(counts="current total rejected superseded mistakes")
+    group = _group(counts="current total rejected superseded mistakes held_back")
     closed = {"type": "object", "additionalProperties": COUNT, "description": "By close code; 0 for others."}
-    return _object({**group["properties"], "closed": closed})
+    refused = _group(counts=" ".join(REASONS))
+    return _object({**group["properties"], "closed": closed, "refused": refused})
 
 
 def _alert() -> Schema:

@@ -12,7 +12,7 @@ import click
 
 from ..config import PRESETS
 from ..errors import InvalidConfig
-from ..settings import CONFIG_VARIABLE, FIELDS, Loaded, flag, load
+from ..settings import CONFIG_VARIABLE, FIELDS, REPEATABLE, Loaded, flag, load
 from .output import Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,10 +26,21 @@ HELP = {
     "store": "Where events are kept: memory.",
     "insecure": "Clients name their user, without a token; twice allows it on any address.",
     "jwt_secret": "Key that tokens are signed with; better given in the environment.",
+    "jwt_public_key": "PEM file with the public key, or keys, that tokens are checked with.",
+    "jwt_jwks": "URL of the issuer's set of public keys (JWKS).",
     "jwt_audience": "Audience that tokens must be for.",
+    "jwt_issuer": "Issuer that tokens must be from.",
+    "jwt_algorithms": "An algorithm that tokens may be signed with; repeatable. HS256, RS256, ES256 and EdDSA "
+    "unless given, each for keys of its own kind.",
+    "jwt_leeway": "Seconds by which the clocks of issuer and server may differ.",
     "api_key": "Key that the admin API asks for; better given in the environment.",
     "allowed_origins": "An Origin that browsers may connect from; repeatable.",
     "otel": "on makes an OpenTelemetry span of each publish; needs the extra otel.",
+    "require_origin": "Refuse clients that name no Origin: whoever is no browser.",
+    "tls_cert": "PEM file with the certificate; it is read again when it changes, and on SIGHUP.",
+    "tls_key": "PEM file with the certificate's key, where that is not in the same file.",
+    "trusted_proxies": "A network of proxies whose word counts on where a client comes from, or unix; repeatable.",
+    "proxy_header": "How those proxies tell it.",
     "log_format": "What log lines look like: console or json.",
     "max_connections_per_user": "Connections of one user.",
     "max_connections": "Connections in all.",
@@ -68,6 +79,14 @@ HELP = {
     "drain_timeout": "Seconds that a shutdown may take.",
     "connect_rate": "Connections a second from one address.",
     "connect_burst": "Connections at once from one address.",
+    "user_connect_rate": "Connections a second of one user.",
+    "user_connect_burst": "Connections at once of one user.",
+    "receive_rate": "What a connection may send a second: 1 a small frame, 8 any other, 1 more a KiB.",
+    "receive_burst": "What a connection may send at once, counted likewise.",
+    "message_rate": "Messages a second from one user to the application.",
+    "message_burst": "Messages at once from one user to the application.",
+    "publish_rate": "Events a second to one user over the admin API; none for no limit.",
+    "publish_burst": "Events at once to one user over the admin API, where there is a limit.",
 }
 
 
@@ -88,8 +107,11 @@ def _option(name: str) -> Callable[[F], F]:
     field = FIELDS[name]
     if name == "insecure":
         return click.option(flag(name), name, count=True, default=None, help=HELP[name])
-    if name == "allowed_origins":
-        return click.option(flag(name), name, multiple=True, metavar="ORIGIN", help=HELP[name])
+    if field.type is bool:
+        return click.option(flag(name), name, is_flag=True, default=None, help=HELP[name])
+    if name in REPEATABLE:
+        metavar = flag(name).rpartition("-")[2].upper()
+        return click.option(flag(name), name, multiple=True, metavar=metavar, help=HELP[name])
     shown = "" if field.default is None else f" [default: {_text(field.default)}]"
     return click.option(flag(name), name, metavar=_metavar(field), help=HELP[name] + shown)
 

@@ -17,9 +17,11 @@ import attrs
 import click
 import trio
 
-from ..addresses import Address, is_loopback, netloc
+from ..addresses import UNIX, Address, is_loopback, netloc
+from ..errors import InvalidConfig
 from ..log import configure
 from ..settings import Settings
+from .checks import checks
 from .options import load_settings, server_options
 from .output import Failure, run_trio
 from .systemd import ServiceManager
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..hub import Hub
-    from ..server.auth import Authenticate, Tickets
+    from ..server.tls import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
         address; what it returns is added.
 
     Raises:
-      Failure: an address can't be had.
+      Failure: an address can't be had, or a key can't be read.
     """
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
@@ -86,12 +88,15 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     from ..hub import open_hub
     from ..server.auth import Tickets
     from ..server.listener import serve
+    from ..server.proxies import TrustedProxies
     from .webhook import Webhook
 
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
-    authenticate = authenticator(settings, tickets)
+    checking = checks(settings, tickets)
+    authenticate = checking.authenticate
+    certificates = _certificates(settings)
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
@@ -106,6 +111,9 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
                 port=settings.port,
                 authenticate=authenticate,
                 allowed_origins=settings.allowed_origins or None,
+                require_origin=settings.require_origin,
+                tls=None if certificates is None else certificates.current,
+                proxies=TrustedProxies(settings.trusted_proxies, settings.proxy_header),
                 insecure=bool(settings.insecure),
             )
             ws = await start(nursery, listener, settings.host, settings.port)
@@ -126,15 +134,17 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
             )
             http = await start(nursery, admin, settings.admin_host, settings.admin_port)
             for address in ws:
-                click.echo(f"listening on ws://{netloc(*address)}/ws", err=True)
+                click.echo(f"listening on {_url(address, secure=certificates is not None)}", err=True)
             for address in http:
                 click.echo(f"admin on http://{netloc(*address)}", err=True)
             if added.announcement is not None:
                 click.echo(added.announcement(f"http://{netloc(*http[0])}"), err=True)
-            if authenticate is not None and settings.jwt_secret is None:
-                logger.info("clients need a ticket of POST /v1/tickets: there is no jwt_secret")
             if not is_loopback(settings.admin_host) and settings.api_key is None:
                 logger.warning("the admin API is open to the network without a key; set api_key")
+            for work in checking.work:
+                nursery.start_soon(work)
+            if certificates is not None:
+                await nursery.start(_reload_on_hangup, certificates)
             beside = trio.CancelScope()
             if added.work is not None:
                 nursery.start_soon(_run_within, beside, added.work)
@@ -193,23 +203,37 @@ def summary(hub: Hub) -> str:
     return f"{state}: {now.connections} connections, {now.users} users, {now.events_held} events held"
 
 
+def _certificates(settings: Settings) -> Certificates | None:
+    """What TLS is spoken by, if it is; ends the command with status 2 where that can't be used."""
+    if settings.tls_cert is None:
+        return None
+    from ..server.tls import Certificates
+
+    try:
+        return Certificates(settings.tls_cert, settings.tls_key)
+    except InvalidConfig as exc:
+        raise Failure(str(exc), 2) from None
+
+
+async def _reload_on_hangup(
+    certificates: Certificates, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        task_status.started()
+        async for _ in hangups:
+            certificates.reload()
+
+
+def _url(address: Address, *, secure: bool) -> str:
+    """Where WebSockets are listened for, as it is shown."""
+    if address[0].startswith(UNIX):
+        return address[0]
+    return f"{'wss' if secure else 'ws'}://{netloc(*address)}/ws"
+
+
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
     with scope:
         await function()
-
-
-def authenticator(settings: Settings, tickets: Tickets) -> Authenticate | None:
-    """What checks credentials as `settings` have it; None believes each client who it says it is."""
-    from ..server import auth
-
-    if settings.insecure:
-        if settings.jwt_secret is not None:
-            logger.warning("insecure: clients are believed who they say they are; jwt_secret is not used")
-        return None
-    ways: list[Authenticate] = [tickets.authenticate]
-    if settings.jwt_secret is not None:
-        ways.append(auth.jwt_authenticator(settings.jwt_secret, audience=settings.jwt_audience))
-    return auth.first_of(*ways)
 
 
 async def start(

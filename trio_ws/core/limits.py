@@ -10,6 +10,9 @@ import math
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
+MAX_USERS: Final = 10_000
+"""For how many users rates are remembered."""
+
 _SLACK: Final = 1e-7
 """Seconds forgiven in a comparison: who waits for just `wait()` must not fail by a rounding error."""
 
@@ -59,6 +62,14 @@ class TokenBucket:
         self._full_at = full_at
         return True
 
+    def spend(self, now: float, n: float) -> float:
+        """Take `n` tokens, also where they are not there: what has happened can't be refused any more.
+
+        Returns: in how many seconds what is owed will be there again; 0 if nothing is owed.
+        """
+        self._full_at = max(self._full_at, now) + n * self._rule.interval
+        return max(0.0, self._full_at - now - self._rule.span)
+
     def wait(self, now: float, n: float = 1) -> float:
         """In how many seconds `n` tokens (at most `burst`) will be there; 0 if they are."""
         return self._rule.wait(self._full_at, now, n)
@@ -67,6 +78,14 @@ class TokenBucket:
         """How many tokens are there, from 0 to `burst`."""
         missing = max(0.0, self._full_at - now) / self._rule.interval
         return max(0.0, self._rule.burst - missing)
+
+
+def spread(seconds: float, n: int) -> float:
+    """`seconds`, shortened by up to a third, another share for each `n`: who is refused together comes back apart.
+
+    The shares of consecutive `n` lie evenly, without any chance (multiples of the golden ratio).
+    """
+    return round(seconds * (1 - (n * 0.618_033_988_75 % 1) / 3), 3)
 
 
 K = TypeVar("K", bound=Hashable)

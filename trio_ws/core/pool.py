@@ -17,6 +17,7 @@ from . import closing
 from .books import Books
 from .closing import CloseCode
 from .confirmations import Confirmations
+from .limits import spread
 from .mailbox import Mailbox
 from .session import Session
 
@@ -64,11 +65,16 @@ class Admitted:
 
 @attrs.frozen
 class Refused:
-    """No: with the close code, and after how many seconds it may be worth another try."""
+    """No: with the close code, and after how many seconds it may be worth another try.
+
+    Attributes:
+      counted: as what it is counted: one of `refusals.REASONS`.
+    """
 
     code: CloseCode
     reason: str
     retry_after: float | None = None
+    counted: str = "limit"
 
 
 class Pool:
@@ -200,4 +206,8 @@ class Pool:
         """The answer where all connections in all are taken."""
         if self.config.over_limit == "reject":
             return Refused(closing.LIMIT_REACHED, f"{self.config.max_connections} connections")
-        return Refused(closing.DRAINING, f"all {self.config.max_connections} connections are taken", 5.0)
+        return Refused(
+            closing.DRAINING,
+            f"all {self.config.max_connections} connections are taken",
+            spread(5.0, self.rejected),
+        )

@@ -28,6 +28,7 @@ async def cleanup(engine: Engine, reception: Reception) -> None:
 
 
 async def _clean(engine: Engine, reception: Reception) -> None:
+    engine.revocations.forget_old(engine.wall_clock())
     now = engine.clock()
     for session in engine.pool.expired(now):
         reception.end(session)

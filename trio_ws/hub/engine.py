@@ -16,6 +16,8 @@ from ..core.buffer import Buffer
 from ..core.confirmations import Confirmations
 from ..core.histogram import Histogram
 from ..core.pool import Pool
+from ..core.refusals import Refusals
+from ..core.revocations import Revocations
 from ..core.timers import Timed, Timers
 from .alerts import Alerts, OnAlert
 from .dead_letters import DeadLetters, OnDeadLetter
@@ -51,6 +53,9 @@ class Engine:
       mistakes: frames that made no sense, since the start.
       closes: how many WebSockets ended, by close code and by who ended them.
       alerts: what is watched, and how it stands.
+      held_back: how often a connection was not read for a while, since it had sent too much.
+      refusals: connections that were not let in, by reason.
+      revocations: whose credentials are taken only if they were issued later.
       recovery: how long cuts lasted, to the last missed event processed.
       draining, closed: nothing is accepted any more; it has ended.
       stopping: is set when draining begins.
@@ -87,8 +92,10 @@ class Engine:
         self.dead_letters = DeadLetters(nursery, on_dead_letter, limit=config.max_events)
         self.recovery = Histogram()
         self.attachments: dict[Attachment, None] = {}
-        self.mistakes = 0
+        self.mistakes = self.held_back = 0
         self.closes: dict[tuple[int, str], int] = {}
+        self.refusals = Refusals()
+        self.revocations = Revocations()
         self.draining = self.closed = False
         self.stopping = trio.Event()
         self.after_step: Callable[[], None] | None = None

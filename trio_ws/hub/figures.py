@@ -77,6 +77,8 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
                 str(code): sum(n for (c, _), n in engine.closes.items() if c == code)
                 for code in sorted({code for code, _ in engine.closes})
             },
+            "refused": dict(engine.refusals.counts),
+            "held_back": engine.held_back,
         },
         "sessions": {"active": pool.connected, "parked": pool.parked},
         "pool": {
@@ -132,7 +134,11 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
             "truncated": intake.truncated,
             "p99": intake.seconds.percentile(0.99),
         },
-        "messages": {"accepted": inbox.accepted, "rejected": inbox.rejected},
+        "messages": {
+            "accepted": inbox.accepted,
+            "rejected": inbox.rejected,
+            "rate_limited": inbox.rate_limited,
+        },
         "alerts": engine.alerts.as_json(),
     }
 

@@ -115,6 +115,33 @@ class Hub(Publisher):
         self.reception.dismiss(found)
         return True
 
+    def end_sessions(self, user: str, *, revoke: float = 0.0) -> int:
+        """End all sessions of a user, as `end_session` does.
+
+        Args:
+          revoke: for so many seconds, at least as long as the user's longest-lived credentials hold, nobody gets in by
+            credentials that were issued up to now, or of which that is not known. It is kept in memory: it does not
+            outlive the hub. 0 lets the user come again at once.
+
+        Returns: how many there were.
+
+        Raises:
+          InvalidEvent: `user` is no name.
+          TooManyRevoked: others are; nothing was ended.
+        """
+        check_name(user, "user")
+        if revoke > 0:
+            self.engine.revocations.revoke(user, self.engine.wall_clock(), revoke)
+        box = self.engine.buffer.mailboxes.get(user)
+        sessions = [] if box is None else list(box.sessions.values())
+        for session in sessions:
+            self.reception.dismiss(session)
+        return len(sessions)
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """Whether these credentials were issued before their user was revoked."""
+        return self.reception.is_revoked(identity)
+
     async def drain(self, timeout: float | None = None) -> None:
         """Go away in order: accept nothing more, tell each client, flush within a deadline, close with 4503.
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ..core import payload as payloads
 from ..core import wire
+from ..core.limits import MAX_USERS, KeyedBuckets
 from ..core.session import Session
 from ..errors import MessageRejected
 from ..event import Message
@@ -70,11 +71,13 @@ class Inbox:
 
     Attributes:
       accepted, rejected: how many were, since the start.
+      rate_limited: how many of those rejected were too many of one user.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.accepted = self.rejected = 0
+        self.accepted = self.rejected = self.rate_limited = 0
         self._engine = engine
+        self._rates = KeyedBuckets[str](engine.config.message_rate, engine.config.message_burst, MAX_USERS)
 
     def put(self, session: Session, message: wire.Message) -> None:
         """Take a message of a v1 session, or answer one that was sent before as it was answered then."""
@@ -87,6 +90,11 @@ class Inbox:
             return
         if context.on_message is None:
             self._close(session, letters, message.id, wire.rejected(message.id, "no_handler"))
+            return
+        if not self._rates.take(session.box.user, self._engine.clock()):
+            self.rejected += 1
+            self.rate_limited += 1
+            self._answer(session, wire.rejected(message.id, "rate_limited"))
             return
         if len(letters.waiting) >= self._engine.config.max_pending_messages:
             self.rejected += 1

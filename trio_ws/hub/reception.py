@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core import closing, wire
+from ..core.limits import MAX_USERS, KeyedBuckets, spread
 from ..core.pool import Ask, Refused
 from ..core.session import Session
 from ..identity import Identity
@@ -21,6 +22,9 @@ class Reception:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.inbox = Inbox(engine)
+        config = engine.config
+        self._rates = KeyedBuckets[str](config.user_connect_rate, config.user_connect_burst, MAX_USERS)
+        self._rate_refusals = 0
 
     def attach(
         self,
@@ -43,12 +47,24 @@ class Reception:
         Returns: its hold on the session; or why it can't have one.
         """
         if self.engine.draining or self.engine.closed:
-            return Refused(closing.DRAINING, "the server is going away", self.engine.retry_after)
+            return Refused(
+                closing.DRAINING, "the server is going away", self.engine.retry_after, counted="draining"
+            )
+        if not in_process and self.is_revoked(
+            identity
+        ):  # it may have been just now, while the request was answered
+            return Refused(closing.UNAUTHENTICATED, "no valid credentials", counted="revoked")
         now = self.engine.clock()
+        if not in_process and not self._rates.take(identity.user, now):
+            self._rate_refusals += 1
+            after = spread(1 + self._rates.wait(identity.user, now), self._rate_refusals)
+            return Refused(closing.DRAINING, "too many connections of this user", after, counted="user_rate")
         box = self.engine.buffer.mailbox(identity.user)
         held: Attachment | None = getattr(box.sessions.get(ask.session or ""), "link", None)
         if held is not None and held.greeted_at > ask.at:
-            return Refused(closing.SUPERSEDED, "this session has connected elsewhere since")
+            return Refused(
+                closing.SUPERSEDED, "this session has connected elsewhere since", counted="superseded"
+            )
         admitted = self.engine.pool.admit(box, ask, now)
         if isinstance(admitted, Refused):
             return admitted
@@ -77,6 +93,11 @@ class Reception:
         attachment.renew(identity)
         self.engine.react()
         return attachment
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """Whether these credentials were issued before their user was revoked."""
+        wall_now = self.engine.wall_clock()
+        return self.engine.revocations.covers(identity.user, identity.issued, wall_now)
 
     def _welcome(self, session: Session, identity: Identity, resumed: bool) -> bytes:
         config = self.engine.config

@@ -1,6 +1,17 @@
 """The server: everything between a listening socket and the hub's sessions."""
 
-from .auth import Authenticate, Credentials
+from .auth import Authenticate, Credentials, Tickets, first_of
+from .jwks import RemoteKeys
 from .listener import serve
+from .tokens import jwt_authenticator, public_keys
 
-__all__ = ["Authenticate", "Credentials", "serve"]
+__all__ = [
+    "Authenticate",
+    "Credentials",
+    "RemoteKeys",
+    "Tickets",
+    "first_of",
+    "jwt_authenticator",
+    "public_keys",
+    "serve",
+]

@@ -86,6 +86,7 @@ class Connection:
         if isinstance(arrival, Arrival):
             arrival = self._attach(arrival)
         if isinstance(arrival, Verdict):
+            self._hub.engine.refusals.count(arrival.counted)
             self._verdict = arrival
         elif self._attachment is not None:
             try:
@@ -108,7 +109,7 @@ class Connection:
         attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
         self._attaching = False
         if isinstance(attached, Refused):
-            return Verdict(attached.code, attached.reason, attached.retry_after)
+            return Verdict(attached.code, attached.reason, attached.retry_after, counted=attached.counted)
         self._attachment = attached
         attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
         if self._welcome:
@@ -222,7 +223,7 @@ class Connection:
             identity = await checked(self._policy.authenticate, credentials(self._transport, token, user))
             if token == self._fresh_token:
                 self._fresh_token = None
-            if identity is None:
+            if identity is None or self._hub.is_revoked(identity):
                 self.close(closing.UNAUTHENTICATED, "the fresh token is not valid")
             elif identity.user != user:
                 self.close(closing.FORBIDDEN, "the fresh token is another user's")

@@ -7,6 +7,7 @@ told why, in an `error` frame and a close code.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
@@ -19,6 +20,7 @@ from ..hub import Hub, OnMessage
 from ..identity import Identity
 from .auth import Authenticate, Credentials, Origins, checked
 from .ending import BinaryMessage
+from .handshakes import Handshakes
 from .websocket import WebSocket
 
 SUBPROTOCOL: Final = "trio-ws.v1"
@@ -36,11 +38,16 @@ class Policy:
 
 @attrs.frozen
 class Verdict:
-    """How our side ends a connection."""
+    """How our side ends a connection.
+
+    Attributes:
+      counted: as what it is counted, where it keeps a client from coming in: one of `core.refusals.REASONS`.
+    """
 
     code: CloseCode
     reason: str
     retry_after: float | None = None
+    counted: str = ""
 
 
 @attrs.frozen
@@ -64,32 +71,49 @@ class Handshake:
     Args:
       scope: what all of it runs in, with the deadline by which hello must have come and been checked.
       pending: all that are under way; it is one of them until it is `over`.
+      address: which address it counts for; None for none.
     """
 
-    def __init__(self, scope: trio.CancelScope, pending: dict[Handshake, None]) -> None:
+    def __init__(self, scope: trio.CancelScope, pending: Handshakes, address: str | None) -> None:
+        self.address = address
         self._scope = scope
         self._pending = pending
+        self._cut = False
         self._told_if_late: Verdict | None = None  # nothing can be told before the request is answered
         self._verdict: Verdict | None = None
-        pending[self] = None
+        if (other := pending.add(self)) is not None:
+            other.cut()
 
     @property
     def verdict(self) -> Verdict | None:
         """Where it was cancelled: what to tell the client. None where it can't be told, or all is cancelled."""
-        if self._told_if_late is None or not self._scope.cancel_called:
+        if self._told_if_late is None or self._cut or not self._scope.cancel_called:
             return None
         return self._verdict or self._told_if_late
+
+    @property
+    def cause(self) -> str:
+        """Where it was cancelled: as what it is counted."""
+        if self._cut:
+            return "handshakes"
+        verdict = self._verdict or self._told_if_late
+        return "hello_timeout" if verdict is None else verdict.counted
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
         """End it, if its client can be told why; else it is left to its deadline. Not a checkpoint."""
         if self._told_if_late is not None:
-            self._verdict = Verdict(code, reason, retry_after)
+            self._verdict = Verdict(code, reason, retry_after, counted="draining")
             self._scope.cancel()
+
+    def cut(self) -> None:
+        """End it without a word, to make room for another. Not a checkpoint."""
+        self._cut = True
+        self._scope.cancel()
 
     def over(self) -> None:
         """The client has come in, or has gone; idempotent."""
         self._scope.deadline = math.inf
-        self._pending.pop(self, None)
+        self._pending.discard(self)
 
     async def run(self, hub: Hub, transport: WebSocket, policy: Policy) -> Arrival | Verdict | None:
         """Answer the request, and hear who it is; a checkpoint.
@@ -103,32 +127,36 @@ class Handshake:
             return None
         if SUBPROTOCOL in transport.request.subprotocols:
             await transport.accept(SUBPROTOCOL)
-            return await self._hear_hello(transport, policy)
+            return await self._hear_hello(hub, transport, policy)
         identity = await checked(policy.authenticate, credentials(transport, None, None))
-        if identity is None:
+        if (reason := _unwanted(hub, identity)) is not None:
             challenge = [("WWW-Authenticate", "Bearer")]
-            await transport.refuse(401, "These credentials are not valid.", challenge)
+            await _refuse(hub, transport, reason, 401, "These credentials are not valid.", challenge)
             return None
+        assert identity is not None
         await transport.accept(None)
         return Arrival(identity, Ask(plain=True), [])
 
-    async def _hear_hello(self, transport: WebSocket, policy: Policy) -> Arrival | Verdict:
-        self._told_if_late = Verdict(closing.TIMEOUT, "no hello in time")
+    async def _hear_hello(self, hub: Hub, transport: WebSocket, policy: Policy) -> Arrival | Verdict:
+        self._told_if_late = Verdict(closing.TIMEOUT, "no hello in time", counted="hello_timeout")
         try:
             first, *rest = wire.decode_client(await transport.receive())
         except wire.NotAFrame as error:
-            return Verdict(closing.PROTOCOL_ERROR, error.reason)
+            return _no_hello(error.reason)
         except BinaryMessage:
-            return Verdict(closing.PROTOCOL_ERROR, "a binary message")
+            return _no_hello("a binary message")
         if isinstance(first, wire.Mistake):
-            return Verdict(closing.PROTOCOL_ERROR, first.reason)
+            return _no_hello(first.reason)
         if not isinstance(first, wire.Hello):
-            return Verdict(closing.PROTOCOL_ERROR, "the first frame must be hello")
+            return _no_hello("the first frame must be hello")
         heard_at = trio.current_time()
-        self._told_if_late = unknown = Verdict(closing.UNAUTHENTICATED, "no valid credentials")
+        self._told_if_late = unknown = Verdict(
+            closing.UNAUTHENTICATED, "no valid credentials", counted="credentials"
+        )
         identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
-        if identity is None:
-            return unknown
+        if (reason := _unwanted(hub, identity)) is not None:
+            return attrs.evolve(unknown, counted=reason)
+        assert identity is not None
         ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
         return Arrival(identity, ask, rest)
 
@@ -136,15 +164,39 @@ class Handshake:
 async def _request_is_welcome(hub: Hub, transport: WebSocket, policy: Policy) -> bool:
     request = transport.request
     if request.path != policy.path:
-        await transport.refuse(404, f"There is no WebSocket here; try {policy.path}.")
+        await _refuse(hub, transport, "path", 404, f"There is no WebSocket here; try {policy.path}.")
     elif not policy.origins.allows(request.origin):
-        await transport.refuse(403, "Pages of this origin may not connect.")
+        await _refuse(hub, transport, "origin", 403, "Pages of this origin may not connect.")
     elif hub.draining:
-        after = str(math.ceil(hub.retry_after))
-        await transport.refuse(503, "The server is going away.", [("Retry-After", after)])
+        after = [("Retry-After", str(math.ceil(hub.retry_after)))]
+        await _refuse(hub, transport, "draining", 503, "The server is going away.", after)
     else:
         return True
     return False
+
+
+async def _refuse(
+    hub: Hub,
+    transport: WebSocket,
+    counted: str,
+    status: int,
+    message: str,
+    headers: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Refuse in HTTP; it is counted, whatever becomes of the answer."""
+    hub.engine.refusals.count(counted)
+    await transport.refuse(status, message, headers)
+
+
+def _no_hello(reason: str) -> Verdict:
+    return Verdict(closing.PROTOCOL_ERROR, reason, counted="protocol")
+
+
+def _unwanted(hub: Hub, identity: Identity | None) -> str | None:
+    """Why these credentials are refused; the client is not told which it is. None where they are not."""
+    if identity is None:
+        return "credentials"
+    return "revoked" if hub.is_revoked(identity) else None
 
 
 def credentials(transport: WebSocket, token: str | None, user: str | None) -> Credentials:

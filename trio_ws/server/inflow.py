@@ -33,6 +33,7 @@ class Inflow:
 
     __slots__ = (
         "_data",
+        "_held",
         "_number",
         "_paused",
         "_poller",
@@ -51,6 +52,7 @@ class Inflow:
         self._take: Callable[[bytes], None] | None = None
         self._data = b""  # what nobody has taken yet, before `open`
         self._paused = False
+        self._held = False
         self.waiter = Waiter()
         self._resumed: Waiter | None = None
         self._poller = poller if isinstance(raw, trio.SocketStream) else None
@@ -111,18 +113,36 @@ class Inflow:
             self._poller.forget(self._number, self._received)
 
     def resume(self) -> None:
-        """Read on; idempotent, not a checkpoint."""
+        """Read on, unless it is held; idempotent, not a checkpoint."""
         if self._paused and not self.ended:
             self._paused = False
-            if self._poller is not None:
-                self._poller.watch(self._number, self._received)
-            else:
-                assert self._resumed is not None
-                self._resumed.wake()
+            if not self._held:
+                self._read_on()
+
+    def hold(self) -> None:
+        """Read nothing more until `release`, whoever resumes it meanwhile. Idempotent, not a checkpoint."""
+        self._held = True
+        if self._poller is not None:
+            self._poller.forget(self._number, self._received)
+
+    def release(self) -> None:
+        """Read on, unless it is paused; idempotent, not a checkpoint."""
+        if self._held:
+            self._held = False
+            if not self._paused and not self.ended:
+                self._read_on()
+
+    def _read_on(self) -> None:
+        if self._poller is not None:
+            self._poller.watch(self._number, self._received)
+        else:
+            assert self._resumed is not None
+            self._resumed.wake()
 
     async def discard(self) -> None:
         """Throw away what still comes, until nothing more does; the caller sets the deadline."""
         self._take = self._discarded
+        self.release()
         self.resume()
         while not self.ended:
             await self.waiter.wait()
@@ -159,7 +179,7 @@ class Inflow:
             while not self.ended:
                 data = bytes(await self._raw.receive_some(READ_BYTES))
                 self._received(data)
-                while self._paused and not self.ended:
+                while (self._paused or self._held) and not self.ended:
                     await resumed.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

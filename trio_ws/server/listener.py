@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
-from ..addresses import is_loopback
+from ..addresses import UNIX, is_loopback, network_of
 from ..core import closing
 from ..core.limits import KeyedBuckets
 from ..errors import InvalidConfig
@@ -21,22 +22,35 @@ from ..hub import Hub, OnMessage
 from .accepting import Acceptor
 from .auth import Authenticate, Origins, believe
 from .connection import Connection
-from .ending import TransportClosed
+from .ending import Refused, TransportClosed
 from .handshake import Handshake, Policy
+from .handshakes import Handshakes
+from .listening import open_listeners, remove_socket
 from .poller import open_poller
+from .proxies import NoProxyHeader, TrustedProxies, read_proxy_header
+from .stream import cut
 from .transport import open_transport as _open_transport
 from .websocket import OpenTransport
 
 logger = logging.getLogger(__name__)
 
 Address = tuple[str, int]
+E = TypeVar("E", bound=Exception)
 
 EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 PAUSE: Final = 0.1
 """Seconds until the next try to accept where the system has no descriptors or memory left."""
 
 HANDSHAKES_PER_CONNECTION: Final = 4
-"""How many handshakes may be under way, for each connection that may be open in all."""
+HANDSHAKES_OF_AN_ADDRESS: Final = 3
+"""How many handshakes may be under way, in all and of one address, for each connection that may be open in all."""
+
+_COUNTED: Final = {400: "request", 426: "not_websocket", 431: "head_too_long"}
+"""As what a request that is none is counted, by the status of the answer."""
+
+COURTESY_RATE: Final = 20
+COURTESY_BURST: Final = 100
+"""How many connections over its rate an address is told of, a second and at once. Any more are cut unheard."""
 
 MAX_ADDRESSES: Final = 10_000
 
@@ -50,6 +64,9 @@ async def serve(
     authenticate: Authenticate | None = None,
     on_message: OnMessage | None = None,
     allowed_origins: Iterable[str] | None = None,
+    require_origin: bool = False,
+    tls: Callable[[], ssl.SSLContext] | None = None,
+    proxies: TrustedProxies | None = None,
     insecure: bool = False,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
     open_transport: OpenTransport | None = None,
@@ -62,13 +79,16 @@ async def serve(
 
     Args:
       hub: whose events are delivered.
-      host, port: where to listen; port 0 takes a free one.
+      host, port: where to listen; port 0 takes a free one. ``unix:PATH`` is a Unix socket.
       path: where the WebSocket is.
       authenticate: tells whose credentials those of a client are. None believes each client who it says it is, and
         is refused where `host` is not a loopback address.
       on_message: takes the users' messages; without it they are rejected with ``no_handler``.
       allowed_origins: pages that may connect, exactly as browsers word their origin; None allows all, or only pages of
         this machine where there is no `authenticate`.
+      require_origin: refuse clients that name no origin: whoever is no browser.
+      tls: what TLS is spoken by, asked for each connection: `Certificates.current`, say; None speaks none.
+      proxies: who is believed where a connection comes from; None for nobody.
       insecure: believe clients on any address. Know what you do.
       listeners: where to accept from, in the place of `host` and `port`; closed at the end.
       open_transport: makes a WebSocket of each stream that was accepted; None takes the package's own. Another is for
@@ -84,11 +104,17 @@ async def serve(
         raise InvalidConfig(
             f"without authentication the server may not listen on {host}: not a loopback address"
         )
-    policy = Policy(path, authenticate or believe, on_message, Origins(allowed_origins, insecure=trusting))
+    policy = Policy(
+        path,
+        authenticate or believe,
+        on_message,
+        Origins(allowed_origins, insecure=trusting, required=require_origin),
+    )
     if listeners is None:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await open_listeners(host, port)
     async with open_poller() as poller:
-        gate = _Gate(hub, policy, open_transport or partial(_open_transport, poller=poller))
+        opens = open_transport or partial(_open_transport, poller=poller, on_held=partial(_count_held, hub))
+        gate = _Gate(hub, policy, opens, tls, proxies or TrustedProxies(()))
         # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
         async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
             for listener in listeners:
@@ -99,15 +125,38 @@ async def serve(
             gate.stop()
 
 
+class _NotBegun(Exception):
+    """A connection that did not get as far as its request.
+
+    Attributes:
+      counted: as what it is counted.
+    """
+
+    def __init__(self, counted: str) -> None:
+        super().__init__(counted)
+        self.counted = counted
+
+
 class _Gate:
     """Lets connections in: within the rate of their address, and within what can be shaking hands at once."""
 
-    def __init__(self, hub: Hub, policy: Policy, open_transport: OpenTransport) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        policy: Policy,
+        open_transport: OpenTransport,
+        tls: Callable[[], ssl.SSLContext] | None,
+        proxies: TrustedProxies,
+    ) -> None:
         self._hub = hub
+        self._tls = tls
+        self._proxies = proxies
         self._policy = policy
         self._open_transport = open_transport
         self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
-        self._handshakes: dict[Handshake, None] = {}
+        self._courtesy = KeyedBuckets[str](COURTESY_RATE, COURTESY_BURST, MAX_ADDRESSES)
+        most = hub.config.max_connections
+        self._handshakes = Handshakes(HANDSHAKES_PER_CONNECTION * most, HANDSHAKES_OF_AN_ADDRESS * most)
 
     async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
         """Accept until cancelled; out of descriptors it waits for some to be free."""
@@ -123,38 +172,95 @@ class _Gate:
                         await trio.sleep(PAUSE)
                     else:
                         for stream, remote in accepted:
-                            connections.start_soon(self._serve, stream, remote, connections)
+                            await self._let_in(stream, remote, connections)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                remove_socket(listener)
                 await listener.aclose()
 
-    async def _serve(self, stream: trio.abc.Stream, remote: str, connections: trio.Nursery) -> None:
+    async def _let_in(self, stream: trio.abc.Stream, remote: str, connections: trio.Nursery) -> None:
+        """Serve a connection, unless its address has had its answers: then it is cut before it costs anything."""
+        welcome = True
+        if not self._proxies.trusts(remote):  # whom those stand for is known later
+            now, network = trio.current_time(), network_of(remote)
+            welcome = self._rates.take(network, now)
+            if not welcome and not self._courtesy.take(network, now):
+                self._hub.engine.refusals.count("address_rate")
+                await cut(stream)
+                return
+        connections.start_soon(self._serve, stream, remote, welcome, connections)
+
+    async def _serve(
+        self, stream: trio.abc.Stream, remote: str, welcome: bool, connections: trio.Nursery
+    ) -> None:
         """One connection, isolated: whatever goes wrong ends it alone."""
         hub = self._hub
         deadline = trio.current_time() + hub.config.hello_timeout
         try:
             with trio.CancelScope(deadline=deadline) as scope:
-                handshake = Handshake(scope, self._handshakes)
+                behind = self._proxies.trusts(remote)
+                handshake = Handshake(scope, self._handshakes, None if behind else network_of(remote))
                 try:
+                    stream, remote = await self._begin(stream, remote)
                     async with self._open_transport(stream, config=hub.config, remote=remote) as transport:
-                        if not self._rates.take(remote, trio.current_time()):
+                        transport.remote = self._proxies.client(remote, transport.request.headers)
+                        if behind:
+                            welcome = self._rates.take(network_of(transport.remote), trio.current_time())
+                        if not welcome:
+                            hub.engine.refusals.count("address_rate")
                             busy = "Too many connections from here."
                             await transport.refuse(429, busy, [("Retry-After", "1")])
-                        elif len(self._handshakes) > HANDSHAKES_PER_CONNECTION * hub.config.max_connections:
-                            await transport.refuse(503, "The server is overloaded.", [("Retry-After", "1")])
                         else:
                             await Connection(hub, transport, self._policy, connections).run(handshake)
                 finally:
                     handshake.over()
+            if scope.cancelled_caught:
+                hub.engine.refusals.count(handshake.cause)
+        except* Refused as group:
+            status = _first(group).status
+            hub.engine.refusals.count(_COUNTED[status])
+            logger.debug("a request was refused with %d", status)
+        except* _NotBegun as group:
+            hub.engine.refusals.count(_first(group).counted)
         except* TransportClosed as group:
             logger.debug("a connection ended: %s", group.exceptions[0])
         except* Exception:
             logger.exception("a connection failed")
 
+    async def _begin(self, stream: trio.abc.Stream, remote: str) -> tuple[trio.abc.Stream, str]:
+        """What comes before the request: the PROXY header, TLS. Where it fails, the stream is closed."""
+        counted = "proxy"
+        try:
+            if self._proxies.expects_header(remote):
+                remote = await read_proxy_header(stream, remote)
+            if self._tls is not None:
+                counted = "tls"
+                # A peer need not say goodbye before the end of its stream: a WebSocket has an end of its own.
+                secured = trio.SSLStream(stream, self._tls(), server_side=True, https_compatible=True)
+                await secured.do_handshake()
+                stream = secured
+        except (NoProxyHeader, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            await cut(stream)
+            raise _NotBegun(counted) from error
+        except BaseException:
+            await cut(stream)
+            raise
+        return stream, remote
+
     def stop(self) -> None:
         """Tell those who have not said hello yet that the server goes away."""
-        for handshake in list(self._handshakes):
+        for handshake in self._handshakes:
             handshake.close(closing.DRAINING, "the server is going away", self._hub.retry_after)
+
+
+def _count_held(hub: Hub) -> None:
+    hub.engine.held_back += 1
+
+
+def _first(group: BaseExceptionGroup[E]) -> E:
+    """The first exception in a group."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
@@ -162,4 +268,4 @@ def _address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
     if not isinstance(listener, trio.SocketListener):
         return None
     name = listener.socket.getsockname()
-    return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
+    return (name[0], name[1]) if isinstance(name, tuple) else (f"{UNIX}{name}", 0)

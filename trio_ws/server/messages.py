@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from ..config import Config
 from ..core.closing import BROKEN, INTERNAL_ERROR
+from ..core.limits import TokenBucket
 from .ending import BinaryMessage, Ending, TransportClosed
 from .lane import FrameScanner, Violation
 from .library import ConnectionClosed, Library, Passed
 from .stream import GuardedStream
 from .tasks import Tasks
+
+WEIGHED: Final = 64
+"""How much may come before it is weighed: to look at a clock for each ack would cost as much as the ack."""
 
 _logger = logging.getLogger(__name__)
 
@@ -29,22 +34,25 @@ class Messages:
     Args:
       guarded: what is read from, and what answers to control frames are written to.
       tasks: where the library's task runs.
-      config: for `max_message_bytes` and `max_fragments`.
+      config: for `max_message_bytes`, `max_fragments`, `receive_rate` and `receive_burst`.
       remote: where the client is, for logs.
+      on_held: called each time the client has sent too much, and is not read for a while.
 
     Attributes:
       ended: how the WebSocket ended, once it has (or is about to); None before.
     """
 
     __slots__ = (
+        "_config",
         "_delivered",
         "_guarded",
         "_handler",
         "_kept",
         "_library",
-        "_max_message_bytes",
+        "_on_held",
         "_over",
         "_passed",
+        "_rate",
         "_read_to_end",
         "_scanner",
         "_tasks",
@@ -53,12 +61,22 @@ class Messages:
         "remote",
     )
 
-    def __init__(self, guarded: GuardedStream, tasks: Tasks, *, config: Config, remote: str) -> None:
+    def __init__(
+        self,
+        guarded: GuardedStream,
+        tasks: Tasks,
+        *,
+        config: Config,
+        remote: str,
+        on_held: Callable[[], None] | None = None,
+    ) -> None:
         self.ended: Ending | None = None
+        self._config = config
+        self._rate: TokenBucket | None = None  # made when there is something to weigh: most send little
+        self._on_held = on_held
         self.remote = remote
         self._guarded = guarded
         self._tasks = tasks
-        self._max_message_bytes = config.max_message_bytes
         self._scanner = FrameScanner(
             max_message_bytes=config.max_message_bytes, max_fragments=config.max_fragments
         )
@@ -180,6 +198,8 @@ class Messages:
             error = raised
         else:
             error = self._scanner.violation
+        if self._scanner.work >= WEIGHED:
+            self._weigh()
         if passing or error is not None:
             if self._passed is None:
                 if self._over:
@@ -188,11 +208,29 @@ class Messages:
                 assert self._passed is not None
             self._passed.put(passing, error)
 
+    def _weigh(self) -> None:
+        """Weigh what came against the client's rate; one that has sent too much is not read until that has passed."""
+        work, self._scanner.work = self._scanner.work, 0
+        if self._rate is None:
+            self._rate = TokenBucket(self._config.receive_rate, self._config.receive_burst)
+        owed = self._rate.spend(trio.current_time(), work)
+        if owed and not self._over and self.ended is None:
+            # Never for so long that it would pass for dead: what is still owed then counts with what comes next.
+            alive = (self._config.heartbeat_active + self._config.heartbeat_grace) / 2
+            self._guarded.inflow.hold()
+            self._tasks.start_soon(self._release, min(owed, alive))
+            if self._on_held is not None:
+                self._on_held()
+
+    async def _release(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._guarded.inflow.release()
+
     def _make_library(self) -> None:
         """Have trio-websocket deal with what passes on."""
         self._passed = Passed(self._guarded.inflow)
         self._library = Library(
-            self._passed, self._guarded, self.end, max_message_bytes=self._max_message_bytes
+            self._passed, self._guarded, self.end, max_message_bytes=self._config.max_message_bytes
         )
         if self._handler is None:
             self._scanner.lane = None

@@ -63,8 +63,12 @@ class Transport:
 
     @property
     def remote(self) -> str:
-        """Where it came from, as given to `open_transport`."""
+        """Where it comes from, as given to `open_transport`, until somebody knows better."""
         return self._messages.remote
+
+    @remote.setter
+    def remote(self, remote: str) -> None:
+        self._messages.remote = remote
 
     @property
     def ended(self) -> Ending | None:
@@ -235,7 +239,7 @@ class Transport:
 class _Opening(AbstractAsyncContextManager[Transport]):
     """The block of `open_transport`. A class, since a generator's frame would be kept for each idle connection."""
 
-    __slots__ = ("_config", "_poller", "_remote", "_scope", "_stream", "_tasks", "_transport")
+    __slots__ = ("_config", "_on_held", "_poller", "_remote", "_scope", "_stream", "_tasks", "_transport")
 
     def __init__(
         self,
@@ -244,7 +248,9 @@ class _Opening(AbstractAsyncContextManager[Transport]):
         poller: Poller | None,
         config: Config,
         remote: str,
+        on_held: Callable[[], None] | None,
     ) -> None:
+        self._on_held = on_held
         self._stream = stream
         self._tasks = Tasks(nursery)
         self._poller = poller
@@ -266,7 +272,9 @@ class _Opening(AbstractAsyncContextManager[Transport]):
                 guarded.retire()
             await self._leave()
             raise
-        messages = Messages(guarded, self._tasks, config=self._config, remote=self._remote)
+        messages = Messages(
+            guarded, self._tasks, config=self._config, remote=self._remote, on_held=self._on_held
+        )
         self._transport = Transport(request, guarded, messages, self._scope)
         self._scope.__enter__()
         return self._transport
@@ -292,7 +300,12 @@ class _Opening(AbstractAsyncContextManager[Transport]):
 
 
 def open_transport(
-    stream: trio.abc.Stream, *, config: Config, remote: str, poller: Poller | None = None
+    stream: trio.abc.Stream,
+    *,
+    config: Config,
+    remote: str,
+    poller: Poller | None = None,
+    on_held: Callable[[], None] | None = None,
 ) -> AbstractAsyncContextManager[Transport]:
     """Read the request to upgrade from `stream`, and own the WebSocket while the block runs.
 
@@ -301,10 +314,11 @@ def open_transport(
 
     Args:
       stream: a byte stream that was just accepted; owned from here on.
-      config: for `max_message_bytes`, `max_fragments` and `write_timeout`.
+      config: for `max_message_bytes`, `max_fragments`, `receive_rate`, `receive_burst` and `write_timeout`.
       remote: where it comes from, for logs.
       poller: reads for the connection, where `stream` is a socket, and lends its nursery; without one the
         connection has a nursery of its own, and a task that reads.
+      on_held: called each time the client has sent too much, and is not read for a while.
 
     Raises:
       Refused: the request was no proper one, and was answered with a 4xx.
@@ -314,17 +328,19 @@ def open_transport(
     Cancelling it cuts the connection at once, with no close frame.
     """
     if poller is None:
-        return _open_alone(stream, config, remote)
-    return _Opening(stream, poller.nursery, poller, config, remote)
+        return _open_alone(stream, config, remote, on_held)
+    return _Opening(stream, poller.nursery, poller, config, remote, on_held)
 
 
 @asynccontextmanager
-async def _open_alone(stream: trio.abc.Stream, config: Config, remote: str) -> AsyncIterator[Transport]:
+async def _open_alone(
+    stream: trio.abc.Stream, config: Config, remote: str, on_held: Callable[[], None] | None
+) -> AsyncIterator[Transport]:
     failure: BaseException | None = None
     try:
         async with (
             trio.open_nursery() as nursery,
-            _Opening(stream, nursery, None, config, remote) as transport,
+            _Opening(stream, nursery, None, config, remote, on_held) as transport,
         ):
             yield transport
     except BaseExceptionGroup as group:

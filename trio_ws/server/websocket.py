@@ -21,11 +21,10 @@ class WebSocket(Protocol):
     """One WebSocket, from the client's request to its end. `Transport` says what each of these promises."""
 
     on_drained: Callable[[], None] | None
+    remote: str
 
     @property
     def request(self) -> UpgradeRequest: ...
-    @property
-    def remote(self) -> str: ...
     @property
     def ended(self) -> Ending | None: ...
     @property
