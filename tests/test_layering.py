@@ -18,7 +18,7 @@ BASE = {"addresses", "errors", "event", "config", "identity", "__version__", "CO
 # Each room, and the rooms and modules of the package that it may import besides its own.
 MAY_IMPORT = {
     "core": BASE,
-    "hub": BASE | {"core"},
+    "hub": BASE | {"core", "store"},
     "client": BASE | {"core"},
     "store": BASE | {"core"},
     "server": BASE | {"core", "hub", "store"},

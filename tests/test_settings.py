@@ -147,8 +147,8 @@ def test_toml_has_its_own_types(file: Path) -> None:
         ),
         ("allowed_origins", '["https://a.example/x"]', "allowed_origins must be origins"),
         ("store", "file:x", "store must be memory, sqlite:PATH or redis://…, not 'file:x'"),
-        ("store", "sqlite:x.db", "store sqlite is not in this version; use memory"),
-        ("store", "redis://h", "store redis is not in this version; use memory"),
+        ("store", "sqlite:", "store must be memory, sqlite:PATH or redis://…, not 'sqlite:'"),
+        ("store", "redis://h", "store redis is not in this version; use sqlite:PATH or memory"),
         ("api_key", "", "api_key must be a text that is not empty"),
     ],
 )

@@ -26,6 +26,8 @@ from .errors import (
     MessageRejected,
     RemoteError,
     SessionEnded,
+    StoreError,
+    StoreUnavailable,
     TrioWSError,
 )
 from .event import LIFECYCLE_TYPES, Draft, Event, Gap, Merged, Message, Priority
@@ -43,6 +45,7 @@ from .hub import (
 )
 from .identity import Identity
 from .server import Credentials, serve
+from .store import MemoryStore, SqliteStore
 
 __version__ = "0.1.0"
 
@@ -74,6 +77,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidEvent",
     "LocalError",
+    "MemoryStore",
     "Merged",
     "Message",
     "MessageRejected",
@@ -83,6 +87,9 @@ __all__ = [
     "RemoteError",
     "SavedSession",
     "SessionEnded",
+    "SqliteStore",
+    "StoreError",
+    "StoreUnavailable",
     "Subscription",
     "TrioWSError",
     "connect",

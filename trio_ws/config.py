@@ -114,6 +114,12 @@ class Config:
     critical_types: tuple[str, ...] = attrs.field(default=LIFECYCLE_TYPES, converter=_tuple, validator=_types)
     cleanup_interval: float = _seconds(30)
 
+    # What is durable, where there is a store
+    durability: Literal["critical", "all", "none"] = attrs.field(
+        default="critical", validator=one_of(("critical", "all", "none"))
+    )
+    commit_interval: float = _seconds(0.005, low=0)
+
     # Delivery
     retry_intervals: tuple[float, ...] = attrs.field(
         default=(0.5, 1.0, 2.0, 5.0), converter=_tuple, validator=_intervals

@@ -35,6 +35,18 @@ class HubClosed(LocalError):
     """The hub has ended or is draining: it accepts nothing any more."""
 
 
+class StoreUnavailable(LocalError):
+    """What must be durable before it is accepted can't be made so now: the disk is full, slow or away. Try again later.
+
+    The event was not accepted; or it was (`publish` waited for its commit already) and may yet become durable.
+    Published again under the same `id`, it is one event in either case.
+    """
+
+
+class StoreError(TrioWSError):
+    """A store could not be opened, read or written; the text says why."""
+
+
 class ConfirmationTimeout(TrioWSError):
     """No client confirmed an event in time, or none ever will.
 

@@ -32,6 +32,7 @@ from .config import PRESETS, Config, number, one_of
 from .errors import InvalidConfig
 from .server.proxies import WAYS, TrustedProxies, Way
 from .server.tokens import ALGORITHMS, ASYMMETRIC, SYMMETRIC
+from .store import SqliteStore, Store
 
 ENV_PREFIX = "TRIO_WS_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
@@ -46,7 +47,7 @@ REPEATABLE = {
 """The flags that are given several times, each with one value of a list."""
 
 MASK = "*" * 8
-STORES = {"memory": True, "sqlite": False, "redis": False}
+STORES = {"memory": True, "sqlite": True, "redis": False}
 """The kinds of store, and whether this version has them."""
 
 
@@ -118,10 +119,11 @@ def _algorithms(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     kind = value.partition(":")[0] if isinstance(value, str) else ""
-    if kind not in STORES or (kind == "memory" and value != "memory"):
+    path = value.partition(":")[2] if isinstance(value, str) else ""
+    if kind not in STORES or (kind == "memory" and value != "memory") or (kind == "sqlite" and not path):
         raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {hide_password(value)!r}")
     if not STORES[kind]:
-        raise InvalidConfig(f"store {kind} is not in this version; use memory")
+        raise InvalidConfig(f"store {kind} is not in this version; use sqlite:PATH or memory")
 
 
 def _secret(value: Any) -> Any:
@@ -137,7 +139,7 @@ class Settings(Config):
       insecure: how often it was said: 1 lets clients name their user on a loopback address, 2 on any.
       jwt_public_key: a PEM file.
       jwt_jwks: the URL of a set of keys.
-      store: ``memory``; other kinds are refused in this version.
+      store: ``memory``, or ``sqlite:PATH``; other kinds are refused in this version.
       alert_webhook: where alerts are posted to, masked, since such URLs are secrets.
       otel: ``on`` makes a span of each publish, with the tracer provider that the process has.
       tls_cert, tls_key: PEM files; the key may be in the same one.
@@ -151,7 +153,7 @@ class Settings(Config):
     admin_port: int = attrs.field(default=8766, validator=_whole(0, 65535))
     preset: str = attrs.field(default="production", validator=one_of(PRESETS))
     store: str = attrs.field(
-        default="memory", validator=_store, repr=lambda value: repr(hide_password(value))
+        default="sqlite:trio-ws.db", validator=_store, repr=lambda value: repr(hide_password(value))
     )
     insecure: int = attrs.field(default=0, validator=_whole(0, 2))
     jwt_secret: SecretStr | None = attrs.field(
@@ -188,6 +190,11 @@ class Settings(Config):
             )
         if self.tls_key is not None and self.tls_cert is None:
             raise InvalidConfig("tls_key is of no use without tls_cert")
+
+    def open_store(self) -> Store | None:
+        """The store that is meant, not opened yet; None where all is kept in memory."""
+        kind, _, path = self.store.partition(":")
+        return SqliteStore(path) if kind == "sqlite" else None
 
     def limits(self) -> Config:
         """The part that a hub takes."""

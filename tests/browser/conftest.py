@@ -68,7 +68,8 @@ class Server:
         """Starts one; `environ` are settings."""
         code = "from trio_ws.cli.demo import command; command()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, "--port", str(port), "--admin-port", str(admin_port), "--pace", "4"],
+            [sys.executable, "-c", code, "--store", "memory", "--pace", "4"]
+            + ["--port", str(port), "--admin-port", str(admin_port)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environ},

@@ -126,7 +126,11 @@ def test_config_shows_values_and_origins(tmp_path: Path) -> None:
         ([], {"TRIO_WS_PROT": "1"}, "unknown environment variable TRIO_WS_PROT; did you mean TRIO_WS_PORT?"),
         (["--config", "/no/such"], {}, "the configuration file /no/such: No such file or directory"),
         (["--insecure", "--host", "0.0.0.0"], {}, None),
-        (["--store", "sqlite:x"], {}, "store sqlite is not in this version; use memory (from flag --store)"),
+        (
+            ["--store", "redis://x"],
+            {},
+            "store redis is not in this version; use sqlite:PATH or memory (from flag --store)",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_2(

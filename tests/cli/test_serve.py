@@ -53,7 +53,7 @@ class Server:
 
 
 def serve(*arguments: str, **options: Any) -> Server:
-    process = start("serve", "--port", "0", "--admin-port", "0", *arguments, **options)
+    process = start("serve", "--store", "memory", "--port", "0", "--admin-port", "0", *arguments, **options)
     assert process.stderr is not None
     lines = []
     while not (lines and lines[-1].startswith("admin on ")):
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_one_line_and_exit_2(flag: str) -> None:
         port = taken.getsockname()[1]
         ports = {"port": "0", "admin-port": "0", flag: str(port)}
         arguments = [part for name, value in ports.items() for part in (f"--{name}", value)]
-        status, out, err = trio_ws("serve", "--insecure", *arguments)
+        status, out, err = trio_ws("serve", "--insecure", "--store", "memory", *arguments)
     assert (status, out) == (2, b"")
     assert err == f"trio-ws: can't listen on 127.0.0.1:{port}: address already in use\n"
 
@@ -147,7 +147,9 @@ def test_a_port_in_use_is_one_line_and_exit_2(flag: str) -> None:
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid", "x" * 70])
 def test_an_address_that_cannot_be_had(host: str) -> None:
     status, out, err = trio_ws(
-        "serve", "--insecure", "--insecure", "--host", host, "--port", "0", "--admin-port", "0"
+        "serve",
+        *("--insecure", "--insecure", "--store", "memory"),
+        *("--host", host, "--port", "0", "--admin-port", "0"),
     )
     assert (status, out) == (2, b"")
     assert err.startswith(f"trio-ws: can't listen on {host}:0: ")
@@ -374,7 +376,7 @@ async def test_an_extension_is_served_announced_and_cancelled_at_the_drain(
         told.append(ws)
         return Extension(work=work, announcement=lambda admin: f"more on {admin}/more")
 
-    flags = {"port": "0", "admin_port": "0", "insecure": 1}
+    flags = {"port": "0", "admin_port": "0", "insecure": 1, "store": "memory"}
     with trio.fail_after(30):
         run = functools.partial(run_server, load(flags, {}).settings, extend=extend)
         assert await run() == 0

@@ -105,7 +105,9 @@ async def test_nobody_who_watches_is_nobody_to_inform() -> None:
 def test_a_server_tells_of_its_start_its_life_and_its_end(manager: Manager) -> None:
     variables = environment(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="200000")
     variables.pop("WATCHDOG_PID", None)
-    process = start("serve", "--insecure", "--port", "0", "--admin-port", "0", env=variables)
+    process = start(
+        "serve", "--store", "memory", "--insecure", "--port", "0", "--admin-port", "0", env=variables
+    )
     ready = manager.receive()
     while "READY" not in ready:
         assert ready.keys() == {"WATCHDOG", "STATUS"}

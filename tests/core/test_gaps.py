@@ -58,9 +58,9 @@ def test_a_run_is_cut_where_somebody_goes_on() -> None:
 
 def test_a_run_of_several_types_that_is_cut_keeps_its_count() -> None:
     run = Run(1, 4, EVICTED, {"a": 1, "b": 3}, 2)
-    assert run.part(1).lost == {"a": 1, "b": 3}
-    assert run.part(4).lost == {ANY_TYPE: 1}
-    assert run.part(4).critical == 1
+    assert run.part(1, 4).lost == {"a": 1, "b": 3}
+    assert run.part(4, 4).lost == {ANY_TYPE: 1}
+    assert run.part(4, 4).critical == 1
 
 
 def test_of_two_reasons_the_graver_stays() -> None:

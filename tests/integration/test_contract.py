@@ -738,7 +738,7 @@ async def test_a_start_that_cannot_be_is_one_line_and_exit_2(tmp_path: Path) -> 
         }
         for word, options in refusals.items():
             result = await trio.run_process(
-                [*COMMAND, "serve", "--port", "0", "--admin-port", "0", *options],
+                [*COMMAND, "serve", "--store", "memory", "--port", "0", "--admin-port", "0", *options],
                 capture_stderr=True,
                 check=False,
                 env=environment(),

@@ -69,7 +69,7 @@ async def test_the_command_notices_a_new_key() -> None:
 
     keys = [jwk("ES256", "first")]
     with trio.fail_after(60), issuer(keys) as url:
-        process = start("serve", "--port", "0", "--admin-port", "0", "--jwt-jwks", url)
+        process = start("serve", "--store", "memory", "--port", "0", "--admin-port", "0", "--jwt-jwks", url)
         assert process.stderr is not None
         try:
             address = process.stderr.readline().decode().split()[-1]

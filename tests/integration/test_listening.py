@@ -177,7 +177,18 @@ def test_the_command_reads_a_certificate_again_on_a_signal(tmp_path: Path) -> No
 
     cert = tmp_path / "both.pem"
     write_certificate(cert, serial=1)
-    process = start("serve", "--insecure", "--port", "0", "--admin-port", "0", "--tls-cert", str(cert))
+    process = start(
+        "serve",
+        "--store",
+        "memory",
+        "--insecure",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--tls-cert",
+        str(cert),
+    )
     assert process.stderr is not None
     try:
         lines = []

@@ -37,6 +37,22 @@ def test_a_campaign_holds(level: LevelName) -> None:
         assert not summary.never
 
 
+def test_a_campaign_over_a_disk_holds() -> None:
+    summary = run_campaign(range(400), level="message", durable=True, jobs=min(2, os.cpu_count() or 1))
+    assert not summary.failures, "\n".join(map(told, summary.failures[:5]))
+    reached = {"the store was not available", "resumed in another life", "died: lost commits"}
+    assert all(summary.sometimes[name] for name in reached), summary.sometimes
+    assert summary.faults["disk_full"]
+    assert summary.faults["disk_stall"]
+
+
+def test_over_a_disk_a_server_may_die_at_any_step() -> None:
+    plan = attrs.evolve(BUSY, durable=True)
+    summary = crash_each_step(1, plan, level="message", stride=11)
+    assert summary.runs > 20
+    assert not summary.failures, "\n".join(map(told, summary.failures[:5]))
+
+
 @pytest.mark.parametrize("level", SEEDS)
 @pytest.mark.parametrize("seed", [3, 7])
 def test_a_seed_comes_out_the_same_each_time(seed: int, level: LevelName) -> None:

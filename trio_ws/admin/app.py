@@ -20,7 +20,7 @@ from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import Guard
 from .batch import publish_batch
-from .events import Events
+from .events import Events, load
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
@@ -151,6 +151,9 @@ class Calls:
         hub = self._hub
         if hub.draining:
             raise ApiError(503, "draining", "the server is going away", retry_after=retry_after(hub))
+        durability = hub.engine.durability
+        if durability is not None and durability.state != "ok":
+            raise ApiError(503, "store_unavailable", durability.reason, retry_after=retry_after(hub))
         return answer({"status": "ready"})
 
     async def stats(self, request: Request) -> Response:
@@ -160,6 +163,7 @@ class Calls:
     async def user(self, request: Request) -> Response:
         """Sessions, connections, buffer and lag of one user."""
         user = name_in_path(request, "user")
+        await load(self._hub, user)
         found = self._hub.describe(user)
         if found is None:
             raise ApiError(404, "unknown_user", "nothing is known of this user")
@@ -167,13 +171,16 @@ class Calls:
 
     async def end_session(self, request: Request) -> Response:
         """End a session for good; its connection is closed with 4403."""
-        if not self._hub.end_session(name_in_path(request, "user"), name_in_path(request, "session")):
+        user = name_in_path(request, "user")
+        await load(self._hub, user)
+        if not self._hub.end_session(user, name_in_path(request, "session")):
             raise ApiError(404, "unknown_session", "this user has no such session")
         return Response(status_code=204)
 
     async def end_sessions(self, request: Request) -> Response:
         """End all sessions of a user; revoke the user's credentials too, where that is asked for."""
         user, revoke = name_in_path(request, "user"), seconds_to_revoke(request)
+        await load(self._hub, user)
         try:
             ended = self._hub.end_sessions(user, revoke=revoke)
         except TooManyRevoked as error:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..config import KIB, MIB
 from .answers import ApiError
-from .events import Events, Turn
+from .events import Events, Line, Turn
 from .requests import declared_length, too_large
 
 MAX_BATCH: Final = 16 * MIB
@@ -56,7 +56,7 @@ class BatchAnswer:
     def __init__(self, events: Events, *, held: bool = False) -> None:
         self._events = events
         self._held = held
-        self._pending: list[bytes] = []
+        self._pending: list[tuple[bytes, Line]] = []
         self._pending_bytes = 0
         self._done = False
         self._changed = trio.lowlevel.ParkingLot()
@@ -100,11 +100,11 @@ class BatchAnswer:
             if not more:
                 return
 
-    def _put(self, answer: dict[str, Any] | ApiError) -> None:
-        body = answer.body(status=answer.status) if isinstance(answer, ApiError) else answer
-        line = _encode(body) + b"\n"
-        self._pending.append(line)
-        self._pending_bytes += len(line)
+    def _put(self, answer: Line | ApiError) -> None:
+        line = Line(answer.body(status=answer.status)) if isinstance(answer, ApiError) else answer
+        encoded = _encode(line.body) + b"\n"
+        self._pending.append((encoded, line))
+        self._pending_bytes += len(encoded)
         self._changed.unpark_all()
 
     async def _answer(self, send: Send) -> None:
@@ -115,14 +115,20 @@ class BatchAnswer:
             if not self._pending:
                 await self._changed.park()
                 continue
-            data = b"".join(self._pending)
-            self._pending.clear()
+            pending, self._pending = self._pending, []
             self._pending_bytes = 0
+            data = b"".join([await self._encoded(*answer) for answer in pending])
             self._changed.unpark_all()
             for start in range(0, len(data), _PIECE):
                 piece = data[start : start + _PIECE]
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    async def _encoded(self, encoded: bytes, line: Line) -> bytes:
+        """An answer as it is sent: what must be durable is so by then."""
+        if not line.receipts:
+            return encoded
+        return _encode(await self._events.durable(line)) + b"\n"
 
 
 class Lines:

@@ -11,6 +11,7 @@ import math
 import secrets
 from typing import Annotated, Any, Final, Literal
 
+import attrs
 import msgspec
 import trio
 from msgspec import Meta
@@ -19,7 +20,7 @@ from starlette.responses import Response
 
 from ..config import KIB
 from ..core.limits import MAX_USERS, KeyedBuckets
-from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed, InvalidEvent
+from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed, InvalidEvent, StoreUnavailable
 from ..event import Priority
 from ..hub import Hub, Receipt
 from .answers import ApiError, answer, internal_error, quoted, retry_after
@@ -82,7 +83,8 @@ class Events:
         user = name_in_path(request, "user")
         timeout = wait_for_confirmation(request)
         body = decode(_body_decoder, await read_body(request, self.max_body))
-        receipt = self._publish(user, body)
+        receipt = await self._publish(user, body)
+        await committed([receipt], self._hub)
         if timeout is None:
             return answer(accepted(receipt), 202)
         try:
@@ -99,8 +101,9 @@ class Events:
             ) from None
         return answer({**accepted(receipt), "confirmed_after": confirmation.after})
 
-    async def publish_line(self, line: bytes) -> dict[str, Any]:
-        """The answer to one line of a batch; the exception is an answer, too. A checkpoint where it is for many.
+    async def publish_line(self, line: bytes) -> Line:
+        """The answer to one line of a batch; the exception is an answer, too. A checkpoint where it is for many, or for
+        one whose log is to be read first.
 
         Cancelled, some of its users may have the event.
         """
@@ -109,15 +112,24 @@ class Events:
             if (body.user is None) == (body.users is None):
                 raise ApiError(422, "invalid", "either user or users must be given", field="user")
             if body.user is not None:
-                return accepted(self._publish(body.user, body))
+                receipt = await self._publish(body.user, body)
+                return Line(accepted(receipt), [receipt] if receipt.to_be_committed else [])
             return await self._publish_to_many(body)
         except ApiError as error:
-            return error.body(status=error.status)
+            return Line(error.body(status=error.status))
         except Exception:
             logger.exception("a line of a batch failed")
-            return internal_error().body(status=500)
+            return Line(internal_error().body(status=500))
 
-    async def _publish_to_many(self, body: EventLine) -> dict[str, Any]:
+    async def durable(self, line: Line) -> dict[str, Any]:
+        """The answer to a line, once what it tells of is durable. A checkpoint where that is to be waited for."""
+        try:
+            await committed(line.receipts, self._hub)
+        except ApiError as error:
+            return error.body(status=error.status)
+        return line.body
+
+    async def _publish_to_many(self, body: EventLine) -> Line:
         everyone = body.users == "*"
         users = self._hub.users() if everyone else list(dict.fromkeys(body.users or ()))
         if not users and not everyone:
@@ -126,10 +138,14 @@ class Events:
         body.id = body.id or secrets.token_urlsafe(18)
         turn = Turn()
         results: list[dict[str, Any]] = []
+        receipts: list[Receipt] = []
         refused = 0
         for user in users:
             try:
-                result = accepted(self._publish(user, body))
+                receipt = await self._publish(user, body)
+                result = accepted(receipt)
+                if receipt.to_be_committed:
+                    receipts.append(receipt)
             except ApiError as error:
                 if error.retry_after is None and error.field != "user":
                     raise  # it is wrong for each of them
@@ -139,16 +155,19 @@ class Events:
                 results.append({"user": user, **result})
             await turn.spend(len(body.payload))
         if not everyone:
-            return {"id": body.id, "results": results}
-        return {"id": body.id, "users": len(users), "accepted": len(users) - refused, "refused": refused}
+            return Line({"id": body.id, "results": results}, receipts)
+        told = {"id": body.id, "users": len(users), "accepted": len(users) - refused, "refused": refused}
+        return Line(told, receipts)
 
-    def _publish(self, user: str, body: EventBody) -> Receipt:
+    async def _publish(self, user: str, body: EventBody) -> Receipt:
+        """Publish without waiting for room; a checkpoint where the user's log is to be read first."""
         hub = self._hub
         now = hub.engine.clock()
         if self._rates is not None and not self._rates.take(user, now):
             after = max(1, math.ceil(self._rates.wait(user, now)))
             raise ApiError(429, "rate_limited", "too many events to this user", retry_after=after)
         try:
+            await hub.load(user)
             return hub.publish_nowait(
                 user,
                 body.type,
@@ -175,6 +194,47 @@ class Events:
             raise ApiError(
                 503, "draining", "the server is going away", retry_after=retry_after(hub)
             ) from None
+        except StoreUnavailable as error:
+            raise store_unavailable(error, hub) from None
+
+
+@attrs.frozen
+class Line:
+    """The answer to a line of a batch, and the events that must be durable before it is given."""
+
+    body: dict[str, Any]
+    receipts: list[Receipt] = attrs.field(factory=list)
+
+
+async def committed(receipts: list[Receipt], hub: Hub) -> None:
+    """Wait until all that must be durable before it is told of is so.
+
+    Raises:
+      ApiError: 503, for what does not come to be in time.
+    """
+    try:
+        for receipt in receipts:
+            if receipt.to_be_committed:
+                await receipt.committed()
+    except StoreUnavailable as error:
+        raise store_unavailable(error, hub) from None
+
+
+async def load(hub: Hub, user: str) -> None:
+    """Have the log of a user here. A checkpoint where the store has it, and it was not read yet.
+
+    Raises:
+      ApiError: 503, where it can't be read.
+    """
+    try:
+        await hub.load(user)
+    except StoreUnavailable as error:
+        raise store_unavailable(error, hub) from None
+
+
+def store_unavailable(error: StoreUnavailable, hub: Hub) -> ApiError:
+    """The answer where the store does not take what must be durable, or can't be read."""
+    return ApiError(503, "store_unavailable", str(error), retry_after=retry_after(hub))
 
 
 class Turn:

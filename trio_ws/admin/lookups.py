@@ -10,6 +10,7 @@ from starlette.responses import Response
 from ..core.wire import MAX_SEQ
 from ..hub import Hub
 from .answers import ApiError, answer
+from .events import load
 from .requests import check_query, name_in_path, number_in_query
 
 MAX_USERS: Final = 500
@@ -40,6 +41,7 @@ class Lookups:
         user = name_in_path(request, "user")
         check_query(request, "limit", "before")
         limit = number_in_query(request, "limit", 50, MAX_EVENTS) or 50
+        await load(self._hub, user)
         found = self._hub.events(user, limit, number_in_query(request, "before", None, MAX_SEQ))
         if found is None:
             raise ApiError(404, "unknown_user", "nothing is known of this user")
@@ -47,7 +49,9 @@ class Lookups:
 
     async def event(self, request: Request) -> Response:
         """What became of one event, step by step."""
-        found = self._hub.event(name_in_path(request, "user"), name_in_path(request, "id"))
+        user = name_in_path(request, "user")
+        await load(self._hub, user)
+        found = self._hub.event(user, name_in_path(request, "id"))
         if found is None:
             raise ApiError(404, "unknown_event", "nothing is known of this event, or not any more")
         return answer(found)

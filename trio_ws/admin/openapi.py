@@ -280,7 +280,7 @@ _REASONS: Final = {
     413: "Too large",
     422: "Not what this call takes; field tells which part",
     429: "Too many events to this user",
-    503: "There is no room (the buffer is full of critical events, too many streams are open), or the server drains",
+    503: "No room (the buffer is full of critical events, too many streams), the store fails, or the server drains",
     504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }
 

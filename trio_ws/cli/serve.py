@@ -18,7 +18,7 @@ import click
 import trio
 
 from ..addresses import UNIX, Address, is_loopback, netloc
-from ..errors import InvalidConfig
+from ..errors import InvalidConfig, StoreError
 from ..log import configure
 from ..settings import Settings
 from .checks import checks
@@ -80,8 +80,15 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
         address; what it returns is added.
 
     Raises:
-      Failure: an address can't be had, or a key can't be read.
+      Failure: an address or the store can't be had, or a key can't be read.
     """
+    try:
+        return await _run_server(settings, extend)
+    except StoreError as error:
+        raise Failure(f"can't open the store: {error}", 2) from None
+
+
+async def _run_server(settings: Settings, extend: Extend | None) -> int:
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
     from ..admin.pages import client_files, dashboard_pages
@@ -97,10 +104,13 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     checking = checks(settings, tickets)
     authenticate = checking.authenticate
     certificates = _certificates(settings)
+    store = settings.open_store()
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
-            open_hub(settings.limits(), on_alert=None if webhook is None else webhook.post) as hub,
+            open_hub(
+                settings.limits(), store=store, on_alert=None if webhook is None else webhook.post
+            ) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
         ):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from .output import Failure, note
@@ -46,6 +47,11 @@ SHOWN_FAILURES = 10
     help="This plan in place of the seeds' own; `everyday` is that of five people at work.",
 )
 @click.option(
+    "--durable",
+    is_flag=True,
+    help="With a disk under the server, which outlives it and has faults of its own.",
+)
+@click.option(
     "--crash-each-step",
     is_flag=True,
     help="With --seed: a small run for each step of the server's tasks, which dies there. --plan takes another run.",
@@ -61,6 +67,7 @@ def command(
     plan_text: str | None,
     crash_each_step: bool,
     shrink: bool,
+    durable: bool,
 ) -> None:
     """Run the server, real clients and a network that drops, stalls and lies, on simulated time.
 
@@ -70,20 +77,20 @@ def command(
     if seed is None:
         if shrink or crash_each_step:
             raise click.UsageError("--shrink and --crash-each-step need --seed")
-        _many(seeds, first, minutes, jobs, level, plan_text)
+        _many(seeds, first, minutes, jobs, level, plan_text, durable)
     elif seeds is not None or minutes is not None:
         raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
     elif crash_each_step:
-        _each_step(seed, level, plan_text, jobs)
+        _each_step(seed, level, plan_text, jobs, durable)
     else:
-        _one(seed, level, plan_text, shrink)
+        _one(seed, level, plan_text, shrink, durable)
 
 
-def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool) -> None:
+def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool, durable: bool) -> None:
     from ..testing.campaign import shrink as shrunk
     from ..testing.scenario import simulate
 
-    outcome = simulate(seed, _plan(plan_text), level=level)
+    outcome = simulate(seed, _plan(plan_text), level=level, durable=durable)
     if shrink and outcome.violations:
         outcome = shrunk(outcome)
     click.echo(f"seed {seed} at {level} level: {outcome.plan}")
@@ -102,13 +109,14 @@ def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool) -> No
         sys.exit(1)
 
 
-def _each_step(seed: int, level: LevelName, plan_text: str | None, jobs: int | None) -> None:
+def _each_step(seed: int, level: LevelName, plan_text: str | None, jobs: int | None, durable: bool) -> None:
     from ..testing.each_step import BUSY, crash_each_step
 
     try:
         with _progress(None) as advance:
+            plan = attrs.evolve(BUSY, durable=durable)
             summary = crash_each_step(
-                seed, _plan(plan_text) or BUSY, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
+                seed, _plan(plan_text) or plan, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
             )
     except KeyboardInterrupt:
         sys.exit(130)
@@ -135,6 +143,7 @@ def _many(
     jobs: int | None,
     level: LevelName,
     plan_text: str | None,
+    durable: bool,
 ) -> None:
     from ..testing.campaign import run_campaign
 
@@ -146,6 +155,7 @@ def _many(
                 numbers,
                 plan=_plan(plan_text),
                 level=level,
+                durable=durable,
                 jobs=jobs or os.cpu_count() or 1,
                 seconds=None if minutes is None else 60 * minutes,
                 on_run=advance,
@@ -200,5 +210,5 @@ def _line(name: str, counts: dict[str, int]) -> str:
 
 
 def _replay(outcome: Outcome, *, planned: bool = False) -> str:
-    plan = f" --plan '{outcome.plan.to_json()}'" if planned else ""
+    plan = f" --plan '{outcome.plan.to_json()}'" if planned else " --durable" if outcome.plan.durable else ""
     return f"replay: trio-ws simulate --level {outcome.level} --seed {outcome.seed}{plan}"

@@ -19,7 +19,7 @@ class Books:
 
     Attributes:
       accepted … superseded: counters since the start, in accepted events.
-      held: accepted and neither settled nor gone, now.
+      held: accepted and neither settled nor gone, now; `asleep` of them are in a store only.
       events, bytes: what the logs hold now, settled history included (joined deltas are one event here).
       firm_events, firm_bytes: the part of it that can't make room: critical and not settled.
       history: settled entries that are still in a log.
@@ -33,6 +33,7 @@ class Books:
 
     __slots__ = (
         "accepted",
+        "asleep",
         "bytes",
         "critical_lost",
         "critical_preserved",
@@ -62,7 +63,7 @@ class Books:
         self.accepted = self.settled = self.held = self.evicted = self.expired = self.superseded = 0
         self.events = self.bytes = self.firm_events = self.firm_bytes = self.history = 0
         self.merged = self.overflows = self.refused = self.duplicates = self.dead_letters = 0
-        self.sent = self.redelivered = 0
+        self.sent = self.redelivered = self.asleep = 0
         self.critical_preserved = self.critical_lost = 0
         self.evicted_of = [0] * (len(CLASSES) + 1)
         self.now = 0.0

@@ -15,6 +15,7 @@ from ..config import Config
 from .books import Books
 from .entry import CLASS_SETTLED, Entry
 from .journal import MIN_IN_ALL, PER_EVENT, Journals
+from .ledger import Ledger
 from .mailbox import Mailbox
 from .retention import Line
 
@@ -25,13 +26,16 @@ class Buffer:
     Args:
       config: the limits.
       new_id: makes a fresh epoch; chance comes from outside.
+      ledger: what is to be made durable; None where nothing is.
 
     Attributes:
       largest: the size of the largest event that an empty buffer could hold.
       journals: what became of events, of all mailboxes.
+      asleep: users whose log a store has, and nothing of it is here; whether it was here before.
     """
 
-    def __init__(self, config: Config, new_id: Callable[[], str]) -> None:
+    def __init__(self, config: Config, new_id: Callable[[], str], ledger: Ledger | None = None) -> None:
+        self.ledger = ledger
         self.config = config
         self.largest = min(config.max_bytes_per_user, config.max_bytes)
         # Looked at for each event. Where this is compiled, a field of its own is read faster than the configuration's.
@@ -42,6 +46,7 @@ class Buffer:
         )
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
+        self.asleep: dict[str, bool] = {}
         self._new_id = new_id
         self.journals = Journals(max(MIN_IN_ALL, PER_EVENT * config.max_events))
         self._history = Line(CLASS_SETTLED)
@@ -50,9 +55,10 @@ class Buffer:
         self._by_bytes = _Fullest(lambda box: box.bytes)
 
     def mailbox(self, user: str) -> Mailbox:
-        """The mailbox of `user`; a new one, in a new epoch, where there is none."""
+        """The mailbox of `user`, who is not asleep; a new one, in a new epoch, where there is none."""
         box = self.mailboxes.get(user)
         if box is None:
+            assert user not in self.asleep, "its log is to be loaded first"
             box = self.mailboxes[user] = Mailbox(
                 user,
                 self._new_id(),
@@ -61,6 +67,7 @@ class Buffer:
                 history_ttl=self.config.event_ttl,
                 journals=self.journals,
                 max_joined_bytes=self.config.max_event_bytes,
+                ledger=self.ledger,
             )
         return box
 
@@ -69,12 +76,41 @@ class Buffer:
         box.closed = True
         if box.journal is not None:
             self.journals.close(box.journal)
+        if self.ledger is not None:
+            self.ledger.close(box)
         del self.mailboxes[box.user]
         self._closed += 1
         if self._closed > 64 + len(self.mailboxes):
             self._closed = 0
             self._by_events.prune()
             self._by_bytes.prune()
+
+    def sleep(self, box: Mailbox) -> None:
+        """Let `box` go out of memory; a store has all of it, and it has no connection."""
+        box.fall_asleep()
+        if box.journal is not None:
+            self.journals.close(box.journal)
+        del self.mailboxes[box.user]
+        self.asleep[box.user] = True
+        self._closed += 1
+
+    def has_room_for(self, events: int, size: int) -> bool:
+        """Whether so many events that can't go, of so many bytes, could come in."""
+        books = self.books
+        return books.firm_events + events <= self._max_events and books.firm_bytes + size <= self._max_bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is more in memory than may be: logs came in from a store."""
+        return self.books.events > self._max_events or self.books.bytes > self._max_bytes
+
+    def restored(self, box: Mailbox) -> None:
+        """`box` was filled from a store: make room for it by what can go, of whoever it is."""
+        self._touch(box)
+        while not self.has_room_for(0, 0) and box.relieve():
+            pass
+        while self.is_over and self.books.events > self.books.firm_events:
+            self._let_one_go()
 
     def accept(self, box: Mailbox, entry: Entry) -> bool:
         """Make room for `entry` and give it the next seq of `box`.
@@ -152,16 +188,20 @@ class Buffer:
         """Make room for one event of `size` bytes within the bounds over all users."""
         books = self.books
         while books.events >= self._max_events or books.bytes + size > self._max_bytes:
-            oldest = self._history.first()
-            if oldest is not None:
-                box = self.mailboxes[oldest.user]
-                box.forget(oldest)
-            else:
-                self._rank_anew()
-                box = (self._by_events if books.events >= self._max_events else self._by_bytes).pop()
-                if not box.make_room():
-                    raise AssertionError("this mailbox was said to hold something that can go")
-            self._touch(box)
+            self._let_one_go()
+
+    def _let_one_go(self) -> None:
+        """Let the oldest of all history go, or what can best be spared in the fullest mailbox."""
+        oldest = self._history.first()
+        if oldest is not None:
+            box = self.mailboxes[oldest.user]
+            box.forget(oldest)
+        else:
+            self._rank_anew()
+            box = (self._by_events if self.books.events >= self._max_events else self._by_bytes).pop()
+            if not box.make_room():
+                raise AssertionError("this mailbox was said to hold something that can go")
+        self._touch(box)
 
     def _rank_anew(self) -> None:
         """Bring both rankings up to date with all that changed since."""

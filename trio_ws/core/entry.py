@@ -26,6 +26,8 @@ EVICTED: Final = "evicted"
 EXPIRED: Final = "expired"
 SUPERSEDED: Final = "superseded"
 SETTLED: Final = "settled"
+RESET: Final = "reset"
+"""Lost with a process that died: only ever the reason of a gap."""
 
 # Retention classes, in the order in which entries go when room is needed. A critical event that is not settled
 # is in none of them: it is firm.
@@ -57,6 +59,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
       retention: its class while it is not settled; `FIRM` for critical events.
       line: the retention class that it stands in as it is now, `FIRM` where it can't go; `GONE` outside of its log.
       user: whose log it is in; empty before.
+      stored: the store has it, or the commit under way will bring it there.
       tracked: confirmation is timed and redelivery happens; so for critical events and those with `confirm`.
       first_sent: when it was first written to a session, or None.
       settled_at, gone_at: when it settled, and when it left its log or was joined into another; None before.
@@ -80,6 +83,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     payload: bytes | None = None
     truncated: bool = False
     owned_id: bool = False
+    stored: bool = False
 
     first: int = 0
     seq: int = 0

@@ -14,14 +14,14 @@ from bisect import bisect_right
 from collections.abc import Collection
 from typing import Final
 
-from .entry import EVICTED, EXPIRED, SETTLED, SUPERSEDED
+from .entry import EVICTED, EXPIRED, RESET, SETTLED, SUPERSEDED
 
 MAX_RUNS: Final = 64
 MAX_TYPES: Final = 32
 """How many types one run tells apart; what is lost of further ones is counted as `ANY_TYPE`."""
 
 ANY_TYPE: Final = "*"
-_GRAVITY: Final = {SETTLED: 0, SUPERSEDED: 1, EVICTED: 2, EXPIRED: 3}
+_GRAVITY: Final = {SETTLED: 0, SUPERSEDED: 1, RESET: 2, EVICTED: 3, EXPIRED: 4}
 
 
 class Run:
@@ -38,22 +38,28 @@ class Run:
 
     def absorb(self, other: Run) -> None:
         """Take in the neighbour `other`; of two reasons the graver one stays."""
+        # Of what a crash may have cost nothing is known; counted with what is known to be lost, it may be lost.
+        lost = other.lost or ({ANY_TYPE: other.last - other.first + 1} if self.lost else {})
+        if lost and not self.lost:
+            self.lost = {ANY_TYPE: self.last - self.first + 1}
         self.first = min(self.first, other.first)
         self.last = max(self.last, other.last)
-        for kind, count in other.lost.items():
+        for kind, count in lost.items():
             name = kind if kind in self.lost or len(self.lost) < MAX_TYPES else ANY_TYPE
             self.lost[name] = self.lost.get(name, 0) + count
         self.critical += other.critical
         if _GRAVITY[other.reason] > _GRAVITY[self.reason]:
             self.reason = other.reason
 
-    def part(self, first: int) -> Run:
-        """What of it lies at and after `first`, a seq within it."""
-        if first == self.first:
-            return Run(first, self.last, self.reason, dict(self.lost), self.critical)
-        count = self.last - first + 1
+    def part(self, first: int, last: int) -> Run:
+        """What of it lies from `first` to `last`, seqs within it."""
+        if first == self.first and last == self.last:
+            return Run(first, last, self.reason, dict(self.lost), self.critical)
+        count = last - first + 1
+        if not self.lost:  # nobody knows what was lost, if anything was
+            return Run(first, last, self.reason, {}, 0)
         kind = next(iter(self.lost)) if len(self.lost) == 1 else ANY_TYPE
-        return Run(first, self.last, self.reason, {kind: count}, min(self.critical, count))
+        return Run(first, last, self.reason, {kind: count}, min(self.critical, count))
 
 
 class Gone:
@@ -126,7 +132,18 @@ class Gone:
         at = bisect_right(self._starts, seq) - 1
         if at < 0 or self._runs[at].last < seq:
             return None
-        return self._runs[at].part(seq)
+        run = self._runs[at]
+        return run.part(seq, run.last)
+
+    def losses(self) -> list[Run]:
+        """The runs of what had not settled (copies)."""
+        return [run.part(run.first, run.last) for run in self._runs if run.reason != SETTLED]
+
+    def restore(self, runs: list[Run]) -> None:
+        """Take over these runs, which are in order and don't overlap, in the place of all there are."""
+        self._runs, self._starts = runs, [run.first for run in runs]
+        self._growing = None
+        self._limit = max(MAX_RUNS, 2 * len(runs))
 
     def end_of(self, seq: int) -> int:
         """The last seq of the run that holds `seq`; `seq` itself where it is not gone."""

@@ -33,6 +33,7 @@ from .entry import (
 )
 from .gaps import Gone
 from .journal import Journal, Journals
+from .ledger import Ledger, Track
 from .remembered import Remembered
 from .retention import Line, Retention
 
@@ -46,6 +47,8 @@ class Mailbox:
     Attributes:
       epoch: names this life of the log; (epoch, seq) names one event for ever.
       head: the newest seq; 0 before the first event.
+      ready: sessions may be given what is up to here; the head, unless what follows is to be made durable first.
+      track: what of it is not durable yet; None where nothing is to be.
       entries: what is held, by first seq, in seq order.
       deltas: those of them that may be joined.
       sent_high: the highest seq that any session was ever sent: nothing at or below it is joined.
@@ -83,10 +86,12 @@ class Mailbox:
         "journal",
         "last_event_at",
         "next_expiry",
+        "ready",
         "relief_dry",
         "sent_high",
         "sessions",
         "stale",
+        "track",
         "unconfirmed",
         "user",
     )
@@ -101,10 +106,11 @@ class Mailbox:
         history_ttl: float,
         journals: Journals,
         max_joined_bytes: int,
+        ledger: Ledger | None = None,
     ) -> None:
         self.user = user
         self.epoch = epoch
-        self.head = self.sent_high = self.calm = 0
+        self.head = self.ready = self.sent_high = self.calm = 0
         self.entries: dict[int, Entry] = {}
         self.gone = Gone()
         self.sessions: dict[str, Session] = {}
@@ -121,6 +127,7 @@ class Mailbox:
         self._remembered = Remembered(self.entries)
         self._keys: dict[tuple[str, str], Entry] = {}
         self._last: Entry | None = None
+        self.track = None if ledger is None else Track(ledger, self)
 
     # -- what comes in
 
@@ -150,6 +157,54 @@ class Mailbox:
             self.next_expiry = entry.expires_at
         self._last = entry
         self.last_event_at = entry.accepted_at
+        if self.track is None:
+            self.ready = seq
+        else:
+            self.track.accepted(entry)
+
+    def fall_asleep(self) -> None:
+        """Let all of it go out of memory: a store has it. What becomes of it is no business of this object any more."""
+        books = self._books
+        books.asleep += sum(entry.weight for entry in self.entries.values() if not entry.settled)
+        books.events -= len(self.entries)
+        books.bytes -= self.bytes
+        books.firm_events -= self.firm_events
+        books.firm_bytes -= self.firm_bytes
+        books.history -= self.history
+        for entry in self.entries.values():
+            entry.line = GONE
+            entry.tail, entry.payload = b"", None
+        self.closed = True
+
+    def take_back(self, entry: Entry) -> None:
+        """Put an entry back that a store has kept; `restore` does, for all of a log, in order."""
+        self.entries[entry.first] = entry
+        self.bytes += entry.size
+        if entry.retention == FIRM:
+            self.firm_events += 1
+            self.firm_bytes += entry.size
+        self._books.accept(entry)
+        self._books.accepted += entry.weight - 1
+        self._books.held += entry.weight - 1
+        entry.line, entry.user = entry.retention, self.user
+        if entry.tracked and entry.confirmed_at is None:
+            self.unconfirmed += 1
+        if entry.owned_id:
+            self._remembered.add(entry)
+        self.next_expiry = min(self.next_expiry, entry.expires_at)
+        self.last_event_at = max(self.last_event_at, entry.accepted_at)
+
+    def settle_again(self) -> None:
+        """See anew what has settled and what is superseded, once log and sessions were put back."""
+        confirmed = [entry for entry in self.entries.values() if entry.confirmed_at is not None]
+        if settled := [entry for entry in confirmed if not self._owed(entry)]:
+            self._settle(settled)
+        for entry in list(self.entries.values()):
+            self.supersede(entry)
+
+    def remember(self, entry: Entry) -> None:
+        """Know the idempotency key of `entry`, which has left the log."""
+        self._remembered.add(entry)
 
     def supersede(self, entry: Entry) -> None:
         """Let `entry`, about to be appended, take the place of the held one of its type and key, if it has a key.
@@ -207,6 +262,8 @@ class Mailbox:
             self._settle(settled)
         if skipped:
             session.skipped = {first for first in skipped if first > high}
+        if self.track is not None:
+            self.track.acked(low, high)
         self.relief_dry = False
         return confirmed
 
@@ -251,6 +308,8 @@ class Mailbox:
     def release(self, session: Session) -> None:
         """`session` ended or expired: nothing is owed to it any more. What nobody confirmed stays held."""
         self.sessions.pop(session.id, None)
+        if self.track is not None:
+            self.track.moved(session)
         self.calm = max(self.calm, session.acked)
         for entry in list(self.entries.values()):
             if not entry.settled and (entry.seq > session.acked or session.skipped):
@@ -371,6 +430,8 @@ class Mailbox:
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
             del self._keys[entry.type, entry.key]
         lost = reason != SETTLED and entry.retention == FIRM
+        if self.track is not None:
+            self.track.removed(entry)
         if self.gone.add(entry.first, entry.seq, entry.type, reason, lost):
             cursors = {position for s in self.sessions.values() for position in (s.acked, s.cursor)}
             self.gone.compact(cursors | {self.calm})
@@ -390,6 +451,8 @@ class Mailbox:
         self._books.merged += events - 1
         if entry.owned_id:
             self._remembered.joined(entry)
+        if self.track is not None:
+            self.track.joined(run, entry)
         if self._last is run[-1]:
             self._last = entry
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 import attrs
@@ -96,11 +97,12 @@ class Pool:
         self._confirmations = confirmations
         self._new_id = new_id
         self._parked: OrderedDict[Session, None] = OrderedDict()
+        self._restored: dict[Session, None] = {}
 
     @property
     def parked(self) -> int:
         """How many sessions are parked now."""
-        return len(self._parked)
+        return len(self._parked) + len(self._restored)
 
     def admit(self, box: Mailbox, ask: Ask, now: float) -> Admitted | Refused:
         """Find or make the session that `ask` is to get, within the limits.
@@ -108,7 +110,7 @@ class Pool:
         Nothing is attached or ended yet, and a refusal leaves everything as it was.
         """
         known = box.sessions.get(ask.session) if ask.session is not None and not ask.plain else None
-        fits = (ask.epoch is None or ask.epoch == box.epoch) and (ask.seq is None or ask.seq <= box.head)
+        fits = (ask.epoch is None or ask.epoch == box.epoch) and (ask.seq is None or ask.seq <= box.ready)
         if known is not None and fits and not known.plain:
             if known.link is None and self.connected >= self.config.max_connections:
                 self.rejected += 1
@@ -131,7 +133,7 @@ class Pool:
             base = position = box.boundary(ask.seq)
         else:
             start = {"now": box.head, "pending": box.first_unconfirmed - 1}.get(ask.start, box.low)
-            base = position = box.head if ask.plain else start
+            base = position = min(box.head if ask.plain else start, box.ready)
         session = Session(
             self._new_id(),
             box,
@@ -150,7 +152,7 @@ class Pool:
         if session.link is None:
             self.connected += 1
         self.total_connected += 1
-        self._parked.pop(session, None)
+        self._unpark(session)
         session.box.sessions[session.id] = session
         session.attach(link, admitted.position, now, skip_confirmed=admitted.skip_confirmed)
 
@@ -162,8 +164,29 @@ class Pool:
         self.connected -= 1
         session.detach(now)
         self._parked[session] = None
-        over = len(self._parked) - PARKED_PER_CONNECTION * self.config.max_connections
-        return [old for old, _ in zip(self._parked, range(over), strict=False)]
+        return self._over()
+
+    def restore(self, session: Session) -> list[Session]:
+        """A session that was parked, or connected, in another process is parked here.
+
+        Returns: as `park`.
+        """
+        session.box.sessions[session.id] = session
+        self._restored[session] = None
+        return self._over()
+
+    def _over(self) -> list[Session]:
+        """The oldest of those who are parked, as far as they are too many."""
+        over = self.parked - PARKED_PER_CONNECTION * self.config.max_connections
+        return [old for old, _ in zip(chain(self._restored, self._parked), range(over), strict=False)]
+
+    def forget(self, session: Session) -> None:
+        """A parked session goes out of memory: a store has it."""
+        self._unpark(session)
+
+    def _unpark(self, session: Session) -> None:
+        self._parked.pop(session, None)
+        self._restored.pop(session, None)
 
     def end(self, session: Session, now: float) -> None:
         """The session is over for good: what nobody confirmed stays pending for the user's next one."""
@@ -171,14 +194,16 @@ class Pool:
         if session.link is not None:
             self.connected -= 1
             session.detach(now)
-        self._parked.pop(session, None)
+        self._unpark(session)
         session.box.release(session)
 
     def expired(self, now: float) -> list[Session]:
         """The sessions that have been parked for `session_ttl` by `now`; the caller ends them."""
-        old = []
+        # They were parked in the order of their times; the restored ones were not.
+        since = now - self.config.session_ttl
+        old = [session for session in self._restored if session.parked_at <= since]
         for session in self._parked:
-            if session.parked_at + self.config.session_ttl > now:
+            if session.parked_at > since:
                 break
             old.append(session)
         return old

@@ -125,10 +125,11 @@ class Session:
             self.box.disown(entry.first)
         self.top = max(self.top, self.cursor)
         self.box.sent_high = max(self.box.sent_high, self.cursor)
-        self.live_at = None if self.plain else self.box.head
+        self.live_at = None if self.plain else self.box.ready
         self._settled_upto = self.box.head if skip_confirmed else 0
         self.blocked = None
         self._flight = Flight(self.box.entries, self._intervals, now)
+        self._moved()
 
     def detach(self, now: float) -> None:
         """The connection is gone: the session is parked, and what was in flight is unacked."""
@@ -137,6 +138,12 @@ class Session:
         self.blocked = None
         self.box.relief_dry = False
         self._flight = Flight(self.box.entries, self._intervals, now)
+        self._moved()
+
+    def _moved(self) -> None:
+        """Have its place noted, where that is to be durable."""
+        if self.box.track is not None:
+            self.box.track.moved(self)
 
     @property
     def dormant(self) -> bool:
@@ -152,7 +159,7 @@ class Session:
     @property
     def pending(self) -> bool:
         """Whether `take` has something to give."""
-        return self.cursor < self.box.head or self.live_at is not None
+        return self.cursor < self.box.ready or (self.live_at is not None and self.cursor >= self.live_at)
 
     def owes(self, entry: Entry) -> bool:
         """Whether this session is still to process `entry`."""
@@ -172,8 +179,11 @@ class Session:
         self._books.now = now
         if self.cursor <= self.acked:
             self._flight.progress_at = now  # nothing was in flight: what is taken now has just begun to be
-        while self.cursor < box.head and size < max_bytes:
+        ready = box.ready
+        while self.cursor < ready and size < max_bytes:
             entry = box.entries.get(self.cursor + 1)
+            if entry is not None and entry.seq > ready:
+                break  # deltas that were joined with what is not ready
             if entry is None or self._spared(entry, now) is not None:
                 if begun < self.cursor:
                     self._note_sent(now, begun, top)
@@ -216,7 +226,7 @@ class Session:
 
         The first of them is known not to be spared. Returns: the bytes of the frames that were added.
         """
-        entries, size = self.box.entries, 0
+        entries, size, ready = self.box.entries, 0, self.box.ready
         before = seq = self.cursor
         entry: Entry | None = entries[seq + 1]
         while entry is not None and entry.bare and size < room:
@@ -226,6 +236,8 @@ class Session:
             frame = wire.BARE_EVENT % (seq, entry.tail)
             frames.append(frame)
             size += len(frame)
+            if seq >= ready:
+                break
             entry = entries.get(seq + 1)
             if entry is not None and entry.expires_at <= now and not entry.settled:
                 break
@@ -276,7 +288,7 @@ class Session:
 
     def _delta_frame(self, entry: Entry, now: float) -> bytes:
         """The frame of a delta and of those right after it that wait as well, joined; the cursor moves over them."""
-        run = self.box.deltas.neighbours(entry)
+        run = self.box.deltas.neighbours(entry, self.box.ready)
         for at, delta in enumerate(run):
             if at and self._spared(delta, now) is not None:
                 del run[at:]
@@ -307,7 +319,7 @@ class Session:
     def _take_gaps(self, now: float, frames: list[bytes]) -> None:
         """Put what this session will not get, from the cursor on, into gap frames; the cursor moves over it."""
         gap: Run | None = None
-        while self.cursor < self.box.head and (run := self._missing(self.cursor + 1, now)) is not None:
+        while self.cursor < self.box.ready and (run := self._missing(self.cursor + 1, now)) is not None:
             if gap is not None and gap.reason == run.reason:
                 gap.absorb(run)
             else:
@@ -328,7 +340,9 @@ class Session:
         if entry is None:
             gone = self.box.gone.at(seq)
             assert gone is not None, f"seq {seq} is neither held nor gone"
-            return gone
+            return gone if gone.last <= self.box.ready else gone.part(seq, self.box.ready)
+        if entry.seq > self.box.ready:
+            return None
         reason = self._spared(entry, now)
         if reason is None:
             return None
@@ -336,6 +350,7 @@ class Session:
         run = Run(seq, entry.seq, reason, {entry.type: entry.weight}, critical)
         if reason == SUPERSEDED:
             self.skipped.add(entry.first)
+            self._moved()
             self.box.disown(entry.first)
         elif entry.expires_at <= now and not entry.settled:
             self.box.expire(entry)
@@ -371,6 +386,7 @@ class Session:
         if confirmed := self.box.acked(self, low, seq, now):
             self._confirmations.settle(confirmed, now, self.connected_at)
         self._flight.acked(seq, now)
+        self._moved()
         return True
 
     def ack_sent(self, now: float) -> None:

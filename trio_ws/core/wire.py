@@ -153,6 +153,12 @@ def event_tail(id: str, type: str, payload_json: bytes, ts: float) -> bytes:
     return b',"id":%b,"type":%b,"payload":%b,"ts":%b}' % (_dumps(id), _dumps(type), payload_json, _dumps(ts))
 
 
+def payload_of(tail: bytes) -> bytes:
+    """The payload's JSON in what `event_tail` has made. In strings quotes are escaped, so what is looked for can't be
+    part of an id or a type; and behind the time nothing follows."""
+    return tail[tail.index(b'","payload":') + 12 : tail.rindex(b',"ts":')]
+
+
 BARE_EVENT: Final = b'{"t":"event","seq":%d%b'
 """What `event_frame` gives where there is nothing to say but seq and tail; to be filled in with them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from ..core.mailbox import Mailbox
@@ -22,10 +23,12 @@ class Acceptance:
     Args:
       engine: the hub's state.
       intake: makes entries of parcels.
+      let_sleep: has logs out of memory, but for one user's, where there is a store.
     """
 
-    def __init__(self, engine: Engine, intake: Intake) -> None:
+    def __init__(self, engine: Engine, intake: Intake, let_sleep: Callable[[str], bool]) -> None:
         self._engine = engine
+        self._let_sleep = let_sleep
         self._intake = intake
 
     def accept(self, user: str, parcel: Parcel) -> Receipt | None:
@@ -33,25 +36,30 @@ class Acceptance:
 
         Raises:
           EventTooLarge: it is larger than a user's mailbox may be.
+          StoreUnavailable: it must be durable, and can't be made so now.
         """
         engine = self._engine
         buffer = engine.buffer
         box = buffer.mailbox(user)
-        timeout = engine.config.confirm_timeout
+        timeout, durability = engine.config.confirm_timeout, engine.durability
         if parcel.id is not None and (known := box.find(parcel.id)) is not None:
             engine.books.duplicates += 1
-            return Receipt(known, box, timeout, True)
+            return Receipt(known, box, timeout, True, durability)
+        if durability is not None:
+            durability.check(parcel.retention)
         id = parcel.id or parcel.shared_id or engine.fresh_id()
         entry = self._intake.entry(parcel, id, engine.clock(), engine.wall_clock())
         if entry.size > buffer.largest:
             raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
         if box.sessions and buffer.is_pressed(box, entry):
             self._write_first(box)
-        if not buffer.accept(box, entry):
-            return None
+        while not buffer.accept(box, entry):
+            # Where it is for others' events that there is no room, those who are not there need none in memory.
+            if durability is None or not buffer.is_full_for_all(box) or not self._let_sleep(user):
+                return None
         for session in box.sessions.values():
             link = session.link
-            if link is not None and not link.marked:
+            if link is not None and not link.marked and session.cursor < box.ready:
                 urgent = entry.tracked or box.head - session.cursor >= COMPANY
                 if urgent or not link.waiting:
                     engine.flusher.mark(link, urgent=urgent)
@@ -59,7 +67,7 @@ class Acceptance:
             engine.arm(box, entry.expires_at)
         if engine.books.resolved:
             engine.react()
-        return Receipt(entry, box, timeout, False)
+        return Receipt(entry, box, timeout, False, durability)
 
     def _write_first(self, box: Mailbox) -> None:
         """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""

@@ -342,7 +342,7 @@ class Attachment:
             return
         lively = box.unconfirmed > 0 or now - box.last_event_at < LIVELY
         promised = config.heartbeat_active if lively else config.heartbeat_idle
-        self._send([wire.ping(box.head, promised)], now, promised=promised)
+        self._send([wire.ping(box.ready, promised)], now, promised=promised)
 
     def _beat_at(self) -> float:
         """When nothing will have been written, or nothing heard, for as long as was promised.

@@ -1,4 +1,4 @@
-"""The periodic cleanup: expired sessions, events past their time, idle mailboxes."""
+"""The periodic cleanup: expired sessions, events past their time, idle mailboxes; here, and where users are asleep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Final
 
 import trio
 
+from ..core.mailbox import Mailbox
+from ..errors import StoreError, StoreUnavailable
 from .engine import Engine
+from .loading import Loader
 from .reception import Reception
 
 logger = logging.getLogger(__name__)
@@ -17,12 +20,15 @@ SWEEP_TURN: Final = 100
 """How many mailboxes are swept before other tasks get a turn."""
 
 
-async def cleanup(engine: Engine, reception: Reception) -> None:
+async def cleanup(engine: Engine, reception: Reception, loader: Loader) -> None:
     """Each `cleanup_interval`: end expired sessions, let go what has passed its time, forget idle mailboxes."""
     while True:
         await trio.sleep(engine.config.cleanup_interval)
         try:
             await _clean(engine, reception)
+            await _clean_asleep(engine, loader)
+        except (StoreError, StoreUnavailable):
+            logger.warning("what has expired in the store is left there for now: the store can't be read")
         except Exception:
             logger.exception("cleaning up failed")
 
@@ -32,17 +38,37 @@ async def _clean(engine: Engine, reception: Reception) -> None:
     now = engine.clock()
     for session in engine.pool.expired(now):
         reception.end(session)
-    keep = engine.config.session_ttl + engine.config.event_ttl
     for count, box in enumerate(list(engine.buffer.mailboxes.values()), 1):
-        if box.closed:
-            continue
-        box.sweep(now)
-        idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
-        if idle and not box.entries and not box.sessions and not engine.room.line(box.user):
-            engine.buffer.close(box)
-            engine.timers.disarm(box)
+        _sweep(engine, box, now)
         if count % SWEEP_TURN == 0:
             engine.react()
             await trio.lowlevel.checkpoint()
             now = engine.clock()
     engine.react()
+
+
+def _sweep(engine: Engine, box: Mailbox, now: float) -> None:
+    """Let go what has passed its time in one mailbox, and the mailbox where nothing is left."""
+    if box.closed:
+        return
+    box.sweep(now)
+    keep = engine.config.session_ttl + engine.config.event_ttl
+    idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
+    if idle and not box.entries and not box.sessions and not engine.room.line(box.user):
+        engine.buffer.close(box)
+        engine.timers.disarm(box)
+
+
+async def _clean_asleep(engine: Engine, loader: Loader) -> None:
+    """Have logs in the store looked at of which something has expired: they are loaded for that, some at a time."""
+    asleep, durability = engine.buffer.asleep, engine.durability
+    while asleep and durability is not None:
+        most = SWEEP_TURN + len(engine.buffer.mailboxes)
+        due = [user for user in await durability.store.due(engine.wall_clock(), most) if user in asleep]
+        if not due:
+            return
+        for user in due:
+            await loader.load(user)
+            if (box := engine.buffer.mailboxes.get(user)) is not None:
+                _sweep(engine, box, engine.clock())
+        engine.react()

@@ -1,4 +1,4 @@
-"""Going away in order: tell each client, flush within a deadline, close; or at once."""
+"""Going away in order: tell each client, flush within a deadline, close, commit; or at once."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ ACK_GRACE: Final = 1.0
 CLOSE_GRACE: Final = 2.0
 """Seconds that connections have to close, after they were told to."""
 
+COMMIT_GRACE: Final = 2.5
+"""Seconds that the last commits have."""
+
 
 class Draining:
     """The end of a hub."""
@@ -37,6 +40,9 @@ class Draining:
         async with self._lock:
             if not self._gone:
                 await self._drain(self.engine.config.drain_timeout if timeout is None else timeout)
+                if self.engine.durability is not None:
+                    with trio.move_on_after(COMMIT_GRACE):
+                        await self.engine.durability.finish()
                 self._gone = True
 
     async def _drain(self, limit: float) -> None:

@@ -15,13 +15,16 @@ from ..core import closing
 from ..core.buffer import Buffer
 from ..core.confirmations import Confirmations
 from ..core.histogram import Histogram
+from ..core.mailbox import Mailbox
 from ..core.pool import Pool
 from ..core.refusals import Refusals
 from ..core.revocations import Revocations
 from ..core.timers import Timed, Timers
+from ..store import Store
 from .alerts import Alerts, OnAlert
 from .dead_letters import DeadLetters, OnDeadLetter
 from .deadlines import Deadlines
+from .durability import Durability
 from .flusher import Flusher
 from .room import Room
 
@@ -45,10 +48,12 @@ class Engine:
       nursery: the hub's own.
       on_dead_letter: takes critical events that expired unconfirmed.
       on_alert: takes alerts that begin or end.
+      store: where all of it is kept beyond this process, open; None keeps it here.
       clock, wall_clock: seconds on the hub's clock, and since the Unix epoch.
       new_id: makes unguessable ids.
 
     Attributes:
+      durability: commits what is to outlive this process; None without a store.
       attachments: the connections that hold a session.
       mistakes: frames that made no sense, since the start.
       closes: how many WebSockets ended, by close code and by who ended them.
@@ -69,11 +74,12 @@ class Engine:
         *,
         on_dead_letter: OnDeadLetter | None = None,
         on_alert: OnAlert | None = None,
+        store: Store | None = None,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = new_token,
     ) -> None:
-        if config.critical_ttl is None:
+        if config.critical_ttl is None and store is None:
             config = attrs.evolve(config, critical_ttl=MEMORY_CRITICAL_TTL)
         self.config = config
         self.nursery = nursery
@@ -81,7 +87,20 @@ class Engine:
         self.clock = clock = clock or trio.lowlevel.current_clock().current_time
         self.wall_clock = wall_clock
         self.started_at = clock()
-        self.buffer = Buffer(config, new_id)
+        self.durability: Durability | None = None
+        if store is not None:
+            self.durability = Durability(
+                store,
+                config,
+                clock=clock,
+                wall_clock=wall_clock,
+                on_ready=self._mark_all,
+                on_commit=self.react,
+            )
+        ledger = None if self.durability is None else self.durability.ledger
+        self.buffer = Buffer(config, new_id, ledger)
+        if self.durability is not None:
+            self.durability.buffer = self.buffer
         self.books = self.buffer.books
         self.confirmations = Confirmations(config.confirm_timeout)
         self.pool = Pool(config, books=self.books, confirmations=self.confirmations, new_id=new_id)
@@ -126,6 +145,13 @@ class Engine:
         """Have `owner` looked at no later than `at`."""
         if self.timers.arm(owner, at):
             self.deadlines.move(at)
+
+    def _mark_all(self, box: Mailbox) -> None:
+        """What `box` has accepted may be shown from now on: have it written to its connections."""
+        for session in box.sessions.values():
+            link = session.link
+            if link is not None and session.pending:
+                self.flusher.mark(link, urgent=box.unconfirmed > 0)
 
     def react(self) -> None:
         """Tell those who wait for what the last steps have brought: confirmations, dead letters, room."""

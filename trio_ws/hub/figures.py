@@ -44,7 +44,7 @@ def statistics(engine: Engine) -> HubStatistics:
     return HubStatistics(
         connections=engine.pool.connected,
         sessions_parked=engine.pool.parked,
-        users=len(engine.buffer.mailboxes),
+        users=len(engine.buffer.mailboxes) + len(engine.buffer.asleep),
         events_accepted=books.accepted,
         events_settled=books.settled,
         events_held=books.held,
@@ -66,7 +66,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
     return {
         "uptime": engine.clock() - engine.started_at,
         "draining": engine.draining,
-        "users": len(engine.buffer.mailboxes),
+        "users": len(engine.buffer.mailboxes) + len(engine.buffer.asleep),
         "connections": {
             "current": pool.connected,
             "total": pool.total_connected,
@@ -134,6 +134,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
             "truncated": intake.truncated,
             "p99": intake.seconds.percentile(0.99),
         },
+        "store": _store(engine),
         "messages": {
             "accepted": inbox.accepted,
             "rejected": inbox.rejected,
@@ -141,6 +142,13 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
         },
         "alerts": engine.alerts.as_json(),
     }
+
+
+def _store(engine: Engine) -> dict[str, Any]:
+    durability, asleep = engine.durability, engine.buffer.asleep
+    if durability is None:
+        return {"kind": "memory"}
+    return {**durability.stats(), "users_asleep": len(asleep), "events_asleep": engine.books.asleep}
 
 
 def describe(engine: Engine, box: Mailbox) -> dict[str, Any]:

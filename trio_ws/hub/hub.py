@@ -4,6 +4,7 @@
 
     cleanup     expired sessions, times to live, empty mailboxes; every `cleanup_interval`
     alerts      compares the figures of a window with what they should be, 30 times in its length
+    store       group commit, where there is a store
     deadlines   one task, one cancel scope whose deadline is the earliest of all; moved, not polled
     flusher     writes what is pending, once a turn of the loop
     and, while there are any: a task for each session whose messages wait for the application, one for dead letters
@@ -11,16 +12,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import trio
 
 from ..config import Config
 from ..core.pool import Ask, Refused
+from ..errors import StoreError
 from ..identity import Identity
+from ..store import Store
 from . import figures, history
 from .alerts import OnAlert
 from .attachment import Attachment, Link
@@ -34,6 +38,11 @@ from .intake import check_name
 from .publisher import Publisher
 from .reception import Reception
 from .subscription import Subscription
+
+logger = logging.getLogger(__name__)
+
+CLOSE_GRACE: Final = 2.0
+"""Seconds that a store has to close."""
 
 
 class Hub(Publisher):
@@ -91,7 +100,7 @@ class Hub(Publisher):
           LocalError: the user's connection limit is reached and the policy is to reject, or the hub drains.
         """
         check_name(user, "user")
-        return Subscription(self.reception, user, start)
+        return Subscription(self.reception, user, start, self.load)
 
     def attach(
         self, identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
@@ -101,7 +110,7 @@ class Hub(Publisher):
 
     def users(self) -> list[str]:
         """Who is known: connected, parked, or with events held."""
-        return list(self.engine.buffer.mailboxes)
+        return [*self.engine.buffer.mailboxes, *self.engine.buffer.asleep]
 
     def end_session(self, user: str, session: str) -> bool:
         """End a session for good; its connection is closed with 4403. What nobody confirmed stays pending.
@@ -200,6 +209,7 @@ class Hub(Publisher):
 async def open_hub(
     config: Config | None = None,
     *,
+    store: Store | None = None,
     on_dead_letter: OnDeadLetter | None = None,
     on_alert: OnAlert | None = None,
     wall_clock: Callable[[], float] = time.time,
@@ -211,11 +221,24 @@ async def open_hub(
 
     Args:
       config: the limits; None takes the defaults.
+      store: where all that is to outlive this process is kept, such as `trio_ws.SqliteStore`; opened here, and closed.
+        None keeps everything in memory.
       on_dead_letter: awaited with each critical event that expired unconfirmed; what it raises is logged.
       on_alert: awaited with each `Alert` that begins or ends, one after the other; what it raises is logged.
       wall_clock: seconds since the Unix epoch; for simulations.
       new_id: makes unguessable ids of at least 8 characters; for simulations.
+
+    Raises:
+      StoreError: the store can't be opened.
     """
+    if store is None:
+        opened = None
+    else:
+        try:
+            opened = await store.open()
+        except BaseException:
+            await _close(store)
+            raise
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -224,13 +247,19 @@ async def open_hub(
                 nursery,
                 on_dead_letter=on_dead_letter,
                 on_alert=on_alert,
+                store=store,
                 wall_clock=wall_clock,
                 new_id=new_id,
             )
+            if opened is not None:
+                engine.buffer.asleep.update(dict.fromkeys(opened.users, False))
             hub = Hub(engine)
+            if engine.durability is not None:
+                nursery.start_soon(engine.durability.run)
+                nursery.start_soon(engine.durability.store.check)
             nursery.start_soon(hub.engine.flusher.run)
             nursery.start_soon(hub.engine.deadlines.run)
-            nursery.start_soon(cleanup, hub.engine, hub.reception)
+            nursery.start_soon(cleanup, hub.engine, hub.reception, hub.loader)
             nursery.start_soon(hub.engine.alerts.run)
             try:
                 yield hub
@@ -250,5 +279,17 @@ async def open_hub(
         failure = only
     else:
         failure = None
+    finally:
+        if store is not None:
+            await _close(store)
     if failure is not None:
         raise failure
+
+
+async def _close(store: Store) -> None:
+    """Let go of the store, also where all is cancelled."""
+    with trio.move_on_after(CLOSE_GRACE, shield=True):
+        try:
+            await store.close()
+        except StoreError:
+            logger.exception("closing the store failed")

@@ -8,11 +8,12 @@ from typing import Any, Final, Literal
 import trio
 
 from ..core import wire
-from ..errors import EventTooLarge, HubClosed, InvalidEvent
+from ..errors import EventTooLarge, HubClosed, InvalidEvent, StoreUnavailable
 from ..event import Draft, Priority
 from .acceptance import Acceptance
 from .engine import Engine
 from .intake import Intake, check_name
+from .loading import Loader
 from .parcel import Parcel
 from .receipt import Receipt
 
@@ -32,9 +33,11 @@ class Publisher:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.intake = Intake(engine.config)
-        self._acceptance = Acceptance(engine, self.intake)
+        self.loader = Loader(engine)
+        self._acceptance = Acceptance(engine, self.intake, self.loader.let_sleep)
         self.channels: dict[str, int] = {}
         self._turn = 0
+        self._asleep = engine.buffer.asleep
 
     async def publish(
         self,
@@ -51,7 +54,10 @@ class Publisher:
     ) -> Receipt:
         """Publish one event to a user; waits while the buffer is full of critical events.
 
-        Cancelled, the event was not accepted. A checkpoint for cancellation always; for scheduling at least
+        With a store, an event that is critical (or any, where `durability` is ``all``) is durable when this returns.
+
+        Cancelled, the event was not accepted; or it was already, and its commit was being waited for: published again
+        under the same `id`, it is one event. A checkpoint for cancellation always; for scheduling at least
         every `YIELD_EVERY` calls, so that a publisher in a loop neither starves others nor pays for each event.
 
         Args:
@@ -64,6 +70,7 @@ class Publisher:
           InvalidEvent: a field is out of its bounds, or the payload has no JSON form.
           EventTooLarge: it is over `max_event_bytes` and can't be cut.
           HubClosed: the hub drains or has ended.
+          StoreUnavailable: the event must be durable, or the user's log be read, and the store fails or is slow.
         """
         parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
         self._check_open()
@@ -75,9 +82,25 @@ class Publisher:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
+        if user in self._asleep:
+            await self.load(user)
         self._check_open()
         receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
-        return receipt or await self._wait(user, parcel)
+        if receipt is None:
+            receipt = await self._wait(user, parcel)
+        if receipt.to_be_committed:
+            await receipt.committed()
+        return receipt
+
+    async def load(self, user: str) -> None:
+        """Have the log of `user` here, if the store has one: all that does not wait needs that. A checkpoint where it
+        has; cancelled, nothing has changed.
+
+        Raises:
+          StoreUnavailable: the store can't be read.
+        """
+        if user in self._asleep:
+            await self.loader.load(user)
 
     def publish_nowait(
         self,
@@ -94,13 +117,19 @@ class Publisher:
     ) -> Receipt:
         """As `publish`, without waiting; a large payload is encoded here and now.
 
+        With a store, the event is not durable yet when this returns: `Receipt.committed` waits for that.
+
         Raises:
-          trio.WouldBlock: the buffer is full of critical events, or others wait for room already.
+          trio.WouldBlock: the buffer is full of critical events, or others wait for room already; or the store has a
+            log of this user that was not read yet, which is done now (`load` waits for it).
         """
         parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
         self._check_open()
         self._check_user(user)
         self.intake.encode(parcel, payload)
+        if user in self._asleep:
+            self.loader.load_soon(user)
+            raise trio.WouldBlock
         receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
         if receipt is None:
             self.engine.books.refused += 1
@@ -136,7 +165,8 @@ class Publisher:
 
         Returns: a receipt a user, in their order.
 
-        Raises: as `publish`; nothing was published then, except where the hub ended while this waited for room.
+        Raises: as `publish`; nothing was published then, except where the hub ended while this waited for room, or the
+        store failed.
         Cancelled, some users may have it: give an `id` to be able to repeat.
         """
         parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
@@ -144,7 +174,7 @@ class Publisher:
         if not isinstance(users, str):
             names = list(dict.fromkeys(users))
         elif users == "*":
-            names = list(self.engine.buffer.mailboxes)
+            names = [*self.engine.buffer.mailboxes, *self._asleep]
         else:
             raise InvalidEvent('users must be several names, or "*"', field="users")
         for user in names:
@@ -156,6 +186,7 @@ class Publisher:
         parcel.tail = wire.event_tail(parcel.shared_id, type, parcel.encoded, self.engine.wall_clock())
         receipts: dict[str, Receipt | None] = {}
         for count, user in enumerate(names, 1):
+            await self.load(user)
             receipts[user] = (
                 None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
             )
@@ -164,10 +195,15 @@ class Publisher:
         full = [user for user, receipt in receipts.items() if receipt is None]
         if full:
             receipts.update(await self._wait_for_all(full, parcel))
-        return [receipt for receipt in receipts.values() if receipt is not None]
+        accepted = [receipt for receipt in receipts.values() if receipt is not None]
+        for receipt in accepted:
+            if receipt.to_be_committed:
+                await receipt.committed()
+        return accepted
 
     async def _wait(self, user: str, parcel: Parcel) -> Receipt:
         """Wait in line for room."""
+        await self.load(user)  # it may have fallen asleep since
         return await self.engine.room.wait(user, lambda: self._acceptance.accept(user, parcel))
 
     def _check_open(self) -> None:
@@ -176,7 +212,7 @@ class Publisher:
 
     def _check_user(self, user: str) -> None:
         # The name of one who has a mailbox was checked.
-        if not isinstance(user, str) or user not in self.engine.buffer.mailboxes:
+        if not isinstance(user, str) or not (user in self.engine.buffer.mailboxes or user in self._asleep):
             check_name(user, "user")
 
     def _has_to_wait(self, user: str, parcel: Parcel) -> bool:
@@ -199,7 +235,7 @@ class Publisher:
             async with trio.open_nursery() as nursery:
                 for user in users:
                     nursery.start_soon(wait, user)
-        except* (HubClosed, EventTooLarge) as group:
+        except* (HubClosed, EventTooLarge, StoreUnavailable) as group:
             errors += group.exceptions
         if errors:  # the same for each of them
             raise errors[0]

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from ..core.entry import Entry
+from ..core.entry import SETTLED, Entry
 from ..core.mailbox import Mailbox
 from ..errors import ConfirmationTimeout
+from .durability import Durability
 
 
 @attrs.frozen(kw_only=True)
@@ -35,12 +36,15 @@ class Receipt:
       duplicate: the id was published before; this is the receipt of that event.
     """
 
-    __slots__ = ("_box", "_entry", "_timeout", "duplicate")
+    __slots__ = ("_box", "_durability", "_entry", "_timeout", "duplicate")
 
-    def __init__(self, entry: Entry, box: Mailbox, timeout: float, duplicate: bool) -> None:
+    def __init__(
+        self, entry: Entry, box: Mailbox, timeout: float, duplicate: bool, durability: Durability | None
+    ) -> None:
         self._entry = entry
         self._box = box
         self._timeout = timeout
+        self._durability = durability
         self.duplicate = duplicate
 
     def __repr__(self) -> str:
@@ -71,6 +75,7 @@ class Receipt:
         """What has become of the event: ``held``, ``sent``, ``confirmed``, ``settled``, ``merged``, ``evicted``,
         ``expired`` or ``superseded``. A delta that was merged shares the fate of the one that it went into;
         see `confirmed`."""
+        self.is_asleep()
         return self._entry.state
 
     @property
@@ -97,6 +102,48 @@ class Receipt:
         if waiters is not None and callback in waiters:
             waiters.remove(callback)
 
+    def is_asleep(self) -> bool:
+        """Whether the log went out of memory, and with it what becomes of the event; where it is back, find that."""
+        durability, user = self._durability, self._box.user
+        if durability is None or not self._box.closed:
+            return False
+        box = durability.buffer.mailboxes.get(user)
+        if box is None or box.epoch != self._box.epoch:
+            return box is None and user in durability.buffer.asleep
+        entry = _last(self._entry)
+        gone = box.gone.at(entry.first)
+        if gone is None:
+            entry = box.entries.get(entry.first, entry)
+        elif gone.reason == SETTLED:
+            entry.settled, entry.confirmed_at = True, entry.accepted_at
+        else:
+            entry.reason = gone.reason
+        self._box, self._entry = box, entry
+        return False
+
+    @property
+    def to_be_committed(self) -> bool:
+        """Whether it is one of those that nobody is told of before they are durable, and is not durable yet."""
+        durability, track = self._durability, self._box.track
+        if durability is None or track is None:
+            return False
+        entry = _last(self._entry)
+        return durability.ledger.is_durable(entry.retention) and track.committed < entry.seq
+
+    async def committed(self) -> None:
+        """Wait until the event is durable: a process that is killed, or a loss of power, does not cost it any more.
+
+        `Hub.publish` has waited for it already, where the configured `durability` says so. Without a store nothing is
+        durable, and nothing waited for. A checkpoint; of cancellation only, where there is nothing to wait for.
+        Cancelling the wait changes nothing for the event.
+
+        Raises:
+          StoreUnavailable: the store did not take it in time. It may yet come to be durable.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._durability is not None:
+            await self._durability.wait(self._box, _last(self._entry).seq)
+
     async def confirmed(self, timeout: float | None = None) -> Confirmation:
         """Wait until a client has processed the event.
 
@@ -117,6 +164,13 @@ class Receipt:
         limit = self._timeout if timeout is None else timeout
         wait = trio.CancelScope(deadline=trio.current_time() + limit)
         while True:
+            if self._durability is not None and self.is_asleep():
+                if wait.cancelled_caught:
+                    raise ConfirmationTimeout(self._entry.state)
+                wait = trio.CancelScope(deadline=wait.deadline)
+                with wait:
+                    await self._durability.loaded.wait()
+                continue
             entry = _last(self._entry)
             if entry.confirmed_at is not None:
                 after = max(0.0, entry.confirmed_at - self._entry.accepted_at)

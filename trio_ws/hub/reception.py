@@ -35,7 +35,8 @@ class Reception:
         on_message: OnMessage | None = None,
         in_process: bool = False,
     ) -> Attachment | Refused:
-        """Give a connection that has said hello its session: welcome is sent, and the replay begins.
+        """Give a connection that has said hello its session: welcome is sent, and the replay begins. The user's log
+        was loaded before, or it is refused for now.
 
         Args:
           identity: who it is.
@@ -54,6 +55,13 @@ class Reception:
             identity
         ):  # it may have been just now, while the request was answered
             return Refused(closing.UNAUTHENTICATED, "no valid credentials", counted="revoked")
+        if identity.user in self.engine.buffer.asleep:
+            return Refused(
+                closing.DRAINING,
+                "the user's log was not read yet",
+                self.engine.retry_after,
+                counted="draining",
+            )
         now = self.engine.clock()
         if not in_process and not self._rates.take(identity.user, now):
             self._rate_refusals += 1
@@ -88,7 +96,7 @@ class Reception:
         else:
             session.context.identity, session.context.on_message = identity, on_message
         if known:
-            attachment.recovers(cut_at, box.head, now)
+            attachment.recovers(cut_at, box.ready, now)
         attachment.begin(now, None if ask.plain else self._welcome(session, identity, admitted.resumed))
         attachment.renew(identity)
         self.engine.react()
@@ -105,7 +113,7 @@ class Reception:
             session=session.id,
             epoch=session.box.epoch,
             seq=session.cursor,
-            head=session.box.head,
+            head=session.box.ready,
             resumed=resumed,
             heartbeat_active=config.heartbeat_active,
             heartbeat_idle=config.heartbeat_idle,

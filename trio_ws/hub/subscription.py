@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal, TypeAlias
 
 import trio
@@ -27,20 +28,35 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
     """Receives what is published to one user, gaps included, in order. Made by `Hub.subscribe`.
 
     A batch is confirmed when the next one is asked for: asking says that it was processed. It counts as one of the
-    user's sessions; what it did not confirm when it is closed stays pending for the user's next one. Who is slow is
-    waited for: critical events that nobody asks for make publishers to this user wait in the end.
+    user's sessions; what it did not confirm when it is closed stays pending for the user's next one. Where a store has
+    the user's log and it was not read yet, the session begins with the first `receive`. Who is slow is waited for:
+    critical events that nobody asks for make publishers to this user wait in the end.
     """
 
-    def __init__(self, reception: Reception, user: str, start: Literal["retained", "pending", "now"]) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        user: str,
+        start: Literal["retained", "pending", "now"],
+        load: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._reception = reception
+        self._load = load
         self._wire = _Wire()
-        attachment = reception.attach(Identity(user), Ask(start=start), self._wire, in_process=True)
-        if isinstance(attachment, Refused):
-            raise LocalError(f"no session for {user!r}: {attachment.reason}")
-        self._attachment: Attachment = attachment
-        self._wire.attachment = attachment
+        self._user, self._start = user, start
+        self._attachment: Attachment | None = None
         self._given = 0
         self._closed = False
+        if user not in reception.engine.buffer.asleep:
+            self._attach()
+
+    def _attach(self) -> None:
+        attachment = self._reception.attach(
+            Identity(self._user), Ask(start=self._start), self._wire, in_process=True
+        )
+        if isinstance(attachment, Refused):
+            raise LocalError(f"no session for {self._user!r}: {attachment.reason}")
+        self._attachment = self._wire.attachment = attachment
 
     async def receive(self) -> Batch:
         """The events and gaps that wait, at least one; confirms those of the call before. A checkpoint.
@@ -50,10 +66,16 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
         Raises:
           trio.ClosedResourceError: this end was closed.
           trio.EndOfChannel: the hub has ended, or the session made way for another of its user.
+          StoreUnavailable: a store has the user's log, and can't be read; the next call tries again.
         """
         self._check()
         await trio.lowlevel.checkpoint()
-        if self._given:
+        if self._attachment is None:
+            await self._load(self._user)
+            self._check()
+            if self._attachment is None:
+                self._attach()
+        if self._given and self._attachment is not None:
             given, self._given = self._given, 0
             self._attachment.receive(wire.ack(given))
         while True:
@@ -85,7 +107,7 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
         """End the session; closing twice is fine."""
         if not self._closed:
             self._closed = True
-            if not self._attachment.fenced:
+            if self._attachment is not None and not self._attachment.fenced:
                 self._reception.end(self._attachment.session)
             self._wire.arrived.unpark_all()
 

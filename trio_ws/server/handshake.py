@@ -16,6 +16,7 @@ import trio
 from ..core import closing, wire
 from ..core.closing import CloseCode
 from ..core.pool import Ask
+from ..errors import StoreUnavailable
 from ..hub import Hub, OnMessage
 from ..identity import Identity
 from .auth import Authenticate, Credentials, Origins, checked
@@ -134,6 +135,12 @@ class Handshake:
             await _refuse(hub, transport, reason, 401, "These credentials are not valid.", challenge)
             return None
         assert identity is not None
+        try:
+            await hub.load(identity.user)
+        except StoreUnavailable:
+            after = str(math.ceil(hub.retry_after))
+            await transport.refuse(503, "The user's events can't be read now.", [("Retry-After", after)])
+            return None
         await transport.accept(None)
         return Arrival(identity, Ask(plain=True), [])
 
@@ -157,6 +164,13 @@ class Handshake:
         if (reason := _unwanted(hub, identity)) is not None:
             return attrs.evolve(unknown, counted=reason)
         assert identity is not None
+        self._told_if_late = away = Verdict(
+            closing.DRAINING, "the user's events can't be read now", hub.retry_after
+        )
+        try:
+            await hub.load(identity.user)
+        except StoreUnavailable:
+            return away
         ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
         return Arrival(identity, ask, rest)
 

@@ -42,6 +42,12 @@ FAULTS: Final = {
 }
 """The kinds of fault that happen at chosen moments, with what each is."""
 
+DISK_FAULTS: Final = {
+    "disk_full": "nothing can be written for a while, or is said not to have been",
+    "disk_stall": "nothing that is written comes to its end for a while",
+}
+"""What happens to the disk of durable runs besides."""
+
 CHARACTERS: Final = {
     "mute": "reads everything and never acks",
     "deaf": "never reads",
@@ -82,6 +88,7 @@ class Plan:
       hot: how many times as often the first user is published to.
       odd: users have names of odd characters.
       dies_at: after how many steps of its tasks the server dies; 0 leaves that to the faults.
+      durable: the hub has a store on a disk, which outlives it.
       limits: what the hub's configuration has that is not the default.
     """
 
@@ -114,12 +121,13 @@ class Plan:
     hot: int = 1
     odd: bool = False
     dies_at: int = 0
+    durable: bool = False
     faults: Mapping[str, float] = attrs.field(factory=dict)
     characters: Mapping[str, int] = attrs.field(factory=dict)
     limits: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        for name, known in (("faults", FAULTS), ("characters", CHARACTERS)):
+        for name, known in (("faults", FAULTS | DISK_FAULTS), ("characters", CHARACTERS)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise ValueError(f"{name} of a plan: {', '.join(sorted(unknown))} is not known")
 
@@ -178,6 +186,14 @@ class Plan:
             characters={kind: rng.choice((1, 1, 2)) for kind in CHARACTERS if rng.random() < 0.2},
             limits=_draw_limits(rng, users),
         )
+
+    def over_disk(self, rng: random.Random) -> Plan:
+        """This plan with a disk under it, whose hub dies more often, and has the disk fail at times."""
+        faults = {**self.faults, "die": round(rng.uniform(0.02, 0.2), 4)}
+        faults |= {kind: round(rng.uniform(0.01, 0.1), 4) for kind in DISK_FAULTS if rng.random() < 0.4}
+        limits = {**self.limits, "durability": rng.choice(("critical", "critical", "all", "none"))}
+        limits["commit_interval"] = rng.choice((0.0, 0.005, 0.05))
+        return attrs.evolve(self, durable=True, faults=faults, limits=limits)
 
     def to_json(self) -> str:
         """One line that `from_json` takes."""

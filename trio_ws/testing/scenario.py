@@ -36,11 +36,13 @@ from .checkers.conduct import IN_CONDUCT
 from .checkers.duties import OF_CLIENTS
 from .checkers.record import Record, Watcher
 from .checkers.sight import Deliberate, Published, Violation
+from .checkers.survival import ACROSS_LIVES, Promises
 from .checkers.tally import IN_FIGURES
 from .checkers.timeliness import IN_TIME
 from .checkers.traffic import ON_THE_WAY
 from .checkers.waiting import IN_LINE
 from .determinism import run_simulation
+from .disk import Disk
 from .looks import Looks
 from .network.conditions import Conditions
 from .network.levels import LevelName
@@ -109,7 +111,8 @@ def simulate(
     plan: Plan | None = None,
     *,
     level: LevelName = "wire",
-    watchers: Sequence[Watcher] = CHECKERS,
+    watchers: Sequence[Watcher] | None = None,
+    durable: bool = False,
 ) -> Outcome:
     """Run the scenario of `seed`, and tell what came of it. It runs Trio itself: call it outside of any loop.
 
@@ -117,12 +120,17 @@ def simulate(
       seed: what everything follows from.
       plan: what happens; None draws it from the seed.
       level: what travels: bytes, or whole messages.
-      watchers: the checkers.
+      watchers: the checkers; None takes all that are for such a run.
+      durable: a plan that is drawn has a disk under it, which outlives its hubs.
     """
     begun = time.process_time()
     sim = Simulation(seed, level=level)
     if plan is None:
         plan = Plan.draw(sim.derive("plan"))
+        if durable:
+            plan = plan.over_disk(sim.derive("disk's plan"))
+    if watchers is None:
+        watchers = ACROSS_LIVES if plan.durable else CHECKERS
     world = World(sim, plan, watchers)
     with _Errors(world):
         try:
@@ -146,6 +154,7 @@ class World:
 
     Attributes:
       lives: the server.
+      disk: where its store is; None without one.
       cancels: what of the tabs and publishers may be cancelled.
       tabs: the real clients.
       on_catching_up: is called with the next tab that has something to catch up with.
@@ -155,7 +164,8 @@ class World:
     def __init__(self, sim: Simulation, plan: Plan, watchers: Sequence[Watcher]) -> None:
         self.sim = sim
         self.plan = plan
-        self.record = Record(sim.clock.current_time, watchers)
+        self.record = Record(sim.clock.current_time, watchers, durable=plan.durable, sometimes=sim.sometimes)
+        self.disk = Disk(sim.derive("disk"), sim.trace) if plan.durable else None
         self.config = Config(**plan.limits)
         self.cancels = Cancels(sim.sometimes)
         self.on_catching_up: Callable[[Tab], object] | None = None
@@ -187,6 +197,7 @@ class World:
             self._serve,
             self._over,
             on_dead_letter=self.letters.take,
+            disk=self.disk,
         )
         self.faults: Counter[str] = Counter()
         self._healed: float | None = None
@@ -299,6 +310,8 @@ class World:
         self.lives.steps.forget()
         self.on_catching_up = None
         self.doors.calm = self.talk.calm = True
+        if self.disk is not None:
+            self.disk.calm = True
         network = self.sim.network
         network.heal()
         network.conditions = Conditions()
@@ -342,6 +355,8 @@ class World:
         hub = self.hub
         if hub is None:
             return "the server is away"
+        if hub.engine.durability is not None and hub.engine.durability.state != "ok":
+            return "the store is away"
         for tab in tabs:
             box = hub.engine.buffer.mailboxes.get(tab.user)
             client = tab.client
@@ -356,6 +371,9 @@ class World:
         for event in self.record.events.values():
             if self._is_pending(event) and not event.processed:
                 return f"{event}"
+        for promises in self.record.checkers:
+            if isinstance(promises, Promises) and (left := promises.left()):
+                return f"{left[0]} was promised"
         if hub.engine.room.waiting:
             return f"{hub.engine.room.waiting} publishers wait"
         return ""
@@ -388,11 +406,14 @@ class World:
             parked=engine.pool.parked,
             publishers=engine.room.waiting,
             timers=len(engine.timers),
-            tasks=len(engine.nursery.child_tasks) - 4,  # flusher, deadlines, cleanup, alerts
+            # flusher, deadlines, cleanup, alerts; and what commits
+            tasks=len(engine.nursery.child_tasks) - (4 if self.disk is None else 5),
+            users=0 if self.disk is None else len(self.disk.users),
             journals=engine.buffer.journals.count,
             connections=len(self.sim.network.connections),
         )
-        self.letters.count()
+        if self.disk is None:
+            self.letters.count()
         self._over(hub)
 
     def _nothing(self, **left: int) -> None:

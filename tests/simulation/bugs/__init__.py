@@ -11,11 +11,16 @@ What is not caught shows a checker that is blind, or a state that no plan reache
 
 from __future__ import annotations
 
-from . import ends, hub, log, sessions
+from . import ends, hub, log, sessions, store
 from .planting import Bug, bugs_in, purpose
 from .trial import WITHIN, Trial, try_all
 
-BUGS: dict[str, Bug] = {bug.__name__: bug for module in (log, sessions, hub, ends) for bug in bugs_in(module)}
+BUGS: dict[str, Bug] = {
+    bug.__name__: bug for module in (log, sessions, hub, ends, store) for bug in bugs_in(module)
+}
 """All of them, by name."""
 
-__all__ = ["BUGS", "WITHIN", "Bug", "Trial", "purpose", "try_all"]
+OVER_DISK = frozenset(bug.__name__ for bug in bugs_in(store))
+"""Those that show in runs with a disk only."""
+
+__all__ = ["BUGS", "OVER_DISK", "WITHIN", "Bug", "Trial", "purpose", "try_all"]

@@ -46,6 +46,18 @@ class Chaos:
                 self._world.faults[kind] += 1
                 self._sim.trace.note("fault", fault=kind)
 
+    # -- the disk
+
+    async def _disk_full(self, rng: random.Random) -> bool:
+        if disk := self._world.disk:
+            disk.fail(rng.uniform(0.01, 8), late=rng.random() < 0.5)
+        return disk is not None
+
+    async def _disk_stall(self, rng: random.Random) -> bool:
+        if disk := self._world.disk:
+            disk.stall(rng.uniform(0.01, 12))
+        return disk is not None
+
     # -- the network
 
     def _connection(self, rng: random.Random) -> Connection | None:

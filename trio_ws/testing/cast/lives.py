@@ -1,9 +1,8 @@
 """The server's lives: a hub and its server, and after their end the next ones, however they end.
 
 They end in order, as by SIGTERM; or cancelled, with all that runs in their block; or they die, between any two steps
-of their tasks, and nothing that their tasks still do has an effect. Nothing is durable here, so the next hub knows
-nothing of the one before, and begins a new epoch. A store would be handed to `open_hub` in `Lives._live`, as the one
-before has left it when it died.
+of their tasks, and nothing that their tasks still do has an effect. Without a disk, the next hub knows nothing of the
+one before, and begins a new epoch; with one, it goes on from what the one before has left there when it died.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ...config import Config
 from ...hub import Hub
 from ...hub.dead_letters import OnDeadLetter
 from ..checkers.record import Record
+from ..disk import Disk
 from ..network.connection import Connection
 from ..network.network import SimListener
 from ..simulation import Simulation
@@ -37,6 +37,7 @@ class Lives:
       serve: serves a hub on a listener; for `trio.Nursery.start`.
       on_dead_letter: as `trio_ws.open_hub` takes it.
       over: is told of each hub that has ended, before it unwinds.
+      disk: where hubs have their store.
 
     Attributes:
       hub: the one that runs now; None between two, and while one goes away. `up` is set while there is one.
@@ -53,6 +54,7 @@ class Lives:
         over: Callable[[Hub], None],
         *,
         on_dead_letter: OnDeadLetter,
+        disk: Disk | None = None,
     ) -> None:
         self.hub: Hub | None = None
         self.up = trio.Event()
@@ -64,6 +66,7 @@ class Lives:
         self._serve = serve
         self._over = over
         self._on_dead_letter = on_dead_letter
+        self._disk = disk
         self._rng: random.Random = sim.derive("server")
         self._scope: trio.CancelScope | None = None
         self._listener: SimListener | None = None
@@ -86,8 +89,10 @@ class Lives:
 
     async def _live(self) -> None:
         self._leave = trio.Event()
+        hub: Hub | None = None
         with trio.CancelScope() as self._scope:
-            opened = self._sim.open_hub(self._config, on_dead_letter=self._on_dead_letter)
+            store = None if self._disk is None else self._disk.store()
+            opened = self._sim.open_hub(self._config, store=store, on_dead_letter=self._on_dead_letter)
             async with opened as hub, trio.open_nursery() as nursery:
                 self._record.watch(hub)
                 await nursery.start(self._server, hub)
@@ -98,7 +103,9 @@ class Lives:
                 self._retire()
                 await hub.drain()
         self._scope = self._listener = self._nursery = None
-        if hub.engine.attachments:
+        if self._disk is not None:
+            self._record.forget_unwritten()
+        if hub is not None and hub.engine.attachments:
             self._record.fail("nothing is left", f"{len(hub.engine.attachments)} connections after the end")
 
     async def _server(
@@ -176,6 +183,10 @@ class Lives:
             return
         self._retire()
         self._record.bury()
+        if self._disk is not None:
+            lost = self._disk.lost
+            self._disk.crash()
+            self._sim.sometimes("died: lost commits", self._disk.lost > lost)
         if self._listener is not None:
             self._sim.network.unlisten(self._listener)
         silent = self._rng.random() < SILENT

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from ...errors import ConfirmationTimeout, EventTooLarge, HubClosed
+from ...errors import ConfirmationTimeout, EventTooLarge, HubClosed, StoreUnavailable
 from ...event import LIFECYCLE_TYPES, Priority
 from ...hub import Hub, Receipt
 from ...hub.engine import MEMORY_CRITICAL_TTL
@@ -114,7 +115,9 @@ class Publisher:
         config = self._world.config
         if priority is not Priority.CRITICAL:
             return config.event_ttl
-        return MEMORY_CRITICAL_TTL if config.critical_ttl is None else config.critical_ttl
+        if config.critical_ttl is not None:
+            return config.critical_ttl
+        return math.inf if self._world.plan.durable else MEMORY_CRITICAL_TTL
 
     def _publish_nowait(self, hub: Hub, event: Published, options: dict[str, Any]) -> None:
         try:
@@ -122,7 +125,7 @@ class Publisher:
         except trio.WouldBlock:
             event.refused = True
             self._world.sim.sometimes("WouldBlock")
-        except (HubClosed, EventTooLarge):
+        except (HubClosed, EventTooLarge, StoreUnavailable):
             event.refused = True
         else:
             self._accepted(event, receipt)
@@ -137,10 +140,13 @@ class Publisher:
                 self._accepted(event, receipt)
         except (HubClosed, EventTooLarge):
             pass
+        except StoreUnavailable:
+            self._world.sim.sometimes("the store was not available")
         finally:
             self._waiting -= 1
             if event.receipt is None:
-                event.refused = True
+                # Where its commit was waited for, it may have been accepted all the same.
+                event.refused = not self._world.plan.durable
                 self._world.sim.sometimes("publisher gave up")
 
     async def _broadcast(self, hub: Hub, event: Published, options: dict[str, Any], patience: float) -> None:
@@ -169,7 +175,7 @@ class Publisher:
         except EventTooLarge:
             for copy in copies.values():
                 copy.refused = True
-        except HubClosed:
+        except (HubClosed, StoreUnavailable):
             pass
         finally:
             world.record.broadcasts -= 1
@@ -215,9 +221,11 @@ class Publisher:
             return
         try:
             receipt = hub.publish_nowait(self._user, event.type, **options)
-        except HubClosed:
+        except (HubClosed, StoreUnavailable):
             pass
         except trio.WouldBlock:
+            if self._user in hub.engine.buffer.asleep:
+                return  # its log has left memory meanwhile, and is read again
             self._world.record.fail("the same idempotency key makes one event", f"{event} was refused again")
         else:
             self._world.sim.sometimes("published again", receipt.duplicate)

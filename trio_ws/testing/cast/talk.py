@@ -91,9 +91,11 @@ class Talk:
             self._world.record.fail(ALIKE, f"{said} was answered {answer!r}")
 
     def _sessions(self, client: str) -> Iterator[str]:
+        """The sessions that a client has had; with a disk one is another in each life: what messages were handled is
+        kept in memory only."""
         for line in self._world.record.lines:
             if line.client == client and line.welcome is not None:
-                yield line.welcome.session
+                yield line.welcome.session + (f" of life {line.life}" if self._world.plan.durable else "")
 
     async def take(self, user: str, message: Message) -> None:
         """The application's handler; slow at times, and it rejects and raises at times. A checkpoint."""

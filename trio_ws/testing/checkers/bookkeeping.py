@@ -33,9 +33,11 @@ class Bounds(Checker):
         hub = self.record.hub
         assert hub is not None
         limits, books, pool = hub.config, hub.engine.books, hub.engine.pool
+        # Who comes back to a log in a store is given it, however full memory is.
+        there = sum(bool(box.sessions) for box in hub.engine.buffer.mailboxes.values()) * self.record.durable
         for what, is_, limit in (
-            ("events in all", books.events, limits.max_events),
-            ("bytes in all", books.bytes, limits.max_bytes),
+            ("events in all", books.events, limits.max_events + there * limits.max_events_per_user),
+            ("bytes in all", books.bytes, limits.max_bytes + there * limits.max_bytes_per_user),
             ("connections in all", pool.connected, limits.max_connections),
         ):
             if is_ > limit:
@@ -90,7 +92,7 @@ class Balance(Checker):
         for what, said, counted in (
             ("events", books.events, len(entries)),
             ("bytes", books.bytes, sum(entry.size for entry in entries)),
-            ("held", books.held, sum(entry.weight for entry in entries if not entry.settled)),
+            ("held", books.held - books.asleep, sum(e.weight for e in entries if not e.settled)),
             ("history", books.history, sum(entry.settled for entry in entries)),
             ("firm events", books.firm_events, len(firm)),
             ("firm bytes", books.firm_bytes, sum(entry.size for entry in firm)),

@@ -33,6 +33,8 @@ class Record:
     Args:
       clock: the simulated time.
       watchers: the checkers' classes.
+      durable: logs outlive their hubs.
+      sometimes: counts rare states.
 
     Attributes:
       hub: the one that runs now, `life` its number from 1.
@@ -46,8 +48,17 @@ class Record:
       broadcasts: how many are under way.
     """
 
-    def __init__(self, clock: Callable[[], float], watchers: Iterable[Watcher]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        watchers: Iterable[Watcher],
+        *,
+        durable: bool = False,
+        sometimes: Callable[[str, bool], None] = lambda name, happened: None,
+    ) -> None:
         self.clock = clock
+        self.durable = durable
+        self.sometimes = sometimes
         self.hub: Hub | None = None
         self.life = 0
         self.events: dict[int, Published] = {}
@@ -142,6 +153,18 @@ class Record:
         if self.hub is not None:
             self.hub.engine.after_step = None
 
+    def forget_unwritten(self) -> None:
+        """A hub has ended: what it had accepted, and neither made durable nor shown to anybody, may not have been."""
+        for event in self.events.values():
+            if event.life != self.life or event.sent_to or event.receipt is None:
+                continue
+            if not _is_unwritten(event.receipt):
+                continue
+            log = self.log.get((event.user, event.epoch), {})
+            if log.get(event.seq) is event:
+                del log[event.seq]
+                event.seq, event.epoch = 0, ""
+
     def is_dead(self, life: int) -> bool:
         """Whether this hub has died, as far as the last ones go."""
         return life == self._dead
@@ -192,6 +215,8 @@ class Record:
 
     def accepted(self, event: Published, receipt: Receipt) -> None:
         """The hub has accepted an event."""
+        if self.durable and self.is_dead(event.life) and _is_unwritten(receipt):
+            return  # it was accepted by one that has died since, and may not have been
         event.receipt = receipt
         event.accepted_at = self.clock()
         self.bind(event, receipt.epoch, receipt.seq)
@@ -310,6 +335,12 @@ def _overrides(checker: Checker, name: str) -> bool:
 def tokens(text: str) -> list[int]:
     """The numbers of the events that a text, maybe of several deltas, is made of."""
     return [int(part.partition(".")[0]) for part in text.split(";")[:-1]]
+
+
+def _is_unwritten(receipt: Receipt) -> bool:
+    """Whether an event is not durable yet, as far as its hub knows."""
+    track = receipt._box.track
+    return track is not None and track.committed < receipt.seq
 
 
 class _Link:

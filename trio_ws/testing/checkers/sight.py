@@ -102,6 +102,7 @@ class Published:
     def entry(self) -> Entry:
         """The hub's own, or that into which it was merged; only where there is a receipt."""
         assert self.receipt is not None
+        self.receipt.is_asleep()  # where its log has left memory and is back, it finds the entry there
         entry = self.receipt._entry
         while entry.into is not None:
             entry = entry.into

@@ -1,0 +1,239 @@
+"""A real server over a real file: killed, restarted, resumed; locked out of its file; a backup while it runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+
+import trio_ws
+from trio_ws.store import SqliteStore
+
+pytestmark = pytest.mark.integration
+
+PATIENCE = 60.0
+
+
+@attrs.define
+class Server:
+    """A server process on ports that stay the same over its lives."""
+
+    file: Path
+    process: trio.Process | None = None
+    port: int = 0
+    admin_port: int = 0
+    log: bytes = b""
+
+    async def start(self, nursery: trio.Nursery, *options: str) -> None:
+        command = [sys.executable, "-m", "trio_ws", "serve", "--insecure", "--store", f"sqlite:{self.file}"]
+        ports = ["--port", str(self.port), "--admin-port", str(self.admin_port)]
+        self.process = await trio.lowlevel.open_process([*command, *ports, *options], stderr=subprocess.PIPE)
+        self.log = b""
+        assert self.process.stderr is not None
+        while b"admin on " not in self.log or not self.log.endswith(b"\n"):
+            piece = await self.process.stderr.receive_some()
+            assert piece, self.log
+            self.log += piece
+        for line in self.log.decode().splitlines():
+            if line.startswith("listening on "):
+                self.port = int(line.split(":")[2].split("/")[0])
+            if line.startswith("admin on "):
+                self.admin_port = int(line.split(":")[2])
+        nursery.start_soon(self._read, self.process.stderr)
+
+    async def _read(self, stream: trio.abc.ReceiveStream) -> None:
+        async with stream:
+            async for piece in stream:
+                self.log += piece
+
+    async def end(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return await self.process.wait()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    def http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.admin_port}", trust_env=False, timeout=30)
+
+
+@asynccontextmanager
+async def a_server(file: Path) -> AsyncIterator[tuple[Server, trio.Nursery]]:
+    server = Server(file)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            try:
+                yield server, nursery
+            finally:
+                if server.process is not None and server.process.poll() is None:
+                    server.process.kill()
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                        await server.process.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    while not (found := await condition()):  # noqa: ASYNC110
+        await trio.sleep(0.02)
+    return found
+
+
+async def publish(http: httpx.AsyncClient, user: str, **event: Any) -> httpx.Response:
+    return await http.post(f"/v1/users/{user}/events", json=event)
+
+
+async def test_a_server_that_is_killed_again_and_again_loses_nothing_that_was_answered(
+    tmp_path: Path,
+) -> None:
+    got: list[tuple[int, str]] = []
+    resets: list[trio_ws.Gap] = []
+    answered: list[str] = []
+    async with a_server(tmp_path / "it.db") as (server, nursery):
+        await server.start(nursery)
+
+        async def watch() -> None:
+            async with trio_ws.connect(server.url, user="ada") as client:
+                async for item in client:
+                    if isinstance(item, trio_ws.Gap):
+                        resets.append(item)
+                    else:
+                        got.append((item.seq, item.id))
+
+        nursery.start_soon(watch)
+        for life in range(4):
+            async with server.http() as http, trio.open_nursery() as publishers:
+
+                async def work(name: int, http: httpx.AsyncClient, life: int) -> None:
+                    for number in range(10_000):
+                        id = f"{life}-{name}-{number}"
+                        try:
+                            answer = await publish(http, "ada", type="agent_started", payload=id, id=id)
+                        except httpx.TransportError:
+                            return
+                        if answer.status_code == 202:
+                            answered.append(id)
+
+                for name in range(3):
+                    publishers.start_soon(work, name, http, life)
+                enough = len(answered) + 40
+
+                async def there_are(enough: int) -> bool:
+                    return len(answered) >= enough
+
+                await until(partial(there_are, enough))
+                assert await server.end(signal.SIGKILL) == -signal.SIGKILL
+            await server.start(nursery)
+        async with server.http() as http:
+            last = await http.post(
+                "/v1/users/ada/events?wait=confirmed&timeout=30",
+                json={"type": "agent_completed", "id": "last"},
+            )
+            assert last.status_code == 200, last.text
+            stats = (await http.get("/v1/stats")).json()
+            assert stats["store"]["state"] == "ok"
+        ids = [id for _, id in got]
+        assert len(ids) == len(set(ids))
+        assert [seq for seq, _ in got] == sorted(seq for seq, _ in got)
+        assert set(answered) <= set(ids)
+        assert not resets
+        assert await server.end(signal.SIGTERM) == 0
+    assert not (tmp_path / "it.db-wal").exists()
+
+
+async def test_a_store_that_cannot_be_written_refuses_and_recovers(tmp_path: Path) -> None:
+    file = tmp_path / "it.db"
+    async with a_server(file) as (server, nursery):
+        await server.start(nursery)
+        async with server.http() as http:
+            assert (await publish(http, "ada", type="agent_started", payload=1)).status_code == 202
+            blocker = sqlite3.connect(file, isolation_level=None)
+            blocker.execute("BEGIN IMMEDIATE")  # another process writes, and does not end
+            refused = await publish(http, "ada", type="agent_started", payload=2, id="two")
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "store_unavailable"
+            assert refused.headers["retry-after"] == "1"
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()["error"]["code"]) == (503, "store_unavailable")
+            async with trio_ws.connect(server.url, user="ada") as client:
+                async for event in client:
+                    assert event.seq == 1
+                    break
+            blocker.execute("ROLLBACK")
+            blocker.close()
+
+            async def is_ready() -> bool:
+                return (await http.get("/readyz")).status_code == 200
+
+            await until(is_ready)
+            again = await publish(http, "ada", type="agent_started", payload=2, id="two")
+            assert again.status_code == 202
+        assert await server.end(signal.SIGTERM) == 0
+        assert b"the store fails" in server.log
+        assert b"the store is back" in server.log
+
+
+async def test_a_backup_while_the_server_runs_is_a_database_to_go_on_with(tmp_path: Path) -> None:
+    file, backup = tmp_path / "it.db", tmp_path / "backup.db"
+    async with a_server(file) as (server, nursery):
+        await server.start(nursery)
+        async with server.http() as http:
+            for number in range(20):
+                assert (await publish(http, "ada", type="agent_started", payload=number)).status_code == 202
+            with sqlite3.connect(file) as source, sqlite3.connect(backup) as target:
+                source.backup(target)
+            source.close()
+            target.close()
+        await server.end(signal.SIGKILL)
+    async with a_server(backup) as (server, nursery):
+        await server.start(nursery)
+        async with trio_ws.connect(server.url, user="ada") as client:
+            async for event in client:
+                if event.seq == 20:
+                    break
+        assert await server.end(signal.SIGTERM) == 0
+
+
+async def test_one_process_uses_a_file_at_a_time(tmp_path: Path) -> None:
+    file = tmp_path / "it.db"
+    async with a_server(file) as (server, nursery):
+        await server.start(nursery)
+        command = [sys.executable, "-m", "trio_ws", "serve", "--insecure", "--store", f"sqlite:{file}"]
+        second = await trio.run_process(
+            [*command, "--port", "0", "--admin-port", "0"], capture_stderr=True, check=False
+        )
+        assert second.returncode == 2
+        told = second.stderr.decode()
+        assert told == f"trio-ws: can't open the store: {file} is in use by another trio-ws\n"
+    assert oct(file.stat().st_mode & 0o777) == "0o600"
+
+
+async def test_a_file_that_was_copied_after_an_orderly_end_is_all_there_is(tmp_path: Path) -> None:
+    file, moved = tmp_path / "it.db", tmp_path / "elsewhere" / "it.db"
+    async with a_server(file) as (server, nursery):
+        await server.start(nursery)
+        async with server.http() as http:
+            assert (await publish(http, "ada", type="note", payload=1)).status_code == 202
+        assert await server.end(signal.SIGTERM) == 0
+    moved.parent.mkdir()
+    moved.write_bytes(file.read_bytes())
+    store = SqliteStore(moved)
+    assert (await store.open()).users == ["ada"]
+    kept = await store.load("ada")
+    await store.close()
+    assert kept is not None
+    assert [json.loads(event.payload) for event in kept.events] == [1]
+    assert kept.user.reserved == kept.user.head == 1

@@ -1,0 +1,204 @@
+"""What every store does, as `trio_ws.store.Store` has it: the same tests for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+import pytest_trio
+
+from trio_ws.core.gaps import Run
+from trio_ws.core.records import Batch, Kept, KeyRecord, Removal
+from trio_ws.core.remembered import REMEMBERED_IDS
+from trio_ws.store import MemoryStore, SqliteStore, Store
+
+from .records import event, events, log, session
+
+
+@attrs.define
+class Place:
+    """Where a store is, and the store: `again` closes it, and opens what it has left."""
+
+    store: Store
+    path: Path
+
+    async def again(self) -> Store:
+        await self.store.close()
+        if isinstance(self.store, SqliteStore):
+            self.store = SqliteStore(self.path)
+        await self.store.open()
+        return self.store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return SqliteStore(tmp_path / "store.db") if request.param == "sqlite" else MemoryStore()
+
+
+@pytest_trio.trio_fixture
+async def place(new_store: Store, tmp_path: Path) -> AsyncIterator[Place]:
+    opened = await new_store.open()
+    assert opened.users == []
+    place = Place(new_store, tmp_path / "store.db")
+    yield place
+    await place.store.close()
+
+
+async def kept(store: Store, user: str) -> Kept:
+    found = await store.load(user)
+    assert found is not None
+    return found
+
+
+async def test_what_was_committed_is_there_again(place: Place) -> None:
+    everything = event(
+        "ada",
+        2,
+        first=1,
+        expires=1_700_000_009.25,
+        key="k",
+        merge=True,
+        truncated=True,
+        owned_id=True,
+        priority=1,
+    )
+    lost = (Run(1, 4, "evicted", {"note": 3, "é": 1}, 0),)
+    ada = log("ada", 3, reserved=19, due=5.5, partial=True, gone=lost)
+    tab = session("ada", "tab", base=1, acked=2, skipped=(1, 7), parked=9.5)
+    await place.store.commit(Batch(events=[everything, event("ada", 3)], users=[ada], sessions=[tab]))
+    await place.store.commit(events("bob", 1))
+    store = await place.again()
+    found = await kept(store, "ada")
+    assert found.events == [everything, event("ada", 3)]
+    assert found.user[:7] == ada[:7]
+    [run] = found.user.gone or ()
+    assert (run.first, run.last, run.reason, run.lost, run.critical) == (
+        1,
+        4,
+        "evicted",
+        {"note": 3, "é": 1},
+        0,
+    )
+    assert found.sessions == [tab]
+    assert found.keys == found.damaged == []
+    assert [e.seq for e in (await kept(store, "bob")).events] == [1]
+    assert await store.load("nobody") is None
+
+
+async def test_all_users_are_told_when_it_is_opened(place: Place) -> None:
+    for user in ("ada", "bob", "Zoë ☃"):
+        await place.store.commit(events(user, 1))
+    await place.store.close()
+    store = SqliteStore(place.path) if isinstance(place.store, SqliteStore) else place.store
+    place.store = store
+    assert sorted((await store.open()).users) == ["Zoë ☃", "ada", "bob"]
+
+
+async def test_to_commit_once_more_changes_nothing(place: Place) -> None:
+    store = place.store
+    await store.commit(events("ada", 1, 2, 3, owned_id=True))
+    batch = Batch(
+        removed=[Removal("ada", 1, 2, "settled", True)],
+        events=[event("ada", 4)],
+        users=[log("ada", 4, confirmed=2)],
+        sessions=[session("ada", "tab")],
+        confirmed=[("ada", 3)],
+    )
+    await store.commit(batch)
+    once = await kept(store, "ada")
+    await store.commit(batch)
+    again = await kept(store, "ada")
+    assert (again.events, again.sessions, again.keys) == (once.events, once.sessions, once.keys)
+    assert [e.seq for e in again.events] == [3, 4]
+
+
+async def test_what_is_removed_goes_and_its_key_stays(place: Place) -> None:
+    store = place.store
+    await store.commit(events("ada", *range(1, 6), owned_id=True))
+    await store.commit(Batch(events=[event("ada", 6)], users=[log("ada", 6)]))
+    await store.commit(
+        Batch(removed=[Removal("ada", 1, 2, "settled", True), Removal("ada", 6, 6, "evicted", False)])
+    )
+    found = await kept(await place.again(), "ada")
+    assert [e.seq for e in found.events] == [3, 4, 5]
+    assert found.keys == [KeyRecord("id-1", 1, "settled"), KeyRecord("id-2", 2, "settled")]
+
+
+async def test_what_is_removed_may_come_back_as_another_in_the_same_commit(place: Place) -> None:
+    store = place.store
+    await store.commit(events("ada", 1, 2))
+    joined = event("ada", 2, first=1, payload=b'"both"')
+    await store.commit(
+        Batch(removed=[Removal("ada", 1, 2, "merged", False)], events=[joined], users=[log("ada", 2)])
+    )
+    assert (await kept(store, "ada")).events == [joined]
+
+
+async def test_events_are_confirmed_up_to_a_seq_and_one_by_one(place: Place) -> None:
+    store = place.store
+    await store.commit(events("ada", *range(1, 6)))
+    await store.commit(Batch(users=[log("ada", 5, confirmed=2)], confirmed=[("ada", 4), ("ada", 99)]))
+    assert [e.confirmed for e in (await kept(store, "ada")).events] == [True, True, False, True, False]
+
+
+async def test_what_was_lost_stays_where_it_is_not_said_anew(place: Place) -> None:
+    store, lost = place.store, (Run(1, 2, "evicted", {"a": 2}, 0),)
+    await store.commit(Batch(users=[log("ada", 2, gone=lost)]))
+    await store.commit(Batch(users=[log("ada", 3, gone=None)]))
+    [run] = (await kept(store, "ada")).user.gone or ()
+    assert (run.first, run.last) == (1, 2)
+    await store.commit(Batch(users=[log("ada", 3, gone=())]))
+    assert (await kept(store, "ada")).user.gone == ()
+
+
+async def test_sessions_move_and_end(place: Place) -> None:
+    store = place.store
+    both = [session("ada", "one"), session("ada", "two")]
+    await store.commit(Batch(users=[log("ada", 9)], sessions=both))
+    await store.commit(Batch(sessions=[session("ada", "one", acked=7, parked=5.0)], ended=[("ada", "two")]))
+    assert (await kept(store, "ada")).sessions == [session("ada", "one", acked=7, parked=5.0)]
+
+
+async def test_of_a_closed_user_nothing_is_left(place: Place) -> None:
+    store = place.store
+    await store.commit(events("ada", 1, 2, owned_id=True))
+    await store.commit(
+        Batch(
+            removed=[Removal("ada", 1, 1, "settled", True)],
+            sessions=[session("ada", "tab")],
+            users=[log("ada", 2)],
+        )
+    )
+    await store.commit(Batch(closed=["ada"]))
+    assert await store.load("ada") is None
+    await store.commit(events("ada", 1))
+    await store.commit(Batch(closed=["ada"], events=[event("ada", 1)], users=[log("ada", 1, epoch="new")]))
+    found = await kept(store, "ada")
+    assert (found.user.epoch, found.sessions, found.keys) == ("new", [], [])
+    assert [e.seq for e in found.events] == [1]
+
+
+async def test_keys_are_bounded(place: Place) -> None:
+    store, many = place.store, 3 * REMEMBERED_IDS
+    for low in range(1, many, 512):
+        seqs = range(low, low + 512)
+        await store.commit(events("ada", *seqs, owned_id=True))
+        await store.commit(Batch(removed=[Removal("ada", seqs[0], seqs[-1], "settled", True)]))
+    keys = (await kept(store, "ada")).keys
+    assert [key.seq for key in keys] == list(range(many - REMEMBERED_IDS + 1, many + 1))
+
+
+async def test_users_whose_events_expire_are_found(place: Place) -> None:
+    store = place.store
+    for number, due in enumerate((10.0, 20.0, None, 5.0)):
+        await store.commit(Batch(users=[log(f"user{number}", 1, due=due)]))
+    assert sorted(await store.due(10.0, 10)) == ["user0", "user3"]
+    assert len(await store.due(30.0, 2)) == 2
+    assert await store.due(4.0, 10) == []
+
+
+async def test_closing_twice_is_fine(place: Place) -> None:
+    await place.store.close()
+    await place.store.close()

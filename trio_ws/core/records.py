@@ -1,0 +1,144 @@
+"""What of a hub's state is durable, as plain records: what a commit writes, and what is read again after a restart.
+
+Times in records are seconds since the Unix epoch: the hub's clock means nothing to the next process.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import attrs
+
+from .gaps import Run
+
+
+class EventRecord(NamedTuple):
+    """One entry of a log.
+
+    Attributes:
+      first, seq: the seqs that it stands for, both inclusive.
+      priority: 0 to 3, LOW to CRITICAL.
+      payload: its JSON.
+      expires: when its time to live is over; None for never.
+      owned_id: the id is the publisher's own key.
+      confirmed: a client has processed it.
+    """
+
+    user: str
+    first: int
+    seq: int
+    id: str
+    type: str
+    priority: int
+    payload: bytes
+    ts: float
+    expires: float | None
+    key: str | None
+    merge: bool
+    tracked: bool
+    truncated: bool
+    owned_id: bool
+    confirmed: bool
+
+
+class Removal(NamedTuple):
+    """The entries of a log whose `first` is from `first` to `last` have left it.
+
+    Attributes:
+      state: what became of them.
+      owned_ids: some of them had keys of their publishers' own, which are to be remembered.
+    """
+
+    user: str
+    first: int
+    last: int
+    state: str
+    owned_ids: bool
+
+
+class SessionRecord(NamedTuple):
+    """One session of a client that speaks the protocol.
+
+    Attributes:
+      skipped: the first seqs of entries that its acks say nothing of.
+      parked: since when; None while it is connected.
+    """
+
+    session: str
+    user: str
+    base: int
+    acked: int
+    skipped: tuple[int, ...]
+    created: float
+    parked: float | None
+
+
+class UserRecord(NamedTuple):
+    """One user's log as a whole.
+
+    Attributes:
+      head: the newest seq that is accounted for.
+      reserved: seqs up to here may have been shown to somebody: none of them is given to another event.
+      confirmed: everything up to here is confirmed or gone.
+      due: when something of it expires next; None where nothing does.
+      partial: events that are not critical were not written.
+      gone: what was lost of it, without what had settled; None where that is as it was.
+    """
+
+    user: str
+    epoch: str
+    head: int
+    reserved: int
+    confirmed: int
+    due: float | None
+    partial: bool
+    gone: tuple[Run, ...] | None
+
+
+class KeyRecord(NamedTuple):
+    """An idempotency key of what has left the log: at which seq it was, and what became of it."""
+
+    id: str
+    seq: int
+    state: str
+
+
+@attrs.define
+class Batch:
+    """What one commit writes, all of it or nothing. To write it once more changes nothing.
+
+    A store takes it in this order: `closed`, `removed`, then the rest.
+
+    Attributes:
+      closed: users of whom nothing is kept any more.
+      removed: what has left the logs.
+      events: what is new in them.
+      confirmed: entries that were written before and are confirmed above `UserRecord.confirmed`: user and first seq.
+      ended: sessions that are over: user and session.
+    """
+
+    closed: list[str] = attrs.field(factory=list)
+    removed: list[Removal] = attrs.field(factory=list)
+    events: list[EventRecord] = attrs.field(factory=list)
+    confirmed: list[tuple[str, int]] = attrs.field(factory=list)
+    users: list[UserRecord] = attrs.field(factory=list)
+    sessions: list[SessionRecord] = attrs.field(factory=list)
+    ended: list[tuple[str, str]] = attrs.field(factory=list)
+
+
+@attrs.define
+class Kept:
+    """What a store holds of one user.
+
+    Attributes:
+      user: its log as a whole; `gone` is never None.
+      events: what is in it, in order.
+      keys: of what has left it, the oldest first.
+      damaged: what could not be read and was set aside, as runs with reason ``reset``.
+    """
+
+    user: UserRecord
+    events: list[EventRecord] = attrs.field(factory=list)
+    sessions: list[SessionRecord] = attrs.field(factory=list)
+    keys: list[KeyRecord] = attrs.field(factory=list)
+    damaged: list[Run] = attrs.field(factory=list)

@@ -1,0 +1,159 @@
+"""A mailbox as a store has kept it: its log, what is gone from it, its keys, and its sessions, which are parked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from . import wire
+from .books import Books
+from .confirmations import Confirmations
+from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry
+from .gaps import ANY_TYPE, Run
+from .mailbox import Mailbox
+from .records import EventRecord, Kept, KeyRecord, SessionRecord
+from .session import Session
+
+
+def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float) -> None:
+    """Put back the log of `kept` into `box`, which is new; the sessions come next, and then `Mailbox.settle_again`.
+
+    What may have been accepted since the last commit of the process before is a gap: nobody knows what it was.
+
+    Args:
+      now: on the hub's clock; nothing happened later, whatever the time of day was then.
+      wall_offset: what is to be added to that clock for the time of day.
+    """
+    user = kept.user
+    box.epoch = user.epoch
+    box.head = box.sent_high = max(user.head, user.reserved)
+    for key in kept.keys:
+        box.remember(_gone_entry(key))
+    for event in kept.events:
+        box.take_back(_entry(event, min(event.ts - wall_offset, now)))
+    lost = sorted([*(user.gone or ()), *kept.damaged], key=_first)
+    if user.reserved > user.head:
+        lost.append(Run(user.head + 1, user.reserved, RESET, {}, 0))
+    box.gone.restore(list(_gone(box, lost, user.confirmed if user.partial else box.head)))
+    assert box.track is not None
+    box.track.restored(
+        user.confirmed, user.reserved, as_it_was=user.reserved <= user.head and not kept.damaged
+    )
+
+
+def restored_session(
+    record: SessionRecord,
+    box: Mailbox,
+    *,
+    books: Books,
+    confirmations: Confirmations,
+    retry_intervals: tuple[float, ...],
+    now: float,
+    wall_offset: float,
+    parked_at: float,
+) -> Session:
+    """The session of `record`, parked since `parked_at` where it was connected last."""
+    session = Session(
+        record.session,
+        box,
+        record.base,
+        books=books,
+        confirmations=confirmations,
+        retry_intervals=retry_intervals,
+        now=min(record.created - wall_offset, now),
+    )
+    session.acked = session.cursor = max(record.base, record.acked)
+    # What it was sent is not known: all of it, or an ack that was under way would be a mistake.
+    session.top = max(box.ready, session.acked)
+    session.skipped = set(record.skipped)
+    session.parked_at = session.cut_at = (
+        parked_at if record.parked is None else min(record.parked - wall_offset, now)
+    )
+    return session
+
+
+def _entry(event: EventRecord, at: float) -> Entry:
+    """The entry of an event that was accepted at a time on the hub's clock."""
+    tail = wire.event_tail(event.id, event.type, event.payload, event.ts)
+    entry = Entry(
+        id=event.id,
+        type=event.type,
+        tail=tail,
+        size=len(tail) + len(event.payload) if event.merge else len(tail),
+        bare=not (event.tracked or event.merge or event.truncated),
+        retention=event.priority + CLASS_LOW,
+        tracked=event.tracked,
+        ts=event.ts,
+        accepted_at=at,
+        expires_at=math.inf if event.expires is None else at + event.expires - event.ts,
+        key=None if event.priority + CLASS_LOW == FIRM else event.key,
+        merge=event.merge,
+        payload=event.payload if event.merge else None,
+        truncated=event.truncated,
+        owned_id=event.owned_id,
+        stored=True,
+    )
+    entry.first, entry.seq = event.first, event.seq
+    if event.confirmed:
+        entry.confirmed_at = at
+    return entry
+
+
+def _gone_entry(key: KeyRecord) -> Entry:
+    """What is known of an event whose key is remembered."""
+    entry = Entry(
+        id=key.id,
+        type="",
+        tail=b"",
+        size=0,
+        bare=False,
+        retention=CLASS_LOW,
+        tracked=False,
+        ts=0.0,
+        accepted_at=0.0,
+        owned_id=True,
+    )
+    entry.first = entry.seq = key.seq
+    if key.state in ("settled", "merged"):
+        entry.settled, entry.confirmed_at = True, 0.0
+    else:
+        entry.reason = key.state
+    return entry
+
+
+def _gone(box: Mailbox, lost: list[Run], settled_upto: int) -> Iterator[Run]:
+    """All that is not held as runs in order: `lost`, and between them what has settled; above `settled_upto` nobody
+    knows that."""
+    at = 1
+    for first, last in _holes(box):
+        at = first
+        for run in lost:
+            if run.last < at or run.first > last:
+                continue
+            low, high = max(run.first, at), min(run.last, last)
+            yield from _settled(at, low - 1, settled_upto)
+            yield run.part(low, high)
+            at = high + 1
+        yield from _settled(at, last, settled_upto)
+
+
+def _settled(first: int, last: int, upto: int) -> Iterator[Run]:
+    if first <= min(last, upto):
+        yield Run(first, min(last, upto), SETTLED, {ANY_TYPE: min(last, upto) - first + 1}, 0)
+    if max(first, upto + 1) <= last:
+        yield Run(max(first, upto + 1), last, RESET, {}, 0)
+
+
+def _holes(box: Mailbox) -> Iterator[tuple[int, int]]:
+    """The seqs that are not held, as first and last."""
+    at = 1
+    for entry in box.entries.values():
+        if at < entry.first:
+            yield at, entry.first - 1
+        at = entry.seq + 1
+    if at <= box.head:
+        yield at, box.head
+
+
+def _first(run: Run) -> int:
+    return run.first

@@ -1,0 +1,213 @@
+"""Group commit: what the ledger has noted goes to the store, a batch at a time; and whether one can rely on the store.
+
+    ok        commits go through
+    slow      one has been under way for `STALL` seconds
+    failing   the last try has failed; the same batch is tried again, with pauses that grow, until it goes through
+
+While it is not ok, nothing is accepted that must be durable (`StoreUnavailable`); what is committed is delivered all
+the same, and what is not is neither shown to clients nor told to publishers. When a commit goes through, all is well.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from ..config import Config
+from ..core.buffer import Buffer
+from ..core.histogram import Histogram
+from ..core.ledger import Ledger
+from ..core.mailbox import Mailbox
+from ..core.records import Batch
+from ..errors import StoreError, StoreUnavailable
+from ..store import Store
+
+logger = logging.getLogger(__name__)
+
+MOST: Final = 200
+"""Events of one commit, so that the loop is not held up by drawing them up."""
+
+STALL: Final = 1.0
+"""Seconds that a commit may take; then the store counts as slow."""
+
+PATIENCE: Final = 5.0
+"""Seconds that a publisher waits for the commit of its event."""
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 2.0
+
+
+class Durability:
+    """Commits for one hub.
+
+    Args:
+      store: where to; open.
+      clock, wall_clock: seconds on the hub's clock, and since the Unix epoch.
+      on_ready: is called with each mailbox that has more to show since it was committed.
+      on_commit: is called after each commit.
+
+    Attributes:
+      ledger: what is not durable yet.
+      commits, errors: how many went through, and how many tries failed.
+      events: how many events were written.
+      seconds: how long commits took.
+      buffer: the logs that are in memory; the engine sees to it.
+      loaded: is set when the next log has come into memory, and is another one then.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        on_ready: Callable[[Mailbox], None],
+        on_commit: Callable[[], None],
+    ) -> None:
+        self.store = store
+        self.ledger = Ledger(config.durability, config.session_ttl + config.event_ttl, self._on_work)
+        self.commits = self.errors = self.events = 0
+        self.seconds = Histogram()
+        self.buffer: Buffer
+        self.loaded = trio.Event()
+        self._interval = config.commit_interval
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._on_ready = on_ready
+        self._on_commit = on_commit
+        self._work, self._hurry, self._done = trio.Event(), trio.Event(), trio.Event()
+        self._since = math.inf  # when the commit that is under way began
+        self._error: str | None = None
+        self._failing_since = math.inf
+        self._idle = trio.Event()
+
+    # -- the state of the store
+
+    @property
+    def state(self) -> str:
+        """``ok``, ``slow`` or ``failing``."""
+        if self._error is not None:
+            return "failing"
+        return "slow" if self._clock() - self._since > STALL else "ok"
+
+    def check(self, retention: int) -> None:
+        """Refuse an event of this class, where it must be durable and the store can't be relied on.
+
+        Raises:
+          StoreUnavailable: that is so.
+        """
+        if self.ledger.is_durable(retention) and self.state != "ok":
+            raise StoreUnavailable(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """Why nothing durable is accepted."""
+        if self._error is not None:
+            return f"the store fails: {self._error}"
+        return f"the store is slow: a commit has taken more than {STALL:g} s so far"
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is durable."""
+        return not len(self.ledger) and self._since == math.inf
+
+    # -- for those who wait
+
+    async def wait(self, box: Mailbox, seq: int) -> None:
+        """Wait until what `box` has accepted up to `seq` is durable. A checkpoint, unless it is so.
+
+        Raises:
+          StoreUnavailable: it takes more than `PATIENCE` seconds; it may still come to be.
+        """
+        track = box.track
+        if track is None or track.committed >= seq:
+            return
+        with trio.move_on_after(PATIENCE):
+            while track.committed < seq:
+                await self._done.wait()
+            return
+        raise StoreUnavailable(f"not durable after {PATIENCE:g} s: {self.reason}")
+
+    async def finish(self) -> None:
+        """Wait until nothing is left to commit. A checkpoint."""
+        self.ledger.tighten(math.inf)
+        while not self.idle:
+            self._hurry.set()
+            await self._done.wait()
+            self.ledger.tighten(math.inf)
+        await trio.lowlevel.checkpoint()
+
+    # -- the commits
+
+    def _on_work(self, urgent: bool) -> None:
+        self._work.set()
+        if urgent:
+            self._hurry.set()
+
+    async def run(self) -> None:
+        """Commit what there is, until cancelled."""
+        while True:
+            with trio.CancelScope(deadline=self.ledger.tighten(self._clock())):
+                await self._work.wait()
+            # Who waits is not kept waiting, but for what others do in the same turn; who doesn't waits for company.
+            with trio.move_on_after(self._interval):
+                await self._hurry.wait()
+            self._work, self._hurry = trio.Event(), trio.Event()
+            now = self._clock()
+            batch = self.ledger.draw_up(MOST, now, self._wall_clock() - now)
+            if batch is not None:
+                self._since = now
+                await self._commit(batch)
+                self.seconds.record(self._clock() - now)
+            self._since = math.inf
+            done, self._done = self._done, trio.Event()
+            done.set()
+
+    async def _commit(self, batch: Batch) -> None:
+        """Bring one batch to the store, however long it takes."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self.store.commit(batch)
+            except StoreError as error:
+                self._failed(str(error))
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                break
+        if self._error is not None:
+            logger.warning("the store is back", extra={"failed_for": self._clock() - self._failing_since})
+            self._error, self._failing_since = None, math.inf
+        self.commits += 1
+        self.events += len(batch.events)
+        for box in self.ledger.committed():
+            self._on_ready(box)
+        self._on_commit()
+
+    def _failed(self, error: str) -> None:
+        self.errors += 1
+        if self._error is None:
+            self._failing_since = self._clock()
+            logger.error(
+                "the store fails: nothing durable is accepted until it is back", extra={"error": error}
+            )
+        self._error = error
+
+    def stats(self) -> dict[str, Any]:
+        """What there is to tell of it."""
+        return {
+            **self.store.stats(),
+            "state": self.state,
+            "error": self._error,
+            "pending": len(self.ledger),
+            "commits": self.commits,
+            "errors": self.errors,
+            "events_written": self.events,
+            "commit_p50": self.seconds.percentile(0.5),
+            "commit_p99": self.seconds.percentile(0.99),
+        }

@@ -1,0 +1,57 @@
+"""What a hub asks of a store. A contract test holds all stores to it (tests/store/test_contract.py)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import attrs
+
+from ..core.records import Batch, Kept
+
+
+@attrs.frozen
+class Opened:
+    """What a store holds when it is opened.
+
+    Attributes:
+      users: who has anything in it.
+    """
+
+    users: list[str]
+
+
+class Store(Protocol):
+    """Keeps what commits bring, and gives it back by user. One hub uses it at a time.
+
+    Every method is a checkpoint, and all raise `StoreError` where the store fails. `commit` and `load` may run at the
+    same time, but no two commits do.
+    """
+
+    async def open(self) -> Opened:
+        """Get ready.
+
+        Raises:
+          StoreError: it can't be had, is another's, or was made by a newer version of this package.
+        """
+
+    async def commit(self, batch: Batch) -> None:
+        """Make `batch` durable, all of it or nothing; when this returns, it outlives a loss of power.
+
+        Where this raises or is cancelled, it may have been written or not; to write it again changes nothing.
+        """
+
+    async def load(self, user: str) -> Kept | None:
+        """All that is held of `user`; None where that is nothing. What can't be read is set aside, and counted."""
+
+    async def due(self, now: float, most: int) -> list[str]:
+        """Users of whose logs something has expired by `now`, in seconds since the Unix epoch; at most so many."""
+
+    async def check(self) -> None:
+        """Look over all that is held, while all else goes on; what is found is logged, and told by `stats`. Cancelled,
+        it stops soon."""
+
+    async def close(self) -> None:
+        """Let go of it. Closing twice is fine."""
+
+    def stats(self) -> dict[str, Any]:
+        """What there is to tell of it, as plain values: `kind`, `quarantined`, and what it has of its own."""

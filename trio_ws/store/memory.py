@@ -1,0 +1,113 @@
+"""A store in memory: what one hub of a process leaves to the next. Nothing of it outlives the process.
+
+It says in the plainest way what a store has to do, and the simulator's store is built on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import trio
+
+from ..core.records import Batch, EventRecord, Kept, KeyRecord, SessionRecord, UserRecord
+from ..core.remembered import REMEMBERED_IDS
+from .interface import Opened
+
+
+@attrs.define
+class _Log:
+    """What is held of one user."""
+
+    user: UserRecord
+    events: dict[int, EventRecord] = attrs.field(factory=dict)
+    sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
+    keys: dict[int, KeyRecord] = attrs.field(factory=dict)
+
+
+class MemoryStore:
+    """A `Store` whose commits are durable for as long as this object is."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, _Log] = {}
+
+    async def open(self) -> Opened:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        return Opened(list(self._logs))
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        self.apply([batch])
+
+    def apply(self, batches: Iterable[Batch]) -> None:
+        """Take these commits over, in order."""
+        for batch in batches:
+            self._apply(batch)
+
+    def _apply(self, batch: Batch) -> None:
+        logs = self._logs
+        for user in batch.closed:
+            logs.pop(user, None)
+        for removal in batch.removed:
+            log = logs.get(removal.user)
+            if log is None:
+                continue
+            for first in [first for first in log.events if removal.first <= first <= removal.last]:
+                event = log.events.pop(first)
+                if event.owned_id:
+                    log.keys[event.seq] = KeyRecord(event.id, event.seq, removal.state)
+            while len(log.keys) > REMEMBERED_IDS:
+                del log.keys[min(log.keys)]
+        for record in batch.users:
+            log = logs.get(record.user)
+            if log is None:
+                logs[record.user] = _Log(record)
+            else:
+                gone = log.user.gone if record.gone is None else record.gone
+                log.user = record._replace(gone=gone)
+        for event in batch.events:
+            logs[event.user].events[event.first] = event
+        for user, first in batch.confirmed:
+            events = logs[user].events
+            if first in events:
+                events[first] = events[first]._replace(confirmed=True)
+        for session in batch.sessions:
+            logs[session.user].sessions[session.session] = session
+        for user, ended in batch.ended:
+            logs[user].sessions.pop(ended, None)
+
+    async def load(self, user: str) -> Kept | None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        log = self._logs.get(user)
+        if log is None:
+            return None
+        upto = log.user.confirmed
+        events = [log.events[first] for first in sorted(log.events)]
+        return Kept(
+            log.user,
+            [event._replace(confirmed=event.confirmed or event.seq <= upto) for event in events],
+            list(log.sessions.values()),
+            [log.keys[seq] for seq in sorted(log.keys)],
+        )
+
+    async def due(self, now: float, most: int) -> list[str]:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        found = [user for user, log in self._logs.items() if log.user.due is not None and log.user.due <= now]
+        return found[:most]
+
+    async def check(self) -> None:
+        """See `Store`. There is nothing that could be damaged."""
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+
+    def stats(self) -> dict[str, Any]:
+        """See `Store`."""
+        return {"kind": "memory", "quarantined": 0}

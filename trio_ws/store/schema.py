@@ -1,0 +1,93 @@
+"""The tables of a SQLite store, as a person reads them with the `sqlite3` shell, and how older ones become today's."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from ..errors import StoreError
+
+APPLICATION_ID: Final = 0x7472696F
+"""`trio`, in the file's header: what tells our files from others."""
+
+FIRST: Final = """
+CREATE TABLE users (             -- one row a user: the log as a whole
+  user      TEXT PRIMARY KEY,
+  epoch     TEXT NOT NULL,
+  head      INTEGER NOT NULL,    -- the newest seq that is accounted for
+  reserved  INTEGER NOT NULL,    -- seqs up to here may have been shown, and are given to no other event
+  confirmed INTEGER NOT NULL,    -- everything up to here is confirmed, or gone
+  due       REAL,                -- when something expires next, as all times in seconds since 1970
+  partial   INTEGER NOT NULL,    -- events that are not critical are not written
+  gone      TEXT                 -- what was lost: [[first, last, reason, {type: count}, critical], …]
+) WITHOUT ROWID;
+CREATE TABLE events (            -- what is held, and history
+  user      TEXT NOT NULL,
+  first     INTEGER NOT NULL,    -- it stands for the seqs from first to seq
+  seq       INTEGER NOT NULL,
+  id        TEXT NOT NULL,
+  type      TEXT NOT NULL,
+  priority  INTEGER NOT NULL,    -- 0 low, 1 normal, 2 high, 3 critical
+  payload   TEXT NOT NULL,       -- JSON
+  ts        REAL NOT NULL,       -- when it was accepted
+  expires   REAL,
+  key       TEXT,
+  merge     INTEGER NOT NULL,
+  tracked   INTEGER NOT NULL,
+  truncated INTEGER NOT NULL,
+  owned_id  INTEGER NOT NULL,    -- the id is its publisher's own
+  confirmed INTEGER NOT NULL,    -- 1, or at or below confirmed of its user: a client has processed it
+  crc       INTEGER NOT NULL,    -- of the columns before, without confirmed
+  PRIMARY KEY (user, first)
+) WITHOUT ROWID;
+CREATE TABLE sessions (          -- tabs and devices
+  user      TEXT NOT NULL,
+  session   TEXT NOT NULL,
+  base      INTEGER NOT NULL,    -- it began after this seq
+  acked     INTEGER NOT NULL,    -- and has processed all up to this one
+  skipped   TEXT NOT NULL,       -- but for these, of which its acks say nothing
+  created   REAL NOT NULL,
+  parked    REAL,                -- NULL while it is connected
+  PRIMARY KEY (user, session)
+) WITHOUT ROWID;
+CREATE TABLE keys (              -- idempotency keys of what has left the log
+  user      TEXT NOT NULL,
+  seq       INTEGER NOT NULL,
+  id        TEXT NOT NULL,
+  state     TEXT NOT NULL,
+  PRIMARY KEY (user, seq)
+) WITHOUT ROWID;
+CREATE TABLE quarantine (        -- rows of other tables that made no sense, as JSON
+  found     REAL NOT NULL,
+  place     TEXT NOT NULL,
+  why       TEXT NOT NULL,
+  content   TEXT NOT NULL
+);
+"""
+
+MIGRATIONS: Final = (FIRST,)
+"""What makes each version out of the one before; the version that a file has is its `user_version`."""
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Bring the schema of `db` to today's version, all of it or nothing.
+
+    Raises:
+      StoreError: it is no file of ours, or was made by a newer version.
+    """
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StoreError("it is a database of something else")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"its schema is version {version}, and this version of trio-ws knows {len(MIGRATIONS)}"
+        )
+    if version == len(MIGRATIONS):
+        return
+    script = "".join(MIGRATIONS[version:])
+    db.executescript(
+        f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID};"
+        f"PRAGMA user_version = {len(MIGRATIONS)}; COMMIT;"
+    )
