@@ -22,6 +22,7 @@ REASONS: Final = (
     "superseded",  # the session has connected elsewhere meanwhile: 4409
     "hello_timeout",  # request and hello did not come in time: cut, or 4501
     "draining",  # 503, 4503
+    "store",  # the user's log can't be read: 503, 4503
 )
 """Every reason to refuse a connection."""
 

@@ -60,7 +60,7 @@ class Reception:
                 closing.DRAINING,
                 "the user's log was not read yet",
                 self.engine.retry_after,
-                counted="draining",
+                counted="store",
             )
         now = self.engine.clock()
         if not in_process and not self._rates.take(identity.user, now):

@@ -138,8 +138,8 @@ class Handshake:
         try:
             await hub.load(identity.user)
         except StoreUnavailable:
-            after = str(math.ceil(hub.retry_after))
-            await transport.refuse(503, "The user's events can't be read now.", [("Retry-After", after)])
+            after = [("Retry-After", str(math.ceil(hub.retry_after)))]
+            await _refuse(hub, transport, "store", 503, "The user's events can't be read now.", after)
             return None
         await transport.accept(None)
         return Arrival(identity, Ask(plain=True), [])
@@ -165,7 +165,7 @@ class Handshake:
             return attrs.evolve(unknown, counted=reason)
         assert identity is not None
         self._told_if_late = away = Verdict(
-            closing.DRAINING, "the user's events can't be read now", hub.retry_after
+            closing.DRAINING, "the user's events can't be read now", hub.retry_after, counted="store"
         )
         try:
             await hub.load(identity.user)
