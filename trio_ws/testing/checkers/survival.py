@@ -146,6 +146,7 @@ class Places(Checker):
             and first
             and in_time
             and session.id != line.ask.session
+            and line.honest
             and line.ask.session not in self.record.dismissed
         ):
             self.fail(f"{line} comes back, and its session is not known")
