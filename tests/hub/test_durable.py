@@ -69,7 +69,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def connected(hub: Hub, user: str = "ada", before: Peer | None = None, **options: Any) -> Peer:
     """A client of `user`, that goes on from where `before` was."""
-    await hub.load(user)
+    await hub.load(user, to_connect=True)
     ask: dict[str, Any] = {}
     if before is not None:
         ask = {"session": before.welcome["session"], "epoch": before.welcome["epoch"], "seq": before.cursor}
@@ -557,6 +557,8 @@ async def test_where_all_who_are_there_fill_memory_another_who_comes_is_given_wh
             for _ in range(2):
                 await hub.publish(f"user{user}", "agent_started")
         assert "user2" in hub.engine.buffer.asleep
+        with pytest.raises(StoreUnavailable, match="who are connected"):
+            await hub.publish("user2", "agent_started")
         peer = await connected(hub, "user2")
         await until(lambda: peer.seqs == [1])
         with pytest.raises(trio.WouldBlock):

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, Literal
 
 import trio
@@ -100,7 +101,7 @@ class Hub(Publisher):
           LocalError: the user's connection limit is reached and the policy is to reject, or the hub drains.
         """
         check_name(user, "user")
-        return Subscription(self.reception, user, start, self.load)
+        return Subscription(self.reception, user, start, partial(self.load, to_connect=True))
 
     def attach(
         self, identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None

@@ -36,16 +36,19 @@ class Loader:
         self._under_way: dict[str, trio.Event] = {}
         self._opened_at = engine.clock()
 
-    async def load(self, user: str) -> None:
+    async def load(self, user: str, *, to_connect: bool = False) -> None:
         """Have the log of `user` here. A checkpoint where it is asleep. Cancelled, it stays so.
 
+        Args:
+          to_connect: for a connection of the user, which is given what waits however full memory is.
+
         Raises:
-          StoreUnavailable: the store can't be read.
+          StoreUnavailable: the store can't be read, or memory is full of critical events of users who are connected.
         """
         while user in self._asleep:
             under_way = self._under_way.get(user)
             if under_way is None:
-                await self._load(user)
+                await self._load(user, to_connect)
             else:
                 await under_way.wait()
 
@@ -60,14 +63,14 @@ class Loader:
         except StoreUnavailable:
             pass  # whoever needs it asks again
 
-    async def _load(self, user: str) -> None:
+    async def _load(self, user: str, to_connect: bool) -> None:
         done = self._under_way[user] = trio.Event()
         try:
             durability = self._engine.durability
             assert durability is not None  # or nobody would be asleep
             kept = await durability.store.load(user)
             if kept is not None:
-                self._make_room(kept)
+                self._make_room(kept, to_connect)
             known = self._asleep.pop(user)
             if kept is not None:
                 self._wake(kept, known)
@@ -77,17 +80,20 @@ class Loader:
             del self._under_way[user]
             done.set()
 
-    def _make_room(self, kept: Kept) -> None:
+    def _make_room(self, kept: Kept, to_connect: bool) -> None:
         """Have room for what can't go of a log that comes in, as far as others can leave memory for it.
 
-        Where all is full of critical events of users who are connected, it comes in all the same: one who does not ack
-        must not keep others out. So a log for each connection may be in memory beyond the bound over all.
+        Where all is full of critical events of users who are connected, it comes in all the same for a connection: one
+        who does not ack must not keep others out. So a log for each connection may be in memory beyond the bound over
+        all.
         """
         firm = [e for e in kept.events if e.priority == Priority.CRITICAL and not e.confirmed]
         size = sum(len(wire.event_tail(e.id, e.type, e.payload, e.ts)) for e in firm)
         while not self._engine.buffer.has_room_for(len(firm), size):
             if not self.let_sleep(kept.user.user):
-                return
+                if to_connect:
+                    return
+                raise StoreUnavailable("the buffer is full of critical events of users who are connected")
 
     def let_sleep(self, but: str) -> bool:
         """Have some logs that hold critical events out of memory, those that had none for longest. Not a checkpoint.

@@ -92,15 +92,16 @@ class Publisher:
             await receipt.committed()
         return receipt
 
-    async def load(self, user: str) -> None:
+    async def load(self, user: str, *, to_connect: bool = False) -> None:
         """Have the log of `user` here, if the store has one: all that does not wait needs that. A checkpoint where it
         has; cancelled, nothing has changed.
 
         Raises:
-          StoreUnavailable: the store can't be read.
+          StoreUnavailable: the store can't be read; or, unless it is `to_connect`, memory is full of critical events of
+            users who are connected.
         """
         if user in self._asleep:
-            await self.loader.load(user)
+            await self.loader.load(user, to_connect=to_connect)
 
     def publish_nowait(
         self,

@@ -136,7 +136,7 @@ class Handshake:
             return None
         assert identity is not None
         try:
-            await hub.load(identity.user)
+            await hub.load(identity.user, to_connect=True)
         except StoreUnavailable:
             after = [("Retry-After", str(math.ceil(hub.retry_after)))]
             await _refuse(hub, transport, "store", 503, "The user's events can't be read now.", after)
@@ -168,7 +168,7 @@ class Handshake:
             closing.DRAINING, "the user's events can't be read now", hub.retry_after, counted="store"
         )
         try:
-            await hub.load(identity.user)
+            await hub.load(identity.user, to_connect=True)
         except StoreUnavailable:
             return away
         ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
