@@ -1,0 +1,298 @@
+"""Holds the journals of a run, and the database at its end, against the promises.
+
+Each check is a function that yields what is wrong, in words; what it checks is numbered as in the list of invariants:
+
+     1  no confirmed critical event is lost: it was processed, or is still held
+     2  what a client never got was told to it as a gap; no gap tells of a critical event that is lost
+     5  what a client has processed, and whose ack was saved, it is not given again
+     6  settled is only what a client has processed
+     9  events and gaps cover every seq, in order, without a hole; what was answered before another was tried comes first
+    10  (epoch, seq) names one event and one payload for ever; the epoch stays
+    13  a key that was promised makes one event
+    14  after the last fault all is delivered within the bound
+    18  SIGTERM ends the server with status 0, in time
+    19  accepted = settled + held + evicted + expired + superseded
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from trio_ws.core.gaps import SETTLED
+
+from .evidence import Evidence, Line, Published, Seat, gather
+
+Check = Callable[[Evidence], Iterator[str]]
+MOST: Final = 20
+"""How many findings of one check are told."""
+
+
+def check(directory: Path, database: Path | None = None) -> list[str]:
+    """What is wrong with a run.
+
+    Args:
+      directory: where its journals are.
+      database: its file, once the run is over; None while it goes on: then nothing is missed that may yet come.
+    """
+    evidence = gather(directory)
+    checks: list[Check] = [*ALWAYS]
+    if database is not None:
+        checks += AT_THE_END
+        checks.append(lambda evidence: kept(evidence, database))
+    found = []
+    for one in checks:
+        findings = list(one(evidence))
+        found += findings[:MOST]
+        if len(findings) > MOST:
+            found.append(f"… and {len(findings) - MOST} more like that")
+    return found + list(log(directory / "server.log"))
+
+
+def lost(evidence: Evidence) -> Iterator[str]:
+    """1: at the end every critical event that was answered was processed by somebody."""
+    processed = _processed(evidence)
+    for event in evidence.published.values():
+        if event.durable and (event.user, event.id) not in processed:
+            yield f"1: {_told(event)} was lost: no client of {event.user} has processed it"
+
+
+def confirmed(evidence: Evidence) -> Iterator[str]:
+    """6: what was answered as confirmed or settled was processed before."""
+    processed = _processed(evidence)
+    for event in evidence.published.values():
+        said = [
+            answer for answer in event.answers if answer["status"] == 200 or answer["state"] == "confirmed"
+        ]
+        if said and (event.user, event.id) not in processed:
+            yield f"6: {_told(event)} was said to be confirmed, and nobody has processed it"
+
+
+def gaps(evidence: Evidence) -> Iterator[str]:
+    """2: a gap covers no critical event but those that another client has processed."""
+    promised = {
+        (event.user, answer["seq"]): event
+        for event in evidence.published.values()
+        if event.durable
+        for answer in event.answers
+    }
+    processed = _processed(evidence)
+    for seat in evidence.seats:
+        for gap in seat.gaps:
+            if gap["critical"]:
+                yield f"2: {seat.name} was told that {gap['critical']} critical events are lost: {_span(gap)}"
+            for seq in range(gap["from"], gap["to"] + 1):
+                event = promised.get((seat.user, seq))
+                if event and (gap["reason"] != SETTLED or (event.user, event.id) not in processed):
+                    yield f"2: {seat.name} was told that {_told(event)} is {gap['reason']}: {_span(gap)}"
+
+
+def accounting(evidence: Evidence) -> Iterator[str]:
+    """5 and 9: each tab, over all its lives."""
+    for seat in evidence.seats:
+        covered = 0 if seat.whole else None
+        for life in seat.lives:
+            last = 0  # what this life itself was given
+            for item in life.items:
+                first, end = _first(item), _last(item)
+                if covered is not None and first > covered + 1:
+                    yield f"9: {seat.name} was never given {covered + 1} to {first - 1}"
+                if end <= last:
+                    yield f"9: {seat.name} was given {_span(item)} after {last}, in one life"
+                elif end <= (life.seq or 0):
+                    yield f"5: {seat.name} was given {_span(item)} again, having gone on from {life.seq}"
+                last = max(last, end)
+                covered = max(covered or 0, end)
+
+
+def complete(evidence: Evidence) -> Iterator[str]:
+    """9: at the end each tab has everything up to the head."""
+    heads = next((line["heads"] for line in evidence.run if line["do"] == "stats"), {})
+    for seat in evidence.seats:
+        if seat.whole:
+            last = max((_last(item) for life in seat.lives for item in life.items), default=0)
+            if last < heads.get(seat.user, 0):
+                yield f"9: {seat.name} was given nothing after {last}; the head is {heads[seat.user]}"
+
+
+def conduct(evidence: Evidence) -> Iterator[str]:
+    """9 and 10, as the clients have seen for themselves: no break of the protocol, no reset."""
+    for seat in evidence.seats:
+        for life in seat.lives:
+            if life.left and life.left["violations"]:
+                yield f"9: {seat.name} saw the server break the protocol {life.left['violations']} times"
+            if life.left and life.left["resets"]:
+                yield f"10: {seat.name} could not resume: its log was begun anew"
+
+
+def order(evidence: Evidence) -> Iterator[str]:
+    """9: one order for a user: what a publisher tried after an answer comes after what was answered."""
+    for event in evidence.published.values():
+        for answer in event.answers[:1]:
+            if answer["seq"] <= event.floor:
+                yield f"9: {_told(event)} came before what was answered before it was tried (seq {event.floor})"
+
+
+def names(evidence: Evidence) -> Iterator[str]:
+    """10: one event for each seq, one payload for each event, one epoch for each user."""
+    ids: dict[tuple[str, int], str] = {}
+    epochs: dict[str, str] = {}
+    for user, seq, id, epoch, where in _sightings(evidence):
+        if ids.setdefault((user, seq), id) != id:
+            yield f"10: seq {seq} of {user} is {ids[user, seq]}, and {id} in {where}"
+        if epoch is not None and epochs.setdefault(user, epoch) != epoch:
+            yield f"10: the epoch of {user} was {epochs[user]}, and is {epoch} in {where}"
+    for seat in evidence.seats:
+        for item in seat.got:
+            event = evidence.published.get(item["id"])
+            if event is None:
+                if not item["id"].startswith("last-"):
+                    yield f"10: {seat.name} was given {item['id']}, which nobody has published"
+            elif event.user != seat.user:
+                yield f"11: {seat.name} was given {item['id']} of {event.user}"
+            elif "payload" in item and item["payload"] != event.payload:
+                yield f"10: {seat.name} was given {item['id']} with another payload"
+            elif "deltas" in item and not _joined_well(item):
+                yield f"10: {seat.name} was given {_span(item)} joined of {len(item['deltas'])} deltas"
+
+
+def once(evidence: Evidence) -> Iterator[str]:
+    """13: a key that was promised is one event, to all who were told and to all who were given it."""
+    places: dict[tuple[str, str], set[int]] = {}
+    for user, seq, id, _, _ in _sightings(evidence):
+        event = evidence.published.get(id)
+        if event is not None and event.durable:
+            places.setdefault((user, id), set()).add(seq)
+    for (user, id), seqs in places.items():
+        if len(seqs) > 1:
+            yield f"13: {id} of {user} is at {', '.join(map(str, sorted(seqs)))}"
+
+
+def answers(evidence: Evidence) -> Iterator[str]:
+    """What publishers were answered is what the interface says, and every event of theirs was taken at last."""
+    for line in evidence.refused:
+        if line["status"] not in (429, 503, 504):
+            yield f"{line['id']} was refused with {line['status']} {line.get('code')}"
+    for event in evidence.published.values():
+        states = {answer["state"] for answer in event.answers}
+        if event.critical and states & {"evicted", "expired", "superseded"}:
+            yield f"1: {_told(event)} is {', '.join(states)}"
+
+
+def unanswered(evidence: Evidence) -> Iterator[str]:
+    """14: at the end nobody waits for an answer."""
+    for event in evidence.published.values():
+        if not event.answers:
+            yield f"14: {event.id} of {event.user} was never answered"
+
+
+def run(evidence: Evidence) -> Iterator[str]:
+    """14 and 18, and what the run itself has seen."""
+    for line in evidence.run:
+        if line["do"] == "wrong":
+            yield str(line["what"])
+
+
+def healed(evidence: Evidence) -> Iterator[str]:
+    """14 and 19: it came to its end, and the books balance."""
+    stats = next((line for line in evidence.run if line["do"] == "stats"), None)
+    if stats is None:
+        yield "14: the run has not come to its end"
+        return
+    books = stats["delivery"]
+    parts = ("settled", "held", "evicted", "expired", "superseded")
+    total = sum(books[f"events_{part}"] for part in parts)
+    if books["events_accepted"] != total:
+        yield f"19: {books['events_accepted']} events were accepted, and {total} accounted for"
+
+
+def kept(evidence: Evidence, database: Path) -> Iterator[str]:
+    """1 and 10, in the database that the last life has left."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+        for (line,) in db.execute("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"the database is damaged: {line}"
+        for place, why, content in db.execute("SELECT place, why, content FROM quarantine"):
+            yield f"a row of {place} made no sense: {why}: {content}"
+        for user, seq, id in db.execute(
+            "SELECT user, seq, id FROM events JOIN users USING (user) "
+            "WHERE priority = 3 AND NOT events.confirmed AND seq > users.confirmed"
+        ):
+            yield f"1: {id} of {user}, seq {seq}, is still held, and not confirmed"
+        seen = {(user, seq): id for user, seq, id, _, _ in _sightings(evidence)}
+        for user, seq, id in db.execute("SELECT user, seq, id FROM events"):
+            if seen.get((user, seq), id) != id:
+                yield f"10: seq {seq} of {user} was {seen[user, seq]}, and is {id} in the database"
+        highest: dict[str, int] = {}
+        for user, seq in seen:
+            highest[user] = max(highest.get(user, 0), seq)
+        for user, head in db.execute("SELECT user, head FROM users"):
+            if head < highest.get(user, 0):
+                yield f"10: the head of {user} is {head}, but seq {highest[user]} was seen"
+
+
+def log(path: Path) -> Iterator[str]:
+    """17: nothing went wrong in the server that it did not foresee."""
+    if not path.exists():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        if "Traceback" in line or '"level":"critical"' in line:
+            yield f"the server's log: {line[:300]}"
+            return
+
+
+ALWAYS: Final[tuple[Check, ...]] = (
+    *(confirmed, gaps, accounting, conduct, order, names, once, answers, run),
+)
+AT_THE_END: Final[tuple[Check, ...]] = (lost, complete, unanswered, healed)
+
+
+def _processed(evidence: Evidence) -> set[tuple[str, str]]:
+    """(user, id) of all that somebody has processed, also as part of another event."""
+    found = set()
+    for seat in evidence.seats:
+        for item in seat.got:
+            found.add((seat.user, item["id"]))
+            found.update((seat.user, id) for id in item.get("deltas", ()))
+    return found
+
+
+def _sightings(evidence: Evidence) -> Iterator[tuple[str, int, str, str | None, str]]:
+    """Who was told that which event is where: user, seq, id, epoch if told, and by whom."""
+    for event in evidence.published.values():
+        for answer in event.answers:
+            yield event.user, answer["seq"], event.id, answer["epoch"], "an answer"
+    for seat in evidence.seats:
+        for item in seat.got:
+            yield seat.user, item["seq"], item["id"], item.get("epoch"), seat.name
+
+
+def _joined_well(item: Line) -> bool:
+    """Deltas stand for one seq each, and the last is the event itself."""
+    ids = item["deltas"]
+    return len(ids) == item["seq"] - _first(item) + 1 and ids[-1] == item["id"]
+
+
+def _first(item: Line) -> int:
+    first: int = item.get("from", item.get("seq"))
+    return first
+
+
+def _last(item: Line) -> int:
+    last: int = item["seq"] if item["do"] == "got" else item["to"]
+    return last
+
+
+def _span(item: Line) -> str:
+    first, last = _first(item), _last(item)
+    what = f"seq {last}" if first == last else f"seqs {first} to {last}"
+    return f"{what} ({item['id']})" if item["do"] == "got" else what
+
+
+def _told(event: Published) -> str:
+    places = sorted({answer["seq"] for answer in event.answers})
+    return f"{event.id} (answered {', '.join(str(a['status']) for a in event.answers)}; seq {places})"

@@ -1,0 +1,138 @@
+"""What the journals of a run say, put in order: which event was promised as what, and who was given what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+
+from .journal import read
+
+Line: TypeAlias = dict[str, Any]
+
+
+@attrs.define
+class Published:
+    """One event, as its publisher knows it.
+
+    Attributes:
+      answers: what it was told, in order.
+      floor: the highest seq of its user that its publisher had been told of before it first tried.
+    """
+
+    id: str
+    user: str
+    critical: bool
+    payload: str
+    how: str
+    floor: int
+    answers: list[Line] = attrs.Factory(list)
+
+    @property
+    def durable(self) -> bool:
+        """Whether it must not be lost any more."""
+        return self.critical and bool(self.answers)
+
+
+@attrs.define
+class Life:
+    """One client of a tab: what it was given, in order.
+
+    Attributes:
+      seq: the seq that it was told to go on from; None for a new session.
+      items: the lines `got` and `gap`.
+      left: its last line, if it had the time.
+    """
+
+    seq: int | None
+    items: list[Line] = attrs.Factory(list)
+    left: Line | None = None
+
+
+@attrs.define
+class Seat:
+    """One tab, over all its lives.
+
+    Attributes:
+      whole: it was there before the first event.
+    """
+
+    name: str
+    user: str
+    whole: bool
+    lives: list[Life] = attrs.Factory(list)
+
+    @property
+    def got(self) -> Iterator[Line]:
+        """All the events that it was given."""
+        return (item for life in self.lives for item in life.items if item["do"] == "got")
+
+    @property
+    def gaps(self) -> Iterator[Line]:
+        """All the gaps."""
+        return (item for life in self.lives for item in life.items if item["do"] == "gap")
+
+
+@attrs.define
+class Evidence:
+    """All of it.
+
+    Attributes:
+      published: by id.
+      refused: answers that say that an event was not accepted.
+      seats: the tabs and the visitors.
+      run: the lines of the run itself.
+    """
+
+    published: dict[str, Published] = attrs.Factory(dict)
+    refused: list[Line] = attrs.Factory(list)
+    seats: list[Seat] = attrs.Factory(list)
+    run: list[Line] = attrs.Factory(list)
+
+    @property
+    def users(self) -> set[str]:
+        """Everybody who was published to."""
+        return {event.user for event in self.published.values()}
+
+
+def gather(directory: Path) -> Evidence:
+    """Read the journals of a run. Publishers' first: what clients have by then is at least what publishers were told."""
+    found = Evidence()
+    for path in sorted(directory.glob("publisher-*.jsonl")):
+        _read_publisher(read(path), found)
+    for path in sorted([*directory.glob("tab-*.jsonl"), *directory.glob("visit-*.jsonl")]):
+        found.seats.append(_seat(path))
+    found.run = read(directory / "run.jsonl")
+    return found
+
+
+def _read_publisher(lines: list[Line], found: Evidence) -> None:
+    told: dict[tuple[str, str], int] = {}
+    for line in lines:
+        match line["do"]:
+            case "try":
+                floor = told.get((line["by"], line["user"]), 0)
+                kept = {name: line[name] for name in ("id", "user", "critical", "payload", "how")}
+                found.published[line["id"]] = Published(**kept, floor=floor)
+            case "answer":
+                found.published[line["id"]].answers.append(line)
+                at = (line["by"], line["user"])
+                told[at] = max(told.get(at, 0), line["seq"])
+            case "refused":
+                found.refused.append(line)
+
+
+def _seat(path: Path) -> Seat:
+    seat = Seat(path.stem, "", path.stem.startswith("tab-"))
+    for line in read(path):
+        match line["do"]:
+            case "start":
+                seat.user = line["user"]
+                seat.lives.append(Life(line["seq"]))
+            case "got" | "gap":
+                seat.lives[-1].items.append(line)
+            case "left":
+                seat.lives[-1].left = line
+    return seat

@@ -1,0 +1,408 @@
+"""One run: a server, publishers and clients; fault after fault; then all are left in peace, and must get well."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import httpx
+import trio
+
+from trio_ws.demo.network import FaultyNetwork
+
+from . import lives, plan
+from .copies import Answered, Copies
+from .journal import Journal, Reader
+from .lives import Lives
+
+OPTIONS: Final = (
+    *("--max-connections", "200", "--max-events", "20000", "--max-events-per-user", "300"),
+    *("--connect-rate", "10000", "--connect-burst", "10000", "--drain-timeout", "2", "--log-format", "json"),
+)
+PUBLISHERS: Final = 2
+"""Processes."""
+GRACE: Final = 12.0
+"""Seconds in which a server that is told to end must have done so: `drain_timeout`, and what may come on top."""
+BOUND: Final = 90.0
+"""Seconds from the last fault to everything delivered: 1.5 times the stall, handshake and confirm timeouts and the
+longest backoff."""
+ROOM: Final = 16 * 1024
+"""Bytes at the beginning of a file that can be written while there is no room."""
+
+
+@attrs.frozen
+class Ordeal:
+    """What a run is to be.
+
+    Attributes:
+      directory: where everything is written; empty.
+      seed: what the faults and the load are drawn from. The times at which things happen are the machine's.
+      kills: how many SIGKILLs; 0 for any number.
+      seconds: at most, before the healing.
+      faults: which of `plan.FAULTS`.
+      users, rate: how many, and how many events are published a second, as far as they are taken.
+      length: how long a life lasts, in seconds, in the middle.
+      durability: of the server.
+      small: a file system for the database that can be filled; None takes from the process the right to grow files.
+      nest: what serves, in place of the package's own server: for a test that wants one that lies.
+    """
+
+    directory: Path
+    seed: str
+    kills: int = 0
+    seconds: float = 600
+    faults: frozenset[str] = frozenset(plan.FAULTS)
+    users: int = 6
+    rate: float = 300
+    length: float = 0.5
+    durability: str = "critical"
+    small: Path | None = None
+    nest: Sequence[str] = lives.NEST
+
+    @property
+    def names(self) -> list[str]:
+        """The users."""
+        return [f"user{n}" for n in range(self.users)]
+
+    @property
+    def database(self) -> Path:
+        """The server's file."""
+        return (self.small or self.directory) / "chaos.db"
+
+
+@attrs.define
+class Tally:
+    """What was done so far.
+
+    Attributes:
+      faults: how often each was.
+      moments: at which moments lives ended.
+      ready: seconds from start to ready, of each life that came so far.
+      healed: seconds from the end of the faults until everything was delivered.
+      answered: how many critical events were promised to publishers.
+      copies: how many copies were checked, by the way they were made.
+    """
+
+    faults: Counter[str] = attrs.Factory(Counter)
+    moments: Counter[str] = attrs.Factory(Counter)
+    ready: list[float] = attrs.Factory(list)
+    healed: float | None = None
+    answered: int = 0
+    copies: dict[str, int] = attrs.Factory(dict)
+
+
+class _Run:
+    def __init__(
+        self, ordeal: Ordeal, tally: Tally, server: Lives, network: FaultyNetwork, nursery: trio.Nursery
+    ) -> None:
+        self.ordeal, self.tally, self.server, self.network = ordeal, tally, server, network
+        self.nursery = nursery
+        self.journal = Journal(ordeal.directory / "run.jsonl")
+        self.answered = Answered(ordeal.directory)
+        self.copies = Copies(ordeal.database, ordeal.directory, self.answered)
+        self.rng = random.Random(f"{ordeal.seed}/chances")
+        self.publishers: list[trio.Process] = []
+        self.tabs: trio.Process | None = None
+        self.url = ""
+        self._copying = trio.Lock()
+
+    # -- who takes part
+
+    async def open_publishers(self) -> None:
+        ordeal = self.ordeal
+        for number in range(PUBLISHERS):
+            arguments = [str(ordeal.directory), self.server.http, f"p{number}", ordeal.seed]
+            self.publishers.append(
+                await self._open("publishers", *arguments, str(ordeal.rate / PUBLISHERS), *ordeal.names)
+            )
+
+    async def open_tabs(self) -> None:
+        ordeal = self.ordeal
+        self.tabs = await self._open("tabs", str(ordeal.directory), self.url, ordeal.seed, *ordeal.names)
+
+    async def _open(self, module: str, *arguments: str) -> trio.Process:
+        with (self.ordeal.directory / f"{module}.log").open("ab") as log:
+            return await trio.lowlevel.open_process(
+                [sys.executable, "-m", f"ordeal.{module}", *arguments], stdin=subprocess.PIPE, stderr=log
+            )
+
+    async def dismiss(self, process: trio.Process) -> None:
+        """Let it finish what it has under way."""
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        with trio.move_on_after(BOUND):
+            await process.wait()
+        if process.returncode != 0:
+            self.journal.write("wrong", what=f"{process.args[2]} ended with status {process.returncode}")
+
+    # -- the lives
+
+    async def lives(self) -> None:
+        """Life after life, until there were enough kills."""
+        number = 0
+        end = trio.current_time() + self.ordeal.seconds
+        while trio.current_time() < end and not 0 < self.ordeal.kills <= self.tally.faults["kill"]:
+            number += 1
+            await self.life(
+                plan.draw(self.ordeal.seed, number, self.ordeal.faults, self.ordeal.length), number
+            )
+
+    async def life(self, life: plan.Plan, number: int) -> None:
+        server, tally = self.server, self.tally
+        self.journal.write(
+            "life", number=number, end=life.end, moment=life.moment, seconds=round(life.seconds, 3)
+        )
+        await server.start()
+        began = trio.current_time()
+        if life.moment != "start":
+            if not await self._ready():
+                return
+            tally.ready.append(trio.current_time() - began)
+        async with trio.open_nursery() as nursery:
+            for incident in life.incidents:
+                nursery.start_soon(self.suffer, incident)
+            await trio.sleep(life.seconds if life.moment != "drain" else life.seconds / 2)
+            nursery.cancel_scope.cancel()
+        if life.moment == "drain":
+            at = trio.current_time()
+            server.signal(signal.SIGTERM)
+            with trio.move_on_after(life.seconds / 3):
+                self._ended("term", life.moment, await server.wait_ended(), at)
+                return
+        await self.end_life(life.end, life.moment)
+
+    async def end_life(self, how: str, moment: str) -> None:
+        at = trio.current_time()
+        self.server.signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        self._ended(how, moment, await self.server.wait_ended(), at)
+
+    async def _ready(self) -> bool:
+        """Wait until the life is ready; False where it ended by itself."""
+        ended: int | None = None
+
+        async def watch() -> None:
+            nonlocal ended
+            ended = await self.server.wait_ended()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await self.server.wait_ready()
+            nursery.cancel_scope.cancel()
+        if ended is None:
+            return True
+        self.journal.write("wrong", what=f"a life ended by itself, with status {ended}")
+        return False
+
+    def _ended(self, how: str, moment: str, status: int, signalled: float) -> None:
+        took = trio.current_time() - signalled
+        self.tally.faults[how] += 1
+        self.tally.moments[f"{how}, {moment}"] += 1
+        self.journal.write("ended", how=how, moment=moment, status=status, took=round(took, 3))
+        if status != (0 if how == "term" else -signal.SIGKILL) and not (moment == "start" and how == "term"):
+            self.journal.write("wrong", what=f"a life ended with status {status} after a {how}")
+        if how == "term" and took > GRACE:
+            self.journal.write("wrong", what=f"a life took {took:.1f} s to end after SIGTERM")
+
+    # -- what is done to one
+
+    async def suffer(self, incident: plan.Incident) -> None:
+        await trio.sleep(incident.at)
+        self.journal.write("fault", fault=incident.fault, seconds=round(incident.seconds, 3))
+        self.tally.faults[incident.fault] += 1
+        kinds: dict[str, Callable[[float], Awaitable[None]]] = {
+            "stop": self.stop,
+            "cut": self.cut,
+            "full": self.fill,
+            "copy": self.copy,
+            "tabs": self.kill_tabs,
+        }
+        await kinds[incident.fault](incident.seconds)
+
+    async def stop(self, seconds: float) -> None:
+        self.server.signal(signal.SIGSTOP)
+        try:
+            await trio.sleep(seconds)
+        finally:
+            self.server.signal(signal.SIGCONT)
+
+    async def cut(self, seconds: float) -> None:
+        for user in self.ordeal.names:
+            link = f"{user}-{self.rng.choice('ab')}"
+            match self.rng.randrange(4):
+                case 0:
+                    self.network.cut(link)
+                case 1:
+                    self.network.cut(link, seconds)
+                case 2:
+                    self.network.silence(link, seconds)
+
+    async def fill(self, seconds: float) -> None:
+        """Leave no room for the database, for so long."""
+        try:
+            await trio.to_thread.run_sync(self._take_room)
+            await trio.sleep(seconds)
+        finally:
+            self._give_room()
+
+    def _take_room(self) -> None:
+        if self.ordeal.small is not None:
+            with (self.ordeal.small / "ballast").open("wb", buffering=0) as ballast:
+                try:
+                    while ballast.write(b"\0" * 65536):
+                        pass
+                except OSError:
+                    return  # full
+        else:
+            self._limit_files(ROOM)
+
+    def _give_room(self) -> None:
+        if self.ordeal.small is not None:
+            (self.ordeal.small / "ballast").unlink(missing_ok=True)
+        else:
+            self._limit_files(None)
+
+    def _limit_files(self, size: int | None) -> None:
+        if self.server.pid is None:
+            return
+        try:
+            hard = resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+        except ProcessLookupError:
+            pass  # it is dead: the next one has its own limit
+
+    async def copy(self, _seconds: float) -> None:
+        # By a task of the run: a life may end while it is copied.
+        if not self._copying.locked():
+            self.nursery.start_soon(self._copy)
+
+    async def _copy(self) -> None:
+        async with self._copying:
+            await self.copies.take(self.rng.choice(("backup", "backup", "plain")))
+        self.tally.copies = self.copies.taken
+        self.tally.answered = self.answered.count
+
+    async def kill_tabs(self, _seconds: float) -> None:
+        with trio.CancelScope(shield=True):
+            assert self.tabs is not None
+            self.tabs.kill()
+            await self.tabs.wait()
+            await self.open_tabs()
+
+    # -- afterwards
+
+    async def heal(self) -> None:
+        """Leave all in peace; everything that was accepted must be delivered within the bound."""
+        began = trio.current_time()
+        self.journal.write("peace")
+        if self.server.pid is None:
+            await self.server.start()
+            if not await self._ready():
+                return
+        async with trio.open_nursery() as nursery:
+            for process in self.publishers:
+                nursery.start_soon(self.dismiss, process)
+        assert self.tabs is not None
+        assert self.tabs.stdin is not None
+        await self.tabs.stdin.send_all(b"heal\n")
+        last = Journal(self.ordeal.directory / "publisher-last.jsonl")
+        async with httpx.AsyncClient(base_url=self.server.http, trust_env=False, timeout=BOUND) as http:
+            heads = {}
+            for user in self.ordeal.names:
+                event = {"type": "note", "id": f"last-{user}", "confirm": True, "payload": None}
+                told = await _publish(http, user, event)
+                heads[user] = told["seq"]
+            last.close()
+            with trio.move_on_after(BOUND) as bound:
+                await self._all_there(heads)
+            self.tally.healed = trio.current_time() - began
+            if bound.cancelled_caught:
+                self.journal.write("wrong", what=f"{BOUND:g} s after the last fault not all is delivered")
+            stats = (await http.get("/v1/stats")).json()
+            self.journal.write("stats", heads=heads, delivery=stats["delivery"], store=stats["store"])
+        await self.dismiss(self.tabs)
+        await self.end_life("term", "peace")
+        async with self._copying:
+            pass
+        self.tally.copies, self.tally.answered = self.copies.taken, self.answered.count
+        for finding in self.copies.findings:
+            self.journal.write("wrong", what=finding)
+
+    async def _all_there(self, heads: dict[str, int]) -> None:
+        """Wait until each tab has everything up to its user's head."""
+        for user, head in heads.items():
+            for name in "ab":
+                reader = Reader(self.ordeal.directory / f"tab-{user}-{name}.jsonl")
+                at = 0
+                while at < head:
+                    for line in reader.more():
+                        at = max(at, line.get("seq") or line.get("to") or 0)
+                    if at < head:
+                        await trio.sleep(0.1)  # noqa: ASYNC110 - another process's file
+        await trio.sleep(0.5)  # the last acks
+
+
+async def _publish(http: httpx.AsyncClient, user: str, event: dict[str, Any]) -> dict[str, Any]:
+    while True:
+        answer = await http.post(f"/v1/users/{user}/events", json=event)
+        if answer.status_code == 202:
+            told: dict[str, Any] = answer.json()
+            return told
+        await trio.sleep(0.2)
+
+
+async def run(ordeal: Ordeal, tally: Tally) -> None:
+    """Do all of it; what happened is in the journals then, and in `tally` meanwhile.
+
+    Cancelled, every process that was started is killed.
+    """
+    options = [*OPTIONS, "--durability", ordeal.durability]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            lives.born(ordeal.database, ordeal.directory / "server.log", options, ordeal.nest)
+        )
+        network = FaultyNetwork("127.0.0.1", server.port)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        addresses = await nursery.start(network.serve, "127.0.0.1")
+        doing = _Run(ordeal, tally, server, network, nursery)
+        doing.url = f"ws://127.0.0.1:{addresses[0][1]}/ws"
+        try:
+            await server.start()
+            await server.wait_ready()
+            await doing.open_tabs()
+            await _everybody_in(server.http, ordeal.names)
+            await doing.open_publishers()
+            await trio.sleep(ordeal.length)
+            await doing.end_life("kill", "work")
+            await doing.lives()
+            await doing.heal()
+        finally:
+            for process in (*doing.publishers, doing.tabs):
+                if process is not None and process.returncode is None:
+                    process.kill()
+            nursery.cancel_scope.cancel()
+
+
+async def _everybody_in(url: str, users: list[str]) -> None:
+    """Wait until both tabs of each user are connected, so that nothing is published before."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        for user in users:
+            while (await http.get(f"/v1/users/{user}")).json().get("connections", 0) < 2:
+                await trio.sleep(0.05)
+
+
+def environment() -> None:
+    """What the processes of a run inherit: our own path, and no settings of a server."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
