@@ -6,7 +6,7 @@ Each check is a function that yields what is wrong, in words; what it checks is 
      2  what a client never got was told to it as a gap; no gap tells of a critical event that is lost
      5  what a client has processed, and whose ack was saved, it is not given again
      6  settled is only what a client has processed
-     9  events and gaps cover every seq, in order, without a hole; what was answered before another was tried comes first
+     9  events and gaps cover every seq, in order, without a hole, in the order in which they were answered
     10  (epoch, seq) names one event and one payload for ever; the epoch stays
     13  a key that was promised makes one event
     14  after the last fault all is delivered within the bound
@@ -16,7 +16,6 @@ Each check is a function that yields what is wrong, in words; what it checks is 
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -25,7 +24,7 @@ from typing import Final
 
 from trio_ws.core.gaps import SETTLED
 
-from .evidence import Evidence, Line, Published, Seat, gather
+from .evidence import Evidence, Line, Published, gather
 
 Check = Callable[[Evidence], Iterator[str]]
 MOST: Final = 20
@@ -57,7 +56,7 @@ def lost(evidence: Evidence) -> Iterator[str]:
     """1: at the end every critical event that was answered was processed by somebody."""
     processed = _processed(evidence)
     for event in evidence.published.values():
-        if event.durable and (event.user, event.id) not in processed:
+        if event.durable and event.critical and (event.user, event.id) not in processed:
             yield f"1: {_told(event)} was lost: no client of {event.user} has processed it"
 
 
@@ -77,7 +76,7 @@ def gaps(evidence: Evidence) -> Iterator[str]:
     promised = {
         (event.user, answer["seq"]): event
         for event in evidence.published.values()
-        if event.durable
+        if event.durable and event.critical
         for answer in event.answers
     }
     processed = _processed(evidence)
@@ -262,9 +261,12 @@ def _processed(evidence: Evidence) -> set[tuple[str, str]]:
 
 
 def _sightings(evidence: Evidence) -> Iterator[tuple[str, int, str, str | None, str]]:
-    """Who was told that which event is where: user, seq, id, epoch if told, and by whom."""
+    """Who was told that which event is where: user, seq, id, epoch if told, and by whom.
+
+    Of an event that a crash may take, its publisher's answer promises nothing; that a client was given it does.
+    """
     for event in evidence.published.values():
-        for answer in event.answers:
+        for answer in event.answers if event.durable else ():
             yield event.user, answer["seq"], event.id, answer["epoch"], "an answer"
     for seat in evidence.seats:
         for item in seat.got:

@@ -19,7 +19,8 @@ class Published:
 
     Attributes:
       answers: what it was told, in order.
-      floor: the highest seq of its user that its publisher had been told of before it first tried.
+      floor: the highest seq of its user that its publisher had been promised before it first tried.
+      promised: what it is told may not be lost in a crash; of other events, an answer says nothing of what comes.
     """
 
     id: str
@@ -28,12 +29,13 @@ class Published:
     payload: str
     how: str
     floor: int
+    promised: bool
     answers: list[Line] = attrs.Factory(list)
 
     @property
     def durable(self) -> bool:
-        """Whether it must not be lost any more."""
-        return self.critical and bool(self.answers)
+        """Whether it can't be lost in a crash any more."""
+        return self.promised and bool(self.answers)
 
 
 @attrs.define
@@ -98,28 +100,31 @@ class Evidence:
 
 
 def gather(directory: Path) -> Evidence:
-    """Read the journals of a run. Publishers' first: what clients have by then is at least what publishers were told."""
-    found = Evidence()
+    """Read the journals of a run. Publishers' first: clients then have at least what these were told."""
+    found = Evidence(run=read(directory / "run.jsonl"))
+    all_durable = any(line.get("durability") == "all" for line in found.run)
     for path in sorted(directory.glob("publisher-*.jsonl")):
-        _read_publisher(read(path), found)
+        _read_publisher(read(path), found, all_durable)
     for path in sorted([*directory.glob("tab-*.jsonl"), *directory.glob("visit-*.jsonl")]):
         found.seats.append(_seat(path))
-    found.run = read(directory / "run.jsonl")
     return found
 
 
-def _read_publisher(lines: list[Line], found: Evidence) -> None:
+def _read_publisher(lines: list[Line], found: Evidence, all_durable: bool) -> None:
     told: dict[tuple[str, str], int] = {}
     for line in lines:
         match line["do"]:
             case "try":
                 floor = told.get((line["by"], line["user"]), 0)
                 kept = {name: line[name] for name in ("id", "user", "critical", "payload", "how")}
-                found.published[line["id"]] = Published(**kept, floor=floor)
+                promised = all_durable or line["critical"]
+                found.published[line["id"]] = Published(**kept, floor=floor, promised=promised)
             case "answer":
-                found.published[line["id"]].answers.append(line)
-                at = (line["by"], line["user"])
-                told[at] = max(told.get(at, 0), line["seq"])
+                event = found.published[line["id"]]
+                event.answers.append(line)
+                if event.promised:
+                    at = (line["by"], line["user"])
+                    told[at] = max(told.get(at, 0), line["seq"])
             case "refused":
                 found.refused.append(line)
 

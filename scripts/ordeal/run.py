@@ -108,6 +108,7 @@ class _Run:
         self.ordeal, self.tally, self.server, self.network = ordeal, tally, server, network
         self.nursery = nursery
         self.journal = Journal(ordeal.directory / "run.jsonl")
+        self.journal.write("begin", seed=ordeal.seed, durability=ordeal.durability)
         self.answered = Answered(ordeal.directory)
         self.copies = Copies(ordeal.database, ordeal.directory, self.answered)
         self.rng = random.Random(f"{ordeal.seed}/chances")
@@ -348,7 +349,7 @@ class _Run:
                     for line in reader.more():
                         at = max(at, line.get("seq") or line.get("to") or 0)
                     if at < head:
-                        await trio.sleep(0.1)  # noqa: ASYNC110 - another process's file
+                        await trio.sleep(0.1)
         await trio.sleep(0.5)  # the last acks
 
 
@@ -397,7 +398,7 @@ async def _everybody_in(url: str, users: list[str]) -> None:
     """Wait until both tabs of each user are connected, so that nothing is published before."""
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         for user in users:
-            while (await http.get(f"/v1/users/{user}")).json().get("connections", 0) < 2:
+            while (await http.get(f"/v1/users/{user}")).json().get("connections", 0) < 2:  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
 

@@ -126,9 +126,7 @@ def saved_in(path: Path) -> trio_ws.SavedSession | None:
     """The session that a journal says to go on with; None where it has none yet."""
     session = epoch = seq = None
     for line in read(path):
-        session, epoch, seq = (
-            line.get(name, old) for name, old in zip(("session", "epoch", "done"), (session, epoch, seq))
-        )
+        session, epoch, seq = line.get("session", session), line.get("epoch", epoch), line.get("done", seq)
     if session is None or epoch is None or seq is None:
         return None
     return trio_ws.SavedSession(session=session, epoch=epoch, seq=seq)
