@@ -169,7 +169,8 @@ def summary(tally: Tally) -> str:
 
 def report(tally: Tally, found: list[str]) -> None:
     """Print what was done, and what was found."""
-    print(f"{tally.faults['kill']} SIGKILLs; {summary(tally)}")
+    print(f"{tally.faults['kill']} SIGKILLs, {tally.loaded} of them of a life that had answered publishers")
+    print(summary(tally))
     print("lives ended: " + ", ".join(f"{count} {moment}" for moment, count in sorted(tally.moments.items())))
     print("copies checked: " + (", ".join(f"{count} {how}" for how, count in tally.copies.items()) or "none"))
     if tally.ready:

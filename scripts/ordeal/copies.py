@@ -30,13 +30,19 @@ WAL_HEADER: Final = 32
 
 @attrs.define
 class Answered:
-    """The critical events that publishers were told are durable, read from their journals as they are written."""
+    """What publishers were answered, read from their journals as they are written.
+
+    Attributes:
+      by_user: the newest critical events, as (id, seq): promised to be durable.
+      critical, count: how many answers there were: for critical events, and in all.
+    """
 
     directory: Path
     by_user: dict[str, list[tuple[str, int]]] = attrs.Factory(dict)
+    critical: int = 0
     count: int = 0
     _readers: dict[Path, Reader] = attrs.Factory(dict)
-    _critical: set[str] = attrs.Factory(set)
+    _tried: set[str] = attrs.Factory(set)
 
     def catch_up(self) -> None:
         """Read what is new."""
@@ -44,10 +50,13 @@ class Answered:
             reader = self._readers.setdefault(path, Reader(path))
             for line in reader.more():
                 if line["do"] == "try" and line["critical"]:
-                    self._critical.add(line["id"])
-                elif line["do"] == "answer" and line["id"] in self._critical:
-                    self._critical.discard(line["id"])
+                    self._tried.add(line["id"])
+                elif line["do"] == "answer":
                     self.count += 1
+                    if line["id"] not in self._tried:
+                        continue
+                    self._tried.discard(line["id"])
+                    self.critical += 1
                     newest = self.by_user.setdefault(line["user"], [])
                     newest.append((line["id"], line["seq"]))
                     del newest[:-LOOKED_FOR]

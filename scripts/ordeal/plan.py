@@ -41,12 +41,14 @@ class Plan:
       end: ``kill`` or ``term``.
       moment: ``start``: it ends before it is ready; ``work``; ``drain``: it is killed after it was told to end.
       seconds: how long it lasts, from its start or from when it is ready; and before the kill in a drain.
+      answers: how many publishers it must have answered before it ends, where it gets ready.
       incidents: what happens before, in order.
     """
 
     end: str
     moment: str
     seconds: float
+    answers: int
     incidents: list[Incident]
 
 
@@ -60,7 +62,7 @@ def draw(seed: str, number: int, faults: frozenset[str], length: float) -> Plan:
     if moment == "drain" and not faults >= {"kill", "term"}:
         moment = "work"
     if moment == "start":
-        return Plan(end, moment, rng.uniform(0, 0.35), [])
+        return Plan(end, moment, rng.uniform(0, 0.35), 0, [])
     # Not `expovariate`: a life must be long enough for the load to find it.
     seconds = length * rng.uniform(0.15, 1.85)
     incidents = []
@@ -69,4 +71,4 @@ def draw(seed: str, number: int, faults: frozenset[str], length: float) -> Plan:
         if rng.random() < odds[fault]:
             lasting = rng.uniform(0.02, 0.5) if rng.random() < 0.9 else rng.uniform(0.5, 3)
             incidents.append(Incident(rng.uniform(0, seconds), fault, lasting))
-    return Plan(end, moment, seconds, sorted(incidents, key=lambda incident: incident.at))
+    return Plan(end, moment, seconds, rng.randint(1, 15), sorted(incidents, key=lambda incident: incident.at))

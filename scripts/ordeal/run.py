@@ -36,6 +36,8 @@ GRACE: Final = 12.0
 BOUND: Final = 90.0
 """Seconds from the last fault to everything delivered: 1.5 times the stall, handshake and confirm timeouts and the
 longest backoff."""
+LONGEST: Final = 5.0
+"""Seconds that a life is prolonged at most, so that it is under load when it ends."""
 ROOM: Final = 16 * 1024
 """Bytes at the beginning of a file that can be written while there is no room."""
 
@@ -87,6 +89,7 @@ class Tally:
     Attributes:
       faults: how often each was.
       moments: at which moments lives ended.
+      loaded: how many of the kills hit a life that had answered publishers.
       ready: seconds from start to ready, of each life that came so far.
       healed: seconds from the end of the faults until everything was delivered.
       answered: how many critical events were promised to publishers.
@@ -95,6 +98,7 @@ class Tally:
 
     faults: Counter[str] = attrs.Factory(Counter)
     moments: Counter[str] = attrs.Factory(Counter)
+    loaded: int = 0
     ready: list[float] = attrs.Factory(list)
     healed: float | None = None
     answered: int = 0
@@ -116,6 +120,7 @@ class _Run:
         self.tabs: trio.Process | None = None
         self.url = ""
         self._copying = trio.Lock()
+        self._answers_before = 0
 
     # -- who takes part
 
@@ -169,15 +174,18 @@ class _Run:
             if not await self._ready():
                 return
             tally.ready.append(trio.current_time() - began)
+        enough = self.answered.count + life.answers
         async with trio.open_nursery() as nursery:
             for incident in life.incidents:
                 nursery.start_soon(self.suffer, incident)
-            await trio.sleep(life.seconds if life.moment != "drain" else life.seconds / 2)
+            await trio.sleep(life.seconds)
+            if life.moment != "start":
+                await self._under_load(enough)
             nursery.cancel_scope.cancel()
         if life.moment == "drain":
             at = trio.current_time()
             server.signal(signal.SIGTERM)
-            with trio.move_on_after(life.seconds / 3):
+            with trio.move_on_after(life.seconds / 3):  # or it is killed in it
                 self._ended("term", life.moment, await server.wait_ended(), at)
                 return
         await self.end_life(life.end, life.moment)
@@ -186,6 +194,13 @@ class _Run:
         at = trio.current_time()
         self.server.signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
         self._ended(how, moment, await self.server.wait_ended(), at)
+
+    async def _under_load(self, enough: int) -> None:
+        """Wait until there were so many answers in all: a slow machine is given time, up to a point."""
+        with trio.move_on_after(LONGEST):
+            while self.answered.count < enough:
+                self.answered.catch_up()
+                await trio.sleep(0.02)
 
     async def _ready(self) -> bool:
         """Wait until the life is ready; False where it ended by itself."""
@@ -209,6 +224,9 @@ class _Run:
         took = trio.current_time() - signalled
         self.tally.faults[how] += 1
         self.tally.moments[f"{how}, {moment}"] += 1
+        self.answered.catch_up()
+        self.tally.loaded += how == "kill" and self.answered.count > self._answers_before
+        self._answers_before = self.answered.count
         self.journal.write("ended", how=how, moment=moment, status=status, took=round(took, 3))
         if status != (0 if how == "term" else -signal.SIGKILL) and not (moment == "start" and how == "term"):
             self.journal.write("wrong", what=f"a life ended with status {status} after a {how}")
@@ -291,7 +309,7 @@ class _Run:
         async with self._copying:
             await self.copies.take(self.rng.choice(("backup", "backup", "plain")))
         self.tally.copies = self.copies.taken
-        self.tally.answered = self.answered.count
+        self.tally.answered = self.answered.critical
 
     async def kill_tabs(self, _seconds: float) -> None:
         with trio.CancelScope(shield=True):
@@ -335,7 +353,8 @@ class _Run:
         await self.end_life("term", "peace")
         async with self._copying:
             pass
-        self.tally.copies, self.tally.answered = self.copies.taken, self.answered.count
+        self.answered.catch_up()
+        self.tally.copies, self.tally.answered = self.copies.taken, self.answered.critical
         for finding in self.copies.findings:
             self.journal.write("wrong", what=finding)
 
@@ -383,7 +402,9 @@ async def run(ordeal: Ordeal, tally: Tally) -> None:
             await doing.open_tabs()
             await _everybody_in(server.http, ordeal.names)
             await doing.open_publishers()
-            await trio.sleep(ordeal.length)
+            while doing.answered.count < 20:
+                await trio.sleep(0.05)
+                doing.answered.catch_up()
             await doing.end_life("kill", "work")
             await doing.lives()
             await doing.heal()

@@ -1,0 +1,85 @@
+"""scripts/chaos itself, for some seconds: the server keeps its promises, and one that lies is found out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from ordeal.checker import check
+from ordeal.run import Ordeal, Tally, environment, run
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def suffered(ordeal: Ordeal, monkeypatch: pytest.MonkeyPatch) -> tuple[Tally, list[str]]:
+    """What was done in a run, and what the checker says of it."""
+    monkeypatch.setenv("PYTHONPATH", "")
+    environment()
+    tally = Tally()
+    with trio.fail_after(240):
+        await run(ordeal, tally)
+    return tally, check(ordeal.directory, ordeal.database)
+
+
+async def test_a_server_that_is_killed_under_load_keeps_its_promises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordeal = Ordeal(tmp_path, "suite", kills=10, users=3, rate=150, length=0.4)
+    tally, found = await suffered(ordeal, monkeypatch)
+    assert found == []
+    assert tally.faults["kill"] == 10
+    assert tally.answered > 30
+    assert tally.healed is not None
+
+
+async def test_a_server_that_answers_before_it_commits_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nest = (sys.executable, str(ROOT / "tests" / "integration" / "lying_nest.py"))
+    faults = frozenset({"kill"})
+    ordeal = Ordeal(tmp_path, "lies", kills=6, faults=faults, users=3, rate=200, length=0.5, nest=nest)
+    _, found = await suffered(ordeal, monkeypatch)
+    assert any(line.startswith(("1:", "10:", "13:")) for line in found), found
+
+
+def test_the_command_says_how_to_repeat_it_and_how_it_went(tmp_path: Path) -> None:
+    options = [
+        "--kills",
+        "2",
+        "--faults",
+        "kill,term,copy",
+        "--seed",
+        "x",
+        "--users",
+        "2",
+        "--keep",
+        tmp_path / "kept",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "ordeal", *options],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "scripts/chaos --seed x --faults copy,kill,term --users 2" in done.stderr
+    assert "every promise was kept" in done.stdout
+    assert (tmp_path / "kept" / "run.jsonl").exists()
+
+
+def test_a_fault_that_there_is_not_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ordeal", "--faults", "kill,flood"],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "there is no fault flood" in done.stderr

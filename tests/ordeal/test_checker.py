@@ -1,0 +1,347 @@
+"""The checker of scripts/chaos: an honest run passes, and each lie that is planted in its journals is found."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from ordeal.checker import check
+from ordeal.copies import Answered, Copies, backup, look_into, plain
+from ordeal.journal import Journal, Reader, digest, read
+from ordeal.plan import FAULTS, draw
+from ordeal.tabs import saved_in
+
+from trio_ws.store import SqliteStore
+
+Lines = list[dict[str, Any]]
+Journals = dict[str, Lines]
+
+
+def tried(id: str, critical: bool = True, how: str = "one") -> dict[str, Any]:
+    return {"do": "try", "by": "p", "user": "ada", "id": id, "critical": critical, "payload": id, "how": how}
+
+
+def answer(id: str, seq: int, status: int = 202, state: str = "held", **more: Any) -> dict[str, Any]:
+    told = {"seq": seq, "epoch": "E", "state": state, "duplicate": False}
+    return {"do": "answer", "by": "p", "user": "ada", "id": id, "status": status, **told, **more}
+
+
+def got(id: str, seq: int, **more: Any) -> dict[str, Any]:
+    return {"do": "got", "seq": seq, "id": id, "done": seq - 1, "critical": True, "payload": id, **more}
+
+
+def gap(first: int, last: int, reason: str, critical: int = 0) -> dict[str, Any]:
+    return {"do": "gap", "from": first, "to": last, "reason": reason, "critical": critical, "lost": {}}
+
+
+def left(**more: Any) -> dict[str, Any]:
+    return {"do": "left", "resets": 0, "violations": 0, **more}
+
+
+def honest() -> Journals:
+    """Six events: a confirmed one, three deltas that were joined, one that was lost in a crash, and a last one; and
+    two tabs, of which one was killed."""
+    delivery = {"events_accepted": 5, "events_settled": 3, "events_held": 0, "events_evicted": 2}
+    return {
+        "publisher-p": [
+            *(tried("a"), answer("a", 1, status=200, state="confirmed")),
+            *(tried("d1", False, "batch"), tried("d2", False, "batch"), tried("d3", False, "batch")),
+            *(answer("d1", 2), answer("d2", 3), answer("d3", 4)),
+            *(tried("n", False), answer("n", 5)),
+            *(tried("z"), {"do": "refused", "id": "z", "status": 503, "code": "draining"}, answer("z", 6)),
+        ],
+        "tab-ada-a": [
+            {"do": "start", "user": "ada", "seq": None},
+            got("a", 1, session="s", epoch="E"),
+            got("d3", 4, deltas=["d1", "d2", "d3"], **{"from": 2}),
+            gap(5, 5, "reset"),
+            got("z", 6),
+            left(),
+        ],
+        "tab-ada-b": [
+            {"do": "start", "user": "ada", "seq": None},
+            got("a", 1, session="t", epoch="E"),
+            {"do": "start", "user": "ada", "seq": 0},
+            got("a", 1, session="t", epoch="E"),
+            gap(2, 4, "settled"),
+            gap(5, 5, "reset"),
+            got("z", 6),
+            left(),
+        ],
+        "run": [
+            {"do": "begin", "durability": "critical"},
+            {
+                "do": "stats",
+                "heads": {"ada": 6},
+                "delivery": delivery | {"events_expired": 0, "events_superseded": 0},
+            },
+        ],
+    }
+
+
+async def a_database(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO users VALUES ('ada', 'E', 6, 6, 6, NULL, 0, NULL)")
+        db.execute(
+            "INSERT INTO events VALUES ('ada', 6, 6, 'z', 'note', 3, '1', 1.0, NULL, NULL, 0, 0, 0, 1, 1, 0)"
+        )
+
+
+def write(directory: Path, journals: Journals) -> None:
+    for name, lines in journals.items():
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+async def findings(directory: Path, journals: Journals) -> list[str]:
+    write(directory, journals)
+    await a_database(directory / "it.db")
+    return check(directory, directory / "it.db")
+
+
+async def test_an_honest_run_passes(tmp_path: Path) -> None:
+    assert await findings(tmp_path, honest()) == []
+
+
+def an_event_is_lost(j: Journals) -> None:
+    for tab in ("tab-ada-a", "tab-ada-b"):
+        j[tab] = [line for line in j[tab] if line.get("id") != "z"]
+
+
+def a_gap_covers_it(j: Journals) -> None:
+    j["tab-ada-a"][4] = gap(6, 6, "evicted")
+
+
+def a_gap_tells_of_a_loss(j: Journals) -> None:
+    j["tab-ada-a"][3]["critical"] = 1
+
+
+def a_confirmation_is_made_up(j: Journals) -> None:
+    for tab in ("tab-ada-a", "tab-ada-b"):
+        for line in j[tab]:
+            if line.get("id") == "a":
+                line |= {"id": "n", "payload": "n"}
+
+
+def a_hole(j: Journals) -> None:
+    del j["tab-ada-a"][3]
+
+
+def a_repeat_in_one_life(j: Journals) -> None:
+    j["tab-ada-a"].insert(2, got("a", 1))
+
+
+def a_repeat_of_what_was_saved(j: Journals) -> None:
+    j["tab-ada-b"][2]["seq"] = 1
+
+
+def an_end_too_early(j: Journals) -> None:
+    j["run"][1]["heads"]["ada"] = 7
+
+
+def a_seq_of_two_events(j: Journals) -> None:
+    j["publisher-p"][-1]["seq"] = 1
+
+
+def a_new_epoch(j: Journals) -> None:
+    j["publisher-p"][-1]["epoch"] = "F"
+
+
+def a_payload_of_another(j: Journals) -> None:
+    j["tab-ada-a"][4]["payload"] = "n"
+
+
+def a_delta_that_is_missing(j: Journals) -> None:
+    j["tab-ada-a"][2]["deltas"].pop(0)
+
+
+def a_key_of_two_events(j: Journals) -> None:
+    j["publisher-p"] += [answer("z", 7)]
+
+
+def an_order_that_is_not_kept(j: Journals) -> None:
+    j["publisher-p"] += [tried("y"), answer("y", 6)]
+    j["publisher-p"][-3]["seq"] = 7
+
+
+def a_refusal_for_good(j: Journals) -> None:
+    j["publisher-p"] += [tried("y"), {"do": "refused", "id": "y", "status": 422, "code": "invalid"}]
+
+
+def an_event_without_an_answer(j: Journals) -> None:
+    j["publisher-p"] += [tried("y")]
+
+
+def a_reset(j: Journals) -> None:
+    j["tab-ada-a"][-1]["resets"] = 1
+
+
+def a_broken_rule(j: Journals) -> None:
+    j["tab-ada-a"][-1]["violations"] = 1
+
+
+def an_event_of_nobody(j: Journals) -> None:
+    j["tab-ada-a"][4] |= {"id": "made-up"}
+
+
+def a_wrong_end(j: Journals) -> None:
+    j["run"].append({"do": "wrong", "what": "18: a life ended with status 1 after a term"})
+
+
+def books_that_do_not_balance(j: Journals) -> None:
+    j["run"][1]["delivery"]["events_accepted"] = 6
+
+
+def no_end(j: Journals) -> None:
+    del j["run"][1]
+
+
+@pytest.mark.parametrize(
+    ("lie", "number"),
+    [
+        (an_event_is_lost, "1"),
+        (a_gap_covers_it, "2"),
+        (a_gap_tells_of_a_loss, "2"),
+        (a_confirmation_is_made_up, "6"),
+        (a_hole, "9"),
+        (a_repeat_in_one_life, "9"),
+        (a_repeat_of_what_was_saved, "5"),
+        (an_end_too_early, "9"),
+        (a_seq_of_two_events, "10"),
+        (a_new_epoch, "10"),
+        (a_payload_of_another, "10"),
+        (a_delta_that_is_missing, "10"),
+        (a_key_of_two_events, "13"),
+        (an_order_that_is_not_kept, "9"),
+        (a_refusal_for_good, "y was refused with 422"),
+        (an_event_without_an_answer, "14"),
+        (a_reset, "10"),
+        (a_broken_rule, "9"),
+        (an_event_of_nobody, "10"),
+        (a_wrong_end, "18"),
+        (books_that_do_not_balance, "19"),
+        (no_end, "14"),
+    ],
+    ids=lambda x: x.__name__ if callable(x) else x,
+)
+async def test_a_lie_is_found(tmp_path: Path, lie: Callable[[Journals], None], number: str) -> None:
+    journals = copy.deepcopy(honest())
+    lie(journals)
+    found = await findings(tmp_path, journals)
+    assert any(line.startswith(number) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [
+        ("UPDATE users SET head = 5", "10: the head of ada is 5"),
+        ("UPDATE events SET id = 'y'", "10: seq 6 of ada was z"),
+        ("UPDATE events SET confirmed = 0, first = 7, seq = 7", "1: z of ada, seq 7, is still held"),
+        ("INSERT INTO quarantine VALUES (1.0, 'events', 'its checksum is another', '[]')", "a row of events"),
+    ],
+)
+async def test_what_is_wrong_in_the_database_is_found(tmp_path: Path, change: str, number: str) -> None:
+    write(tmp_path, honest())
+    await a_database(tmp_path / "it.db")
+    with closing(sqlite3.connect(tmp_path / "it.db")) as db, db:
+        db.execute(change)
+    found = check(tmp_path, tmp_path / "it.db")
+    assert any(line.startswith(number) for line in found), found
+
+
+async def test_while_a_run_goes_on_nothing_is_missed_that_may_yet_come(tmp_path: Path) -> None:
+    journals = honest()
+    journals["publisher-p"] += [tried("y")]
+    del journals["tab-ada-a"][4:], journals["tab-ada-b"][6:], journals["run"][1]
+    write(tmp_path, journals)
+    assert check(tmp_path) == []
+
+
+async def test_a_traceback_in_the_servers_log_is_found(tmp_path: Path) -> None:
+    (tmp_path / "server.log").write_text("admin on http://…\nTraceback (most recent call last):\n")
+    assert any("log" in line for line in await findings(tmp_path, honest()))
+
+
+def test_a_line_that_was_torn_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "it.jsonl"
+    path.write_bytes(b'{"do":"got"}\n{"do":"go')
+    assert [line["do"] for line in read(path)] == ["got"]
+    journal = Journal(path)
+    reader = Reader(path)
+    assert [line["do"] for line in reader.more()] == ["got"]
+    journal.write("gap")
+    assert [line["do"] for line in reader.more()] == ["gap"]
+    journal.write("left")
+    assert [line["do"] for line in reader.more()] == ["left"]
+    journal.close()
+
+
+def test_a_digest_is_of_the_value() -> None:
+    assert digest({"a": 1, "b": [2.5]}) == digest({"b": [2.5], "a": 1}) != digest({"a": 1, "b": [2]})
+
+
+def test_a_tab_goes_on_with_what_its_journal_says(tmp_path: Path) -> None:
+    path = tmp_path / "tab.jsonl"
+    write(tmp_path, {"tab": [got("a", 1, session="s", epoch="E"), got("b", 2)]})
+    saved = saved_in(path)
+    assert saved is not None
+    assert (saved.session, saved.epoch, saved.seq) == ("s", "E", 1)
+    assert saved_in(tmp_path / "none") is None
+
+
+def test_a_plan_follows_from_seed_and_number() -> None:
+    faults = frozenset(FAULTS)
+    plans = [draw("seed", number, faults, 0.5) for number in range(2000)]
+    assert plans == [draw("seed", number, faults, 0.5) for number in range(2000)]
+    assert {(plan.end, plan.moment) for plan in plans} == {
+        ("kill", "start"),
+        ("kill", "work"),
+        ("kill", "drain"),
+        ("term", "work"),
+    }
+    assert {incident.fault for plan in plans for incident in plan.incidents} == faults - {"kill", "term"}
+    only = [draw("seed", number, frozenset({"kill"}), 0.5) for number in range(200)]
+    assert {plan.end for plan in only} == {"kill"}
+    assert not any(plan.incidents or plan.moment == "drain" for plan in only)
+
+
+@pytest.mark.parametrize("way", [backup, plain])
+async def test_a_copy_that_lacks_what_was_promised_is_found(
+    tmp_path: Path, way: Callable[[Path, Path], bool]
+) -> None:
+    source = tmp_path / "it.db"
+    await a_database(source)
+    with closing(sqlite3.connect(source)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("UPDATE events SET crc = crc")
+        db.execute("INSERT INTO keys VALUES ('ada', 1, 'a', 'settled')")
+        db.commit()
+        copied = [tmp_path / f"copy{n}.db" for n in range(2)]
+        assert all(way(source, target) for target in copied)
+    lacking = await look_into(copied[0], {"ada": [("a", 1), ("b", 2)], "bob": [("c", 1)]})
+    assert "b of ada, seq 2, is missing" in lacking
+    assert "nothing is known of bob" in lacking
+    assert not any("a of ada" in line for line in lacking)
+    # The row of the event was not made by a store, and has no checksum.
+    assert "it holds rows that make no sense" in lacking
+
+
+async def test_a_copy_that_is_damaged_is_found_and_kept(tmp_path: Path) -> None:
+    write(tmp_path, {"publisher-p": [tried("a"), answer("a", 1)]})
+    (tmp_path / "it.db").write_bytes(b"this is no database" * 1000)
+    (tmp_path / "it.db-wal").write_bytes(bytes(100))
+    copies = Copies(tmp_path / "it.db", tmp_path, Answered(tmp_path))
+    with trio.fail_after(60):
+        await copies.take("plain")
+    assert copies.answered.critical == copies.answered.count == 1
+    assert any("integrity_check" in line for line in copies.findings)
+    assert list(tmp_path.glob("copy-*.db"))  # noqa: ASYNC240
