@@ -5,6 +5,7 @@
     scripts/measure memory                                resident memory of a held event, and of a user
     scripts/measure dashboard                             weight of the page; opening it to the first figures
     scripts/measure browser [--cuts 100] [--tabs 10] [--events 20000]   client.js in Chromium
+    scripts/measure durability [--events 3000] [--reps 3] [--held 100000 1000000]   its cost, and the time of a start
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through a proxy of this script, which cuts them: `reset` sends
@@ -24,6 +25,7 @@ import sys
 import time
 from pathlib import Path
 
+import durability
 import httpx
 import trio
 from loopback import Proxy, server
@@ -261,6 +263,10 @@ def main() -> None:
     browser.add_argument("--cuts", type=int, default=100)
     browser.add_argument("--tabs", type=int, default=10)
     browser.add_argument("--events", type=int, default=20000)
+    durable = commands.add_parser("durability")
+    durable.add_argument("--events", type=int, default=3000)
+    durable.add_argument("--reps", type=int, default=3)
+    durable.add_argument("--held", type=int, nargs="*", default=[100_000, 1_000_000])
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -276,6 +282,8 @@ def main() -> None:
         measure_dashboard()
     elif chosen.command == "browser":
         in_browser(chosen.cuts, chosen.tabs, chosen.events)
+    elif chosen.command == "durability":
+        trio.run(durability.measure, chosen.events, chosen.reps, chosen.held)
     else:
         rooms()
 

@@ -1,5 +1,9 @@
 """Holds the journals of a run, and the database at its end, against the promises.
 
+    PYTHONPATH=.:scripts .venv/bin/python -m ordeal.checker DIR [DATABASE]
+
+judges what `scripts/chaos --keep DIR` has left, or while that goes on: then without the database.
+
 Each check is a function that yields what is wrong, in words; what it checks is numbered as in the list of invariants:
 
      1  no confirmed critical event is lost: it was processed, or is still held
@@ -17,6 +21,7 @@ Each check is a function that yields what is wrong, in words; what it checks is 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -298,3 +303,9 @@ def _span(item: Line) -> str:
 def _told(event: Published) -> str:
     places = sorted({answer["seq"] for answer in event.answers})
     return f"{event.id} (answered {', '.join(str(a['status']) for a in event.answers)}; seq {places})"
+
+
+if __name__ == "__main__":
+    wrong = check(*map(Path, sys.argv[1:3]))
+    print("\n".join(wrong))
+    sys.exit(bool(wrong))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -100,13 +101,18 @@ class Evidence:
 
 
 def gather(directory: Path) -> Evidence:
-    """Read the journals of a run. Publishers' first: clients then have at least what these were told."""
-    found = Evidence(run=read(directory / "run.jsonl"))
+    """Read the journals of a run. All as of one moment, before the first is read: the run may go on."""
+    now = time.monotonic()
+
+    def lines(path: Path) -> list[Line]:
+        return [line for line in read(path) if line.get("at", 0) <= now]
+
+    found = Evidence(run=lines(directory / "run.jsonl"))
     all_durable = any(line.get("durability") == "all" for line in found.run)
     for path in sorted(directory.glob("publisher-*.jsonl")):
-        _read_publisher(read(path), found, all_durable)
+        _read_publisher(lines(path), found, all_durable)
     for path in sorted([*directory.glob("tab-*.jsonl"), *directory.glob("visit-*.jsonl")]):
-        found.seats.append(_seat(path))
+        found.seats.append(_seat(path.stem, lines(path)))
     return found
 
 
@@ -129,9 +135,9 @@ def _read_publisher(lines: list[Line], found: Evidence, all_durable: bool) -> No
                 found.refused.append(line)
 
 
-def _seat(path: Path) -> Seat:
-    seat = Seat(path.stem, "", path.stem.startswith("tab-"))
-    for line in read(path):
+def _seat(name: str, lines: list[Line]) -> Seat:
+    seat = Seat(name, "", name.startswith("tab-"))
+    for line in lines:
         match line["do"]:
             case "start":
                 seat.user = line["user"]

@@ -38,6 +38,8 @@ BOUND: Final = 90.0
 longest backoff."""
 LONGEST: Final = 5.0
 """Seconds that a life is prolonged at most, so that it is under load when it ends."""
+LOOK_EVERY: Final = 200
+"""Kills between two times at which the journals are checked while the run goes on."""
 ROOM: Final = 16 * 1024
 """Bytes at the beginning of a file that can be written while there is no room."""
 
@@ -121,6 +123,7 @@ class _Run:
         self.url = ""
         self._copying = trio.Lock()
         self._answers_before = 0
+        self._next_look, self._looking, self._found = LOOK_EVERY, False, False
 
     # -- who takes part
 
@@ -162,6 +165,22 @@ class _Run:
             await self.life(
                 plan.draw(self.ordeal.seed, number, self.ordeal.faults, self.ordeal.length), number
             )
+
+            if self.tally.faults["kill"] >= self._next_look and not self._looking:
+                self._next_look += LOOK_EVERY
+                self.nursery.start_soon(self._look)
+            if self._found:
+                return
+
+    async def _look(self) -> None:
+        """Have the journals checked as they are now; the run need not go on where something is wrong."""
+        self._looking = True
+        done = await trio.run_process(
+            [sys.executable, "-m", "ordeal.checker", str(self.ordeal.directory)],
+            check=False,
+            capture_stdout=True,
+        )
+        self._looking, self._found = False, done.returncode != 0
 
     async def life(self, life: plan.Plan, number: int) -> None:
         server, tally = self.server, self.tally
@@ -222,6 +241,8 @@ class _Run:
 
     def _ended(self, how: str, moment: str, status: int, signalled: float) -> None:
         took = trio.current_time() - signalled
+        if moment == "drain" and status == 0:
+            how = "term"  # it was done with draining when the kill came
         self.tally.faults[how] += 1
         self.tally.moments[f"{how}, {moment}"] += 1
         self.answered.catch_up()
