@@ -200,7 +200,11 @@ class _Run:
             await trio.sleep(life.seconds)
             if life.moment != "start":
                 await self._under_load(enough)
+            if life.moment != "drain" and life.end == "kill":
+                await self.end_life("kill", life.moment)  # also while it is stopped, or has no room
             nursery.cancel_scope.cancel()
+        if server.pid is None:
+            return
         if life.moment == "drain":
             at = trio.current_time()
             server.signal(signal.SIGTERM)
