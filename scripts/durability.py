@@ -146,11 +146,11 @@ async def fill(path: Path, events: int) -> None:
     await store.close()
 
 
-async def start(path: Path, user: str) -> tuple[float, float, float]:
-    """Seconds from the start to the address, to a client's first event, and to its last one."""
+async def start(path: Path, user: str) -> tuple[float, float, float, float]:
+    """Seconds from the start to the address, to a client's first event, and to its last one; and of CPU until ready."""
     began = time.perf_counter()
-    with serving(f"sqlite:{path}") as (_, ws, _http):
-        ready = time.perf_counter() - began
+    with serving(f"sqlite:{path}") as (process, ws, _):
+        ready, used = time.perf_counter() - began, cpu(process)
         first = last = 0.0
         async with trio_ws.connect(ws, user=user) as client:
             async for event in client:
@@ -158,7 +158,7 @@ async def start(path: Path, user: str) -> tuple[float, float, float]:
                 first = first or last
                 if event.seq == OF_EACH:
                     break
-    return ready, first, last
+    return ready, first, last, used
 
 
 async def starts(events: int, reps: int) -> None:
@@ -168,10 +168,10 @@ async def starts(events: int, reps: int) -> None:
         await fill(path, events)
         size = path.stat().st_size / 1e6
         runs = [await start(path, f"user{n}") for n in range(reps)]
-    ready, first, last = (statistics.median(column) for column in zip(*runs, strict=True))
+    ready, first, last, used = (statistics.median(column) for column in zip(*runs, strict=True))
     print(
-        f"{events} events held ({size:.0f} MB): ready {ready:.2f} s after the start; "
-        f"first event to a client {first:.2f} s, its {OF_EACH} all {last:.2f} s ({reps} starts)"
+        f"{events} events held ({size:.0f} MB): ready {ready:.2f} s after the start "
+        f"({used:.2f} s of CPU); first event to a client {first:.2f} s, its {OF_EACH} all {last:.2f} s ({reps} starts)"
     )
 
 
@@ -185,10 +185,11 @@ async def measure(events: int, reps: int, held: list[int]) -> None:
 
 async def empty(reps: int) -> None:
     """Print how soon a server is there that holds nothing, for comparison."""
-    found = []
+    runs = []
     for _ in range(reps):
         with tempfile.TemporaryDirectory(prefix="trio-ws-") as directory:
             began = time.perf_counter()
-            with serving(f"sqlite:{directory}/it.db"):
-                found.append(time.perf_counter() - began)
-    print(f"nothing held: ready {statistics.median(found):.2f} s after the start ({reps} starts)")
+            with serving(f"sqlite:{directory}/it.db") as (process, _, _):
+                runs.append((time.perf_counter() - began, cpu(process)))
+    ready, used = (statistics.median(column) for column in zip(*runs, strict=True))
+    print(f"nothing held: ready {ready:.2f} s after the start ({used:.2f} s of CPU; {reps} starts)")
