@@ -26,7 +26,10 @@ from .journal import Journal, Reader
 from .lives import Lives
 
 OPTIONS: Final = (
-    *("--max-connections", "200", "--max-events", "20000", "--max-events-per-user", "300"),
+    # No session makes way for another: what a session that was ended had processed, and whose ack a crash took, would
+    # stay unconfirmed until the user's next new session.
+    *("--max-connections", "1000", "--max-connections-per-user", "100"),
+    *("--max-events", "20000", "--max-events-per-user", "300"),
     *("--connect-rate", "10000", "--connect-burst", "10000", "--drain-timeout", "2", "--log-format", "json"),
 )
 PUBLISHERS: Final = 2
