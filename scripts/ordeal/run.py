@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from trio_ws.demo.network import FaultyNetwork
 
 from . import lives, plan
 from .copies import Answered, Copies
+from .faults import Faults
 from .journal import Journal, Reader
 from .lives import Lives
 
@@ -43,8 +43,6 @@ LONGEST: Final = 5.0
 """Seconds that a life is prolonged at most, so that it is under load when it ends."""
 LOOK_EVERY: Final = 200
 """Kills between two times at which the journals are checked while the run goes on."""
-ROOM: Final = 16 * 1024
-"""Bytes at the beginning of a file that can be written while there is no room."""
 
 
 @attrs.frozen
@@ -114,13 +112,14 @@ class _Run:
     def __init__(
         self, ordeal: Ordeal, tally: Tally, server: Lives, network: FaultyNetwork, nursery: trio.Nursery
     ) -> None:
-        self.ordeal, self.tally, self.server, self.network = ordeal, tally, server, network
+        self.ordeal, self.tally, self.server = ordeal, tally, server
         self.nursery = nursery
         self.journal = Journal(ordeal.directory / "run.jsonl")
         self.journal.write("begin", seed=ordeal.seed, durability=ordeal.durability)
         self.answered = Answered(ordeal.directory)
         self.copies = Copies(ordeal.database, ordeal.directory, self.answered)
         self.rng = random.Random(f"{ordeal.seed}/chances")
+        self.faults = Faults(server, network, ordeal.names, ordeal.small, self.rng)
         self.publishers: list[trio.Process] = []
         self.tabs: trio.Process | None = None
         self.url = ""
@@ -268,65 +267,13 @@ class _Run:
         self.journal.write("fault", fault=incident.fault, seconds=round(incident.seconds, 3))
         self.tally.faults[incident.fault] += 1
         kinds: dict[str, Callable[[float], Awaitable[None]]] = {
-            "stop": self.stop,
-            "cut": self.cut,
-            "full": self.fill,
+            "stop": self.faults.stop,
+            "cut": self.faults.cut,
+            "full": self.faults.full,
             "copy": self.copy,
             "tabs": self.kill_tabs,
         }
         await kinds[incident.fault](incident.seconds)
-
-    async def stop(self, seconds: float) -> None:
-        self.server.signal(signal.SIGSTOP)
-        try:
-            await trio.sleep(seconds)
-        finally:
-            self.server.signal(signal.SIGCONT)
-
-    async def cut(self, seconds: float) -> None:
-        for user in self.ordeal.names:
-            link = f"{user}-{self.rng.choice('ab')}"
-            match self.rng.randrange(4):
-                case 0:
-                    self.network.cut(link)
-                case 1:
-                    self.network.cut(link, seconds)
-                case 2:
-                    self.network.silence(link, seconds)
-
-    async def fill(self, seconds: float) -> None:
-        """Leave no room for the database, for so long."""
-        try:
-            await trio.to_thread.run_sync(self._take_room)
-            await trio.sleep(seconds)
-        finally:
-            self._give_room()
-
-    def _take_room(self) -> None:
-        if self.ordeal.small is not None:
-            with (self.ordeal.small / "ballast").open("wb", buffering=0) as ballast:
-                try:
-                    while ballast.write(b"\0" * 65536):
-                        pass
-                except OSError:
-                    return  # full
-        else:
-            self._limit_files(ROOM)
-
-    def _give_room(self) -> None:
-        if self.ordeal.small is not None:
-            (self.ordeal.small / "ballast").unlink(missing_ok=True)
-        else:
-            self._limit_files(None)
-
-    def _limit_files(self, size: int | None) -> None:
-        if self.server.pid is None:
-            return
-        try:
-            hard = resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE)[1]
-            resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
-        except ProcessLookupError:
-            pass  # it is dead: the next one has its own limit
 
     async def copy(self, _seconds: float) -> None:
         # By a task of the run: a life may end while it is copied.
@@ -362,16 +309,16 @@ class _Run:
         assert self.tabs is not None
         assert self.tabs.stdin is not None
         await self.tabs.stdin.send_all(b"heal\n")
-        last = Journal(self.ordeal.directory / "publisher-last.jsonl")
         async with httpx.AsyncClient(base_url=self.server.http, trust_env=False, timeout=BOUND) as http:
             heads = {}
             for user in self.ordeal.names:
                 event = {"type": "note", "id": f"last-{user}", "confirm": True, "payload": None}
                 told = await _publish(http, user, event)
                 heads[user] = told["seq"]
-            last.close()
             with trio.move_on_after(BOUND) as bound:
                 await self._all_there(heads)
+                for user in heads:
+                    await _until(http, user, lambda told: not told["buffer"]["critical_unconfirmed"])
             self.tally.healed = trio.current_time() - began
             if bound.cancelled_caught:
                 self.journal.write("wrong", what=f"{BOUND:g} s after the last fault not all is delivered")
@@ -397,7 +344,6 @@ class _Run:
                         at = max(at, line.get("seq") or line.get("to") or 0)
                     if at < head:
                         await trio.sleep(0.1)
-        await trio.sleep(0.5)  # the last acks
 
 
 async def _publish(http: httpx.AsyncClient, user: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -428,7 +374,9 @@ async def run(ordeal: Ordeal, tally: Tally) -> None:
             await server.start()
             await server.wait_ready()
             await doing.open_tabs()
-            await _everybody_in(server.http, ordeal.names)
+            async with httpx.AsyncClient(base_url=server.http, trust_env=False) as http:
+                for user in ordeal.names:  # nothing is published before both tabs are there
+                    await _until(http, user, lambda told: told.get("connections", 0) >= 2)
             await doing.open_publishers()
             while doing.answered.count < 20:
                 await trio.sleep(0.05)
@@ -443,12 +391,10 @@ async def run(ordeal: Ordeal, tally: Tally) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _everybody_in(url: str, users: list[str]) -> None:
-    """Wait until both tabs of each user are connected, so that nothing is published before."""
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        for user in users:
-            while (await http.get(f"/v1/users/{user}")).json().get("connections", 0) < 2:  # noqa: ASYNC110
-                await trio.sleep(0.05)
+async def _until(http: httpx.AsyncClient, user: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until what the server tells of a user is as it should be."""
+    while not condition((await http.get(f"/v1/users/{user}")).json()):  # noqa: ASYNC110
+        await trio.sleep(0.05)
 
 
 def environment() -> None:
