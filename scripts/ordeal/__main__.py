@@ -37,9 +37,9 @@ def main() -> None:
     chosen = _arguments()
     environment()
     directory = chosen.keep or Path(tempfile.mkdtemp(prefix="trio-ws-chaos-"))
-    if any(directory.iterdir()) if directory.exists() else False:
-        raise SystemExit(f"{directory} is not empty")
     directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise SystemExit(f"{directory} is not empty")
     with _small(chosen.tmpfs, directory) as small:
         ordeal = Ordeal(
             directory,
@@ -55,7 +55,14 @@ def main() -> None:
         )
         console.print(f"to repeat these faults: {_again(chosen)}\njournals: {directory}")
         tally = Tally()
-        trio.run(_with_progress, ordeal, tally)
+        interrupted = False
+        try:
+            trio.run(_with_progress, ordeal, tally)
+        except* KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            console.print(f"interrupted; what there is of the journals is in {directory}")
+            sys.exit(130)
         found = check(directory, ordeal.database)
     report(tally, found)
     if found:

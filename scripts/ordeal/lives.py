@@ -122,6 +122,7 @@ async def born(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us alone
             env=environment | {"NOTIFY_SOCKET": f"@{address}"},
         )
         lives = Lives(file, notices, process)

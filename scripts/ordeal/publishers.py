@@ -25,6 +25,8 @@ LIFECYCLE: Final = ("agent_started", "agent_thinking", "tool_executing", "tool_c
 SIZES: Final = (0, 0, 20, 200, 2000)
 PAUSE: Final = 0.1
 """Seconds at most between two tries."""
+LAST_WORD: Final = 80.0
+"""Seconds in which what is under way must have been answered, once nothing more is begun."""
 WAIT: Final = 2
 """Seconds that a publisher waits for a confirmation."""
 
@@ -174,6 +176,7 @@ async def main(directory: Path, url: str, name: str, seed: str, rate: float, use
                     pass
             for publisher in publishers:
                 publisher.stopping = True
+            nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD
 
 
 if __name__ == "__main__":

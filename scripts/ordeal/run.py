@@ -144,7 +144,10 @@ class _Run:
     async def _open(self, module: str, *arguments: str) -> trio.Process:
         with (self.ordeal.directory / f"{module}.log").open("ab") as log:
             return await trio.lowlevel.open_process(
-                [sys.executable, "-m", f"ordeal.{module}", *arguments], stdin=subprocess.PIPE, stderr=log
+                [sys.executable, "-m", f"ordeal.{module}", *arguments],
+                stdin=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us alone
             )
 
     async def dismiss(self, process: trio.Process) -> None:
