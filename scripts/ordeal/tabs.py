@@ -43,7 +43,6 @@ class Tab:
         self._url, self._user, self._rng = url, user, rng
         self._patience, self._slowness = patience, slowness
         self._written: tuple[str, str] | None = None
-        self._epoch = ""
 
     async def run(self) -> None:
         """Be there until cancelled."""
@@ -63,7 +62,6 @@ class Tab:
                 "gap",
                 **{"from": gap.first, "to": gap.last, "reason": gap.reason, "critical": gap.critical},
                 lost=gap.lost,
-                epoch=self._known_epoch(client),
             )
 
         saved = self._saved
@@ -107,10 +105,6 @@ class Tab:
         else:
             line["payload"] = digest(event.payload)
         self._journal.write("got", **line)
-
-    def _known_epoch(self, client: trio_ws.Client) -> str | None:
-        saved = client.saved()
-        return saved.epoch if saved else None
 
     def _left(self, client: trio_ws.Client) -> None:
         self._saved = client.saved() or self._saved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -12,13 +13,17 @@ from typing import Any
 
 import pytest
 import trio
+from ordeal import publishers
 from ordeal.checker import check
 from ordeal.copies import Answered, Copies, backup, look_into, plain
 from ordeal.journal import Journal, Reader, digest, read
 from ordeal.plan import FAULTS, draw
 from ordeal.tabs import saved_in
 
+from trio_ws import Config
 from trio_ws.store import SqliteStore
+
+LIFECYCLE_TYPES = Config().critical_types
 
 Lines = list[dict[str, Any]]
 Journals = dict[str, Lines]
@@ -296,6 +301,21 @@ def test_a_tab_goes_on_with_what_its_journal_says(tmp_path: Path) -> None:
     assert saved is not None
     assert (saved.session, saved.epoch, saved.seq) == ("s", "E", 1)
     assert saved_in(tmp_path / "none") is None
+
+
+def test_publishers_publish_all_kinds_and_know_which_are_critical() -> None:
+    rng = random.Random(1)
+    events = [publishers.draw(rng, "ada", f"e{n}") for n in range(500)]
+    assert {event["type"] for event in events} == {
+        *LIFECYCLE_TYPES,
+        "critical",
+        "delta",
+        "keyed",
+        "note",
+        "tracked",
+    }
+    for event in events:
+        assert publishers.is_critical(event) == (event["type"] in {*LIFECYCLE_TYPES, "critical"})
 
 
 def test_a_plan_follows_from_seed_and_number() -> None:
