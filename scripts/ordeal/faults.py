@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from trio_ws.demo.network import FaultyNetwork
+from trio_ws.faults import FaultyNetwork
 
 from .lives import Lives
 
@@ -46,16 +46,18 @@ class Faults:
             self.server.signal(signal.SIGCONT)
 
     async def cut(self, seconds: float) -> None:
-        """Some users' connections are reset, reset for a while, or carry nothing. Others' are left alone."""
+        """Some users' connections are reset, reset for a while, carry nothing, or are half-open."""
         for user in self.users:
             link = f"{user}-{self.rng.choice('ab')}"
-            match self.rng.randrange(4):
+            match self.rng.randrange(5):
                 case 0:
                     self.network.cut(link)
                 case 1:
                     self.network.cut(link, seconds)
                 case 2:
                     self.network.silence(link, seconds)
+                case 3:
+                    self.network.half_open(link)
 
     async def full(self, seconds: float) -> None:
         """There is no room for the database."""

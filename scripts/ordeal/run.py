@@ -17,7 +17,7 @@ import attrs
 import httpx
 import trio
 
-from trio_ws.demo.network import FaultyNetwork
+from trio_ws.faults import FaultyNetwork
 
 from . import lives, plan
 from .copies import Answered, Copies
