@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUSY = [f"busy{n}" for n in range(5)]
 ORIGIN = "https://app.example.com"
 FLAGS: dict[str, Any] = {
+    "store": "memory",
     "port": 0,
     "admin_port": 0,
     "jwt_secret": SECRET,
