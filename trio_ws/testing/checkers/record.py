@@ -385,7 +385,7 @@ class _Attachment:
     def receive(self, message: bytes | str) -> None:
         if self._record.is_dead(self._line.life):
             return
-        if not self._attachment.fenced:
+        if not self._attachment.deaf:
             try:
                 self._record.heard(self._line, wire.decode_client(message))
             except wire.NotAFrame:
@@ -395,7 +395,7 @@ class _Attachment:
     def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
         if self._record.is_dead(self._line.life):
             return
-        if not self._attachment.fenced:
+        if not self._attachment.deaf:
             self._record.heard(self._line, frames)
         self._attachment.handle(frames)
 
