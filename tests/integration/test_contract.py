@@ -551,7 +551,7 @@ async def test_wrong_calls_get_the_fitting_status() -> None:
         ("POST", url, '{"type": "x", "unknown": 1}', 422),
         ("POST", f"{url}?wait=confirmed&timeout=61", '{"type": "x"}', 422),
         ("POST", "/v1/users/a%0Ab/events", '{"type": "x"}', 422),
-        ("GET", url, "", 405),
+        ("PUT", url, "", 405),
         ("GET", "/v1/users/nobody", "", 404),
         ("GET", "/nowhere", "", 404),
     ]

@@ -18,9 +18,9 @@ from .planting import Patch, around
 def a_gap_of_one_is_not_sent(patch: Patch) -> None:
     """A gap over a single seq is not told. The accounting rule."""
 
-    def put(original: Any, self: Session, gap: Any, frames: list[bytes]) -> None:
+    def put(original: Any, self: Session, gap: Any, now: float, frames: list[bytes]) -> None:
         if gap is None or gap.first != gap.last:
-            original(self, gap, frames)
+            original(self, gap, now, frames)
 
     around(patch, Session, "_put_gap", put)
 
