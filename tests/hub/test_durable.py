@@ -531,6 +531,37 @@ async def test_a_log_with_what_is_not_written_stays_in_memory() -> None:
         assert hub.engine.buffer.asleep
 
 
+async def test_a_log_that_has_come_back_is_not_written_over_by_what_it_was_before_it_slept() -> None:
+    store = Store()
+    limits: dict[str, Any] = {"durability": "none", "max_events": 4, "max_events_per_user": 3}
+    async with life(store, **limits) as hub:
+        await hub.publish("user0", "note")  # has seqs reserved, for another second
+        await hub.publish("user0", "agent_started")
+        for user in range(1, 5):
+            await hub.publish(f"user{user}", "agent_started")
+        assert "user0" in hub.engine.buffer.asleep
+        last = await hub.publish("user0", "agent_completed")
+        await trio.sleep(3)
+        assert store._logs["user0"].user.head == last.seq
+    async with life(store, **limits) as hub:
+        following = await hub.publish("user0", "agent_started")
+        assert (following.epoch, following.seq) == (last.epoch, last.seq + 1)
+
+
+async def test_a_log_with_a_seq_that_is_not_written_stays_in_memory() -> None:
+    store = Store()
+    async with life(store, durability="none", max_events=4, max_events_per_user=3) as hub:
+        for user in range(3):
+            await hub.publish(f"user{user}", "agent_started")
+        await trio.sleep(3)
+        note = hub.publish_nowait("user0", "note")
+        hub.publish_nowait("user1", "agent_started")  # for which the note makes room
+        hub.publish_nowait("user3", "agent_started")
+        assert note.state == "evicted"
+        assert list(hub.engine.buffer.asleep) == ["user2"]
+        assert (await hub.publish("user0", "agent_started")).seq > note.seq
+
+
 async def test_a_confirmation_can_be_waited_for_while_the_log_is_asleep() -> None:
     store = Store()
     async with life(store, max_events=4, max_events_per_user=2) as hub:

@@ -87,6 +87,8 @@ class Buffer:
 
     def sleep(self, box: Mailbox) -> None:
         """Let `box` go out of memory; a store has all of it, and it has no connection."""
+        if self.ledger is not None:
+            self.ledger.let_sleep(box)
         box.fall_asleep()
         if box.journal is not None:
             self.journals.close(box.journal)

@@ -95,6 +95,10 @@ class Ledger:
             self._closed[box.user] = None
             self._on_work(False)
 
+    def let_sleep(self, box: Mailbox) -> None:
+        """`box`, which is idle, leaves memory: whatever is written of its user from now on, is so by another object."""
+        self._loose.pop(box, None)
+
     def loosen(self, box: Mailbox, now: float) -> None:
         """Note that `box` has seqs reserved, for an event that came last now."""
         self._loose.pop(box, None)
@@ -206,16 +210,8 @@ class Track:
 
     @property
     def idle(self) -> bool:
-        """Whether all of it is durable."""
-        return not (
-            self._fresh
-            or self._removed
-            or self._sessions
-            or self._acks
-            or self._flying
-            or self._waiting
-            or self._drawn_head
-        )
+        """Whether the store has all of it: nothing is to be drawn up, and nothing is under way."""
+        return not self._drawn_head and self._box not in self._ledger._dirty
 
     def tighten(self) -> None:
         """Have no seqs reserved any more."""
