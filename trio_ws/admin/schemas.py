@@ -35,7 +35,14 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     422: ("invalid",),
     429: ("rate_limited",),
     500: ("internal_error",),
-    503: ("buffer_full", "draining", "too_many_streams", "too_many_revoked", "out_of_memory"),
+    503: (
+        "buffer_full",
+        "draining",
+        "too_many_streams",
+        "too_many_revoked",
+        "out_of_memory",
+        "store_unavailable",
+    ),
     504: ("confirmation_timeout",),
 }
 """The error codes that each status comes with."""
@@ -129,9 +136,25 @@ def figures() -> Schema:
             "recovery": _group(counts="count", ratios="within_5s", seconds="p50 p95 p99"),
             "serialization": _group(counts="fast slow timeouts truncated", seconds="p99"),
             "messages": _group(counts="accepted rejected rate_limited"),
+            "store": _store(),
             "alerts": {"type": "array", "items": _alert()},
         }
     )
+
+
+def _store() -> Schema:
+    group = _group(
+        counts="quarantined bytes pending commits errors events_written users_asleep events_asleep",
+        seconds="commit_p50 commit_p99",
+    )
+    group["properties"] |= {
+        "kind": {"type": "string", "enum": ["memory", "sqlite"]},
+        "path": {"type": "string"},
+        "check": {"type": "string", "description": "What looking the whole file over has found."},
+        "state": {"type": "string", "enum": ["ok", "slow", "failing"]},
+        "error": {"type": ["string", "null"]},
+    }
+    return {**group, "required": ["kind"], "description": "Where nothing is durable, `kind` is all there is."}
 
 
 def _connections() -> Schema:
