@@ -562,6 +562,37 @@ async def test_a_log_with_a_seq_that_is_not_written_stays_in_memory() -> None:
         assert (await hub.publish("user0", "agent_started")).seq > note.seq
 
 
+async def test_a_key_of_what_was_never_written_is_known_when_the_log_comes_back() -> None:
+    store = Store()
+    async with life(store, durability="none", max_events=4, max_events_per_user=3) as hub:
+        await hub.publish("user0", "note", key="a", id="once")
+        await hub.publish("user0", "note", key="a")
+        for _ in range(3):
+            await hub.publish("user0", "agent_started")
+        for user in range(1, 4):
+            await hub.publish(f"user{user}", "agent_started")
+        assert "user0" in hub.engine.buffer.asleep
+        with trio.fail_after(10):
+            assert (await hub.publish("user0", "note", id="once")).duplicate
+
+
+async def test_a_log_whose_sessions_have_sent_messages_stays_in_memory_with_them() -> None:
+    async def handle(user: str, message: trio_ws.Message) -> None:
+        handled.append(message.id)
+
+    handled: list[str] = []
+    async with life(Store(), max_events=4, max_events_per_user=2) as hub:
+        peer = Peer(hub, "user0").connect(on_message=handle)
+        peer.say(b'{"t":"message","id":"m","type":"say","payload":1}')
+        await until(lambda: handled)
+        peer.die()
+        for user in range(4):
+            await hub.publish(f"user{user}", "agent_started")
+        await trio.sleep(0.1)
+        await hub.publish("user4", "agent_started")
+        assert list(hub.engine.buffer.asleep) == ["user1", "user2", "user3"]
+
+
 async def test_a_confirmation_can_be_waited_for_while_the_log_is_asleep() -> None:
     store = Store()
     async with life(store, max_events=4, max_events_per_user=2) as hub:

@@ -180,6 +180,12 @@ async def test_of_a_closed_user_nothing_is_left(place: Place) -> None:
     assert [e.seq for e in found.events] == [1]
 
 
+async def test_keys_of_what_was_never_written_are_kept(place: Place) -> None:
+    key = KeyRecord("once", 1, "evicted")
+    await place.store.commit(Batch(users=[log("ada", 1)], keys=[("ada", key)]))
+    assert (await kept(await place.again(), "ada")).keys == [key]
+
+
 async def test_keys_are_bounded(place: Place) -> None:
     store, many = place.store, 3 * REMEMBERED_IDS
     for low in range(1, many, 512):

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .entry import CLASS_LOW, FIRM, GONE, Entry
-from .records import Batch, EventRecord, Removal, SessionRecord, UserRecord
+from .records import Batch, EventRecord, KeyRecord, Removal, SessionRecord, UserRecord
+from .remembered import REMEMBERED_IDS
 from .wire import payload_of
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class Track:
         "_flying",
         "_fresh",
         "_gone_changed",
+        "_keys",
         "_ledger",
         "_removed",
         "_reserved",
@@ -184,6 +186,7 @@ class Track:
         self._box = box
         self._fresh: list[Entry] = []
         self._removed: list[Removal] = []
+        self._keys: list[Entry] = []  # of what has left the log, and was never written
         self._sessions: dict[str, Session] = {}
         self._acks: list[tuple[int, int]] = []
         self._gone_changed = self._tightened = self.written = False
@@ -240,6 +243,8 @@ class Track:
         for delta in run:
             if delta.stored:
                 self._remove(delta, "merged")
+            elif delta.owned_id:
+                self._keep_key(delta)
         if self._ledger.others_written or self._ledger.all_durable:
             self._note_fresh(entry)
         self._ledger.touch(self._box)
@@ -248,6 +253,8 @@ class Track:
         """`entry` has left the log. Lost is what had not settled."""
         if entry.stored:
             self._remove(entry, entry.state)
+        elif entry.owned_id:
+            self._keep_key(entry)
         if not entry.settled:
             self._gone_changed = True
         self._ledger.touch(self._box)
@@ -268,6 +275,12 @@ class Track:
         fresh.append(entry)
         if len(fresh) > 2 * len(self._box.entries) + 64:  # what has left the log meanwhile is never written
             self._fresh = [entry for entry in fresh if entry.line != GONE]
+
+    def _keep_key(self, entry: Entry) -> None:
+        keys = self._keys
+        keys.append(entry)
+        if len(keys) > 2 * REMEMBERED_IDS:
+            del keys[:-REMEMBERED_IDS]
 
     def _remove(self, entry: Entry, state: str) -> None:
         removed, first, owned = self._removed, entry.first, entry.owned_id
@@ -308,6 +321,8 @@ class Track:
         self._draw_up_confirmed(batch)
         if not rest:
             self._draw_up_sessions(batch, wall_offset)
+            batch.keys += [(box.user, KeyRecord(e.id, e.seq, e.state)) for e in self._keys]
+            self._keys = []
         gone = tuple(box.gone.losses()) if self._gone_changed or not self.written else None
         self._gone_changed = False
         due = box.next_expiry if box.entries else now + self._ledger.idle_after

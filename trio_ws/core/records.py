@@ -115,6 +115,7 @@ class Batch:
       events: what is new in them.
       confirmed: entries that were written before and are confirmed above `UserRecord.confirmed`: user and first seq.
       ended: sessions that are over: user and session.
+      keys: of what was never written and has left the logs: user and key. Its user is known, or among `users`.
     """
 
     closed: list[str] = attrs.field(factory=list)
@@ -124,6 +125,7 @@ class Batch:
     users: list[UserRecord] = attrs.field(factory=list)
     sessions: list[SessionRecord] = attrs.field(factory=list)
     ended: list[tuple[str, str]] = attrs.field(factory=list)
+    keys: list[tuple[str, KeyRecord]] = attrs.field(factory=list)
 
 
 @attrs.define

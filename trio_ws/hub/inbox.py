@@ -60,6 +60,12 @@ class Context:
         self.letters = Letters()
 
 
+def has_letters(session: Session) -> bool:
+    """Whether messages came in `session` that must not be handled once more; that is kept in memory only."""
+    context: Context | None = session.context
+    return context is not None and bool(context.letters.taken or context.letters.answers)
+
+
 def context_of(session: Session) -> Context:
     """What is kept with `session`."""
     context: Context = session.context

@@ -16,6 +16,7 @@ from ..core.restoring import restore, restored_session
 from ..errors import StoreError, StoreUnavailable
 from ..event import Priority
 from .engine import Engine
+from .inbox import has_letters
 
 AT_ONCE: Final = 16
 """How many logs fall asleep at once, where room is needed."""
@@ -101,8 +102,8 @@ class Loader:
         Args:
           but: a user who stays.
 
-        Returns: whether there were any: users without a connection, all of whose log is durable, and for whose events
-        nobody waits here.
+        Returns: whether there were any: users without a connection, all of whose log is durable, for whose events
+        nobody waits here, and who have no session any more in which they sent messages.
         """
         engine = self._engine
         idle = [
@@ -112,7 +113,7 @@ class Loader:
             and box.user not in (but, self._waking)
             and box.track is not None
             and box.track.idle
-            and all(session.link is None for session in box.sessions.values())
+            and all(session.link is None and not has_letters(session) for session in box.sessions.values())
             and not engine.room.line(box.user)
             and all(entry.stored and not entry.waiters for entry in box.entries.values())
         ]

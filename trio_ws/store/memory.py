@@ -47,6 +47,12 @@ class MemoryStore:
         for batch in batches:
             self._apply(batch)
 
+    @staticmethod
+    def _keep_key(log: _Log, key: KeyRecord) -> None:
+        log.keys[key.seq] = key
+        while len(log.keys) > REMEMBERED_IDS:
+            del log.keys[min(log.keys)]
+
     def _apply(self, batch: Batch) -> None:
         logs = self._logs
         for user in batch.closed:
@@ -58,9 +64,7 @@ class MemoryStore:
             for first in [first for first in log.events if removal.first <= first <= removal.last]:
                 event = log.events.pop(first)
                 if event.owned_id:
-                    log.keys[event.seq] = KeyRecord(event.id, event.seq, removal.state)
-            while len(log.keys) > REMEMBERED_IDS:
-                del log.keys[min(log.keys)]
+                    self._keep_key(log, KeyRecord(event.id, event.seq, removal.state))
         for record in batch.users:
             log = logs.get(record.user)
             if log is None:
@@ -68,6 +72,8 @@ class MemoryStore:
             else:
                 gone = log.user.gone if record.gone is None else record.gone
                 log.user = record._replace(gone=gone)
+        for user, key in batch.keys:
+            self._keep_key(logs[user], key)
         for event in batch.events:
             logs[event.user].events[event.first] = event
         for user, first in batch.confirmed:

@@ -190,6 +190,10 @@ class SqliteStore:
             if owned_ids:
                 self._keep_keys(db, user, first, last, state)
             db.execute("DELETE FROM events WHERE user = ? AND first BETWEEN ? AND ?", (user, first, last))
+        for user, key in batch.keys:
+            row = (user, key.seq, key.id, key.state)
+            db.execute("INSERT OR REPLACE INTO keys (user, seq, id, state) VALUES (?, ?, ?, ?)", row)
+            self._forget_keys(db, user, 1)
         _insert(db, "events", rows.EVENT, map(rows.event_row, batch.events))
         if batch.confirmed:
             db.executemany("UPDATE events SET confirmed = 1 WHERE user = ? AND first = ?", batch.confirmed)
@@ -204,12 +208,16 @@ class SqliteStore:
             db.executemany("DELETE FROM sessions WHERE user = ? AND session = ?", batch.ended)
 
     def _keep_keys(self, db: sqlite3.Connection, user: str, first: int, last: int, state: str) -> None:
-        """Remember the keys of what is to be deleted, and now and then forget old ones."""
+        """Remember the keys of what is to be deleted."""
         added = db.execute(
             "INSERT OR REPLACE INTO keys SELECT user, seq, id, ? FROM events "
             "WHERE user = ? AND first BETWEEN ? AND ? AND owned_id",
             (state, user, first, last),
         ).rowcount
+        self._forget_keys(db, user, added)
+
+    def _forget_keys(self, db: sqlite3.Connection, user: str, added: int) -> None:
+        """So many keys of a user were added: now and then forget old ones."""
         count = self._keys.pop(user, 0) + added
         if count < PRUNE_AFTER:
             self._keys[user] = count
