@@ -53,6 +53,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "hot": (1, 10),
     "odd": (False, True),
     "dies_at": (0, 50, 200, 1000),
+    "durable": (False, True),
 }
 """What each field of a plan may be, the simplest first: towards that it shrinks."""
 
