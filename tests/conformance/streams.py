@@ -50,11 +50,13 @@ class _Connection:
     stream: Any
     ws: WSConnection = attrs.field(factory=lambda: WSConnection(ConnectionType.SERVER))
     over: bool = False
+    _writing: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def write(self, event: Any) -> None:
         """Sends; to a peer that is gone, nothing."""
         try:
-            await self.stream.send_all(self.ws.send(event))
+            async with self._writing:
+                await self.stream.send_all(self.ws.send(event))
         except (LocalProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 

@@ -19,7 +19,7 @@ from trio_ws.testing.plan import Plan
 from trio_ws.testing.scenario import CHECKERS, Outcome, simulate
 from trio_ws.testing.simulation import Simulation
 
-SEEDS: dict[LevelName, int] = {"message": 2000, "wire": 200}
+SEEDS: dict[LevelName, int] = {"message": 800, "wire": 120}
 
 
 def told(outcome: Outcome) -> str:

@@ -64,6 +64,8 @@ def event(engine: Engine, box: Mailbox, id: str) -> dict[str, Any] | None:
     found = story.tell(box, id, engine.config.confirm_timeout)
     if found is None:
         return None
+    # One for all steps, so that their order shows in their times.
+    offset = engine.wall_clock() - engine.clock()
     return {
         "user": box.user,
         "epoch": box.epoch,
@@ -72,13 +74,13 @@ def event(engine: Engine, box: Mailbox, id: str) -> dict[str, Any] | None:
         "type": found.entry.type,
         "state": found.entry.state,
         "critical": found.entry.critical,
-        "steps": [_step(engine, step) for step in found.steps],
+        "steps": [_step(step, offset) for step in found.steps],
     }
 
 
-def _step(engine: Engine, step: story.Step) -> dict[str, Any]:
+def _step(step: story.Step, offset: float) -> dict[str, Any]:
     """One step; what does not apply is absent."""
-    told: dict[str, Any] = {"at": engine.unix(step.at), "step": step.step}
+    told: dict[str, Any] = {"at": round(offset + step.at, 6), "step": step.step}
     for name in ("session", "retry", "into", "reason"):
         if value := getattr(step, name):
             told[name] = value
