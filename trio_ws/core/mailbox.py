@@ -33,9 +33,10 @@ from .entry import (
 )
 from .gaps import Gone
 from .journal import Journal, Journals
-from .ledger import Ledger, Track
+from .ledger import Ledger
 from .remembered import Remembered
 from .retention import Line, Retention
+from .track import Track
 
 if TYPE_CHECKING:
     from .session import Session

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from trio_ws.core.ledger import Ledger, Track
+from trio_ws.core.ledger import Ledger
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.records import Batch
+from trio_ws.core.track import Track
 from trio_ws.hub.durability import Durability
 from trio_ws.hub.receipt import Receipt
 from trio_ws.testing.disk import Disk
