@@ -119,6 +119,7 @@ class Config:
         default="critical", validator=one_of(("critical", "all", "none"))
     )
     commit_interval: float = _seconds(0.005, low=0)
+    max_stored_events_per_user: int = _count(10_000, low=0)
 
     # Delivery
     retry_intervals: tuple[float, ...] = attrs.field(

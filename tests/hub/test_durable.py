@@ -612,7 +612,7 @@ async def test_a_confirmation_can_be_waited_for_while_the_log_is_asleep() -> Non
 
 async def test_where_all_who_are_there_fill_memory_another_who_comes_is_given_what_waits() -> None:
     store = Store()
-    async with life(store, max_events=4, max_events_per_user=2) as hub:
+    async with life(store, max_events=4, max_events_per_user=2, max_stored_events_per_user=0) as hub:
         await hub.publish("user2", "agent_started")
         for user in range(2):
             await connected(hub, f"user{user}")

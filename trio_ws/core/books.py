@@ -19,7 +19,10 @@ class Books:
 
     Attributes:
       accepted … superseded: counters since the start, in accepted events.
-      held: accepted and neither settled nor gone, now; `asleep` of them are in a store only.
+      held: accepted and neither settled nor gone, now; `asleep` and `spilled` of them are in a store only: of logs of
+        which nothing is here, and behind what is here.
+      ever_spilled: how many were, since the start.
+      landing_events, landing_bytes: what is on its way to be in a store only.
       events, bytes: what the logs hold now, settled history included (joined deltas are one event here).
       firm_events, firm_bytes: the part of it that can't make room: critical and not settled.
       history: settled entries that are still in a log.
@@ -27,6 +30,8 @@ class Books:
       evicted_of: what was evicted, by retention class.
       critical_lost: critical events that went unconfirmed: each is an alert.
       resolved: entries with waiters that were confirmed or went; the shell takes them out and calls the waiters.
+      rests: logs whose rest is to be looked at, in order: something may be read back, or let go; the shell takes them
+        out.
       dead: critical entries that expired unconfirmed (dead letters), with their mailboxes and wire forms; the shell
         takes them out.
     """
@@ -41,6 +46,7 @@ class Books:
         "dead_letters",
         "duplicates",
         "events",
+        "ever_spilled",
         "evicted",
         "evicted_of",
         "expired",
@@ -48,14 +54,18 @@ class Books:
         "firm_events",
         "held",
         "history",
+        "landing_bytes",
+        "landing_events",
         "merged",
         "now",
         "overflows",
         "redelivered",
         "refused",
         "resolved",
+        "rests",
         "sent",
         "settled",
+        "spilled",
         "superseded",
     )
 
@@ -64,11 +74,13 @@ class Books:
         self.events = self.bytes = self.firm_events = self.firm_bytes = self.history = 0
         self.merged = self.overflows = self.refused = self.duplicates = self.dead_letters = 0
         self.sent = self.redelivered = self.asleep = 0
+        self.spilled = self.ever_spilled = self.landing_events = self.landing_bytes = 0
         self.critical_preserved = self.critical_lost = 0
         self.evicted_of = [0] * (len(CLASSES) + 1)
         self.now = 0.0
         self.resolved: list[Entry] = []
         self.dead: list[tuple[Mailbox, Entry, bytes]] = []
+        self.rests: dict[Mailbox, None] = {}
 
     @property
     def balanced(self) -> bool:
@@ -84,6 +96,31 @@ class Books:
         if entry.retention == FIRM:
             self.firm_events += 1
             self.firm_bytes += entry.size
+
+    def put_back(self, entry: Entry) -> None:
+        """Book that `entry`, which is held, came into memory from a store."""
+        self.events += 1
+        self.bytes += entry.size
+        if entry.retention == FIRM:
+            self.firm_events += 1
+            self.firm_bytes += entry.size
+
+    def spill(self, entry: Entry) -> None:
+        """Book that `entry` was accepted, and goes to a store only."""
+        self.accepted += 1
+        self.held += 1
+        self.spilled += 1
+        self.ever_spilled += 1
+        self.landing_events += 1
+        self.landing_bytes += entry.size
+
+    def miss(self, events: int) -> None:
+        """Book that so many events, held and in a store only, are not to be found there: they count as evicted."""
+        self.spilled -= events
+        self.held -= events
+        self.evicted += events
+        self.evicted_of[FIRM] += events
+        self.critical_lost += events
 
     def soften(self, entry: Entry) -> None:
         """Book that the critical `entry` ceased to be firm."""

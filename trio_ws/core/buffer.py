@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Final
 
 from ..config import Config
 from .books import Books
@@ -18,6 +19,9 @@ from .journal import MIN_IN_ALL, PER_EVENT, Journals
 from .ledger import Ledger
 from .mailbox import Mailbox
 from .retention import Line
+
+CROWDED: Final = 8
+"""What is not critical goes from the rest of a log once there is room for no more than the 8th part of it."""
 
 
 class Buffer:
@@ -31,6 +35,7 @@ class Buffer:
     Attributes:
       largest: the size of the largest event that an empty buffer could hold.
       journals: what became of events, of all mailboxes.
+      spills: what memory has no room for may go to a store only.
       asleep: users whose log a store has, and nothing of it is here; whether it was here before.
     """
 
@@ -44,6 +49,8 @@ class Buffer:
             config.max_events_per_user,
             config.max_bytes_per_user,
         )
+        self._max_stored = config.max_stored_events_per_user
+        self.spills = ledger is not None and self._max_stored > 0
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
         self.asleep: dict[str, bool] = {}
@@ -111,6 +118,10 @@ class Buffer:
         self._touch(box)
         while not self.has_room_for(0, 0) and box.relieve():
             pass
+        self.trim()
+
+    def trim(self) -> None:
+        """Where logs that came in for connections have brought more into memory than may be, let go what can go."""
         while self.is_over and self.books.events > self.books.firm_events:
             self._let_one_go()
 
@@ -137,6 +148,53 @@ class Buffer:
         if not box.stale:
             self._touch(box)
         return True
+
+    def spill(self, box: Mailbox, entry: Entry) -> bool:
+        """Give `entry`, for which there is no room, the next seq of `box`, for the store only.
+
+        Returns: False, and nothing has changed, where that is full, too, or where as much as one user may have in
+        memory is on its way there.
+        """
+        books, rest = self.books, box.rest
+        if not self.spills:
+            return False
+        if rest is not None and self.is_crowded(box):
+            books.rests[box] = None
+            if rest.events >= self._max_stored:
+                return False
+        if (
+            books.landing_events >= self._max_events_per_user
+            or books.landing_bytes + entry.size > self._max_bytes_per_user
+        ):
+            return False
+        books.now = entry.accepted_at
+        box.spill(entry)
+        return True
+
+    def is_crowded(self, box: Mailbox) -> bool:
+        """Whether what is not critical in the rest of `box` is to go, as there will soon be no room for more."""
+        rest = box.rest
+        return rest is not None and rest.events >= self._max_stored - self._max_stored // CROWDED
+
+    def room_to_take_in(self, box: Mailbox) -> tuple[int, int]:
+        """How many events, and bytes, of the rest of `box` have room in memory, where all goes that can go for them.
+
+        The bound over all is no matter here: who is connected is given what waits.
+        """
+        stay = box.in_the_way()
+        size = sum(entry.size for entry in stay)
+        return self._max_events_per_user - len(stay), self._max_bytes_per_user - size
+
+    def take_in(self, box: Mailbox, entries: list[Entry], upto: int) -> None:
+        """Read the front of the rest of `box` back: see `Mailbox.take_in`. There must be room for `entries`."""
+        size = sum(entry.size for entry in entries)
+        while (
+            len(box.entries) + len(entries) > self._max_events_per_user
+            or box.bytes + size > self._max_bytes_per_user
+        ) and box.step_aside():
+            pass
+        box.take_in(entries, upto)
+        self.restored(box)
 
     def is_pressed(self, box: Mailbox, entry: Entry) -> bool:
         """Whether accepting `entry` into `box` would cost an event that has not settled."""

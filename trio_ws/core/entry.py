@@ -40,6 +40,8 @@ FIRM: Final = 5
 CLASSES: Final = (CLASS_SETTLED, CLASS_SUPERSEDED, CLASS_LOW, CLASS_NORMAL, CLASS_HIGH)
 GONE: Final = -1
 """What `Entry.line` is where it stands in no log: not yet, or not any more."""
+SPILLED: Final = -2
+"""What it is where the event is in the rest of its log, in a store only, or is on its way there."""
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -57,7 +59,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
       payload: the payload's JSON, kept apart only for deltas, which may yet be joined.
       accepted_at, expires_at: on the hub's clock, in seconds.
       retention: its class while it is not settled; `FIRM` for critical events.
-      line: the retention class that it stands in as it is now, `FIRM` where it can't go; `GONE` outside of its log.
+      line: the retention class that it stands in as it is now, `FIRM` where it can't go; `GONE` outside of its log,
+        `SPILLED` in its rest.
       user: whose log it is in; empty before.
       stored: the store has it, or the commit under way will bring it there.
       tracked: confirmation is timed and redelivery happens; so for critical events and those with `confirm`.

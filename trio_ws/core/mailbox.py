@@ -27,14 +27,17 @@ from .entry import (
     EXPIRED,
     FIRM,
     GONE,
+    RESET,
     SETTLED,
+    SPILLED,
     SUPERSEDED,
     Entry,
 )
-from .gaps import Gone
+from .gaps import ANY_TYPE, Gone
 from .journal import Journal, Journals
 from .ledger import Ledger
 from .remembered import Remembered
+from .rest import Rest
 from .retention import Line, Retention
 from .track import Track
 
@@ -50,6 +53,7 @@ class Mailbox:
       head: the newest seq; 0 before the first event.
       ready: sessions may be given what is up to here; the head, unless what follows is to be made durable first.
       track: what of it is not durable yet; None where nothing is to be.
+      rest: what of it is in a store only, behind all entries; None where nothing is.
       entries: what is held, by first seq, in seq order.
       deltas: those of them that may be joined.
       sent_high: the highest seq that any session was ever sent: nothing at or below it is joined.
@@ -89,6 +93,7 @@ class Mailbox:
         "next_expiry",
         "ready",
         "relief_dry",
+        "rest",
         "sent_high",
         "sessions",
         "stale",
@@ -128,13 +133,15 @@ class Mailbox:
         self._remembered = Remembered(self.entries)
         self._keys: dict[tuple[str, str], Entry] = {}
         self._last: Entry | None = None
+        self.rest: Rest | None = None
         self.track = None if ledger is None else Track(ledger, self)
 
     # -- what comes in
 
     def find(self, id: str) -> Entry | None:
         """The entry that was published under the idempotency key `id`, as far back as keys are remembered."""
-        return self._remembered.find(id)
+        known = self._remembered.find(id)
+        return known if known is not None or self.rest is None else self.rest.find(id)
 
     def append(self, entry: Entry) -> None:
         """Give `entry` the next seq. The caller (`Buffer.accept`) has made room for it."""
@@ -163,10 +170,28 @@ class Mailbox:
         else:
             self.track.accepted(entry)
 
+    def spill(self, entry: Entry) -> None:
+        """Give `entry` the next seq, for the store only: memory has no room for it, or for what came before it."""
+        assert self.track is not None
+        self.head = seq = self.head + 1
+        if self.rest is None:
+            self.rest = Rest(seq)
+        entry.first = entry.seq = seq
+        entry.user = self.user
+        entry.line = SPILLED
+        self.rest.put(entry)
+        self._books.spill(entry)
+        self._last = entry
+        self.last_event_at = entry.accepted_at
+        self.track.spilled(entry)
+
     def fall_asleep(self) -> None:
         """Let all of it go out of memory: a store has it. What becomes of it is no business of this object any more."""
         books = self._books
         books.asleep += sum(entry.weight for entry in self.entries.values() if not entry.settled)
+        if self.rest is not None:
+            books.asleep += self.rest.events
+            books.spilled -= self.rest.events
         books.events -= len(self.entries)
         books.bytes -= self.bytes
         books.firm_events -= self.firm_events
@@ -179,14 +204,26 @@ class Mailbox:
 
     def take_back(self, entry: Entry) -> None:
         """Put an entry back that a store has kept; `restore` does, for all of a log, in order."""
+        self._books.accepted += entry.weight
+        self._books.held += entry.weight
+        self._put_back(entry)
+
+    def put_rest_back(self, rest: Rest) -> None:
+        """What a store has kept behind what was taken back is the rest of this log, if there is any of it."""
+        if rest.events > 0:
+            self.rest = rest
+            self._books.accepted += rest.events
+            self._books.held += rest.events
+            self._books.spilled += rest.events
+
+    def _put_back(self, entry: Entry) -> None:
+        """Have `entry`, which is behind all others, here again."""
         self.entries[entry.first] = entry
         self.bytes += entry.size
         if entry.retention == FIRM:
             self.firm_events += 1
             self.firm_bytes += entry.size
-        self._books.accept(entry)
-        self._books.accepted += entry.weight - 1
-        self._books.held += entry.weight - 1
+        self._books.put_back(entry)
         entry.line, entry.user = entry.retention, self.user
         if entry.tracked and entry.confirmed_at is None:
             self.unconfirmed += 1
@@ -194,6 +231,62 @@ class Mailbox:
             self._remembered.add(entry)
         self.next_expiry = min(self.next_expiry, entry.expires_at)
         self.last_event_at = max(self.last_event_at, entry.accepted_at)
+
+    def take_in(self, entries: list[Entry], upto: int) -> None:
+        """Read the front of the rest back: `entries`, in order, are all that the store has of it up to `upto`."""
+        rest = self.rest
+        assert rest is not None
+        assert self.track is not None
+        at = rest.first
+        self._retention.line_up_again(at)
+        for entry in entries:
+            self._miss(at, entry.first - 1)
+            at = entry.seq + 1
+            rest.leave(entry)
+            self._books.spilled -= 1
+            self._put_back(entry)
+        self._miss(at, upto)
+        rest.first, rest.wanted = upto + 1, 0
+        if upto >= self.head:
+            self.rest = None
+        for entry in entries:
+            self.supersede(entry)
+        self.track.taken_in()
+
+    def landed(self, events: int, size: int) -> None:
+        """So many events of the rest are in the store, which were on their way there."""
+        if events:
+            self._books.landing_events -= events
+            self._books.landing_bytes -= size
+        if self.rest is not None:
+            self._books.rests[self] = None
+
+    def _miss(self, first: int, last: int) -> None:
+        """What was put into the rest at these seqs, and has not left it, is not in the store."""
+        assert self.rest is not None
+        assert self.track is not None
+        for seq in range(first, last + 1):
+            if self.gone.at(seq) is None:
+                self.rest.missed(1)
+                self._books.miss(1)
+                self.gone.add(seq, seq, ANY_TYPE, RESET, True)
+                self.track.missed()
+
+    def let_go(self, entry: Entry, reason: str, now: float) -> None:
+        """Let `entry`, made of what the store has of an event of the rest, go for `reason`."""
+        assert self.rest is not None
+        books = self._books
+        books.now = now
+        self.rest.leave(entry)
+        books.spilled -= 1
+        entry.user = self.user
+        if entry.owned_id:
+            self._remembered.add(entry)
+        if reason == EXPIRED and entry.critical:
+            books.dead_letters += 1
+            books.dead.append((self, entry, entry.tail))
+        books.lose(entry, reason)
+        self._depart(entry, reason)
 
     def settle_again(self) -> None:
         """See anew what has settled and what is superseded, once log and sessions were put back."""
@@ -220,7 +313,7 @@ class Mailbox:
         self._keys[name] = entry
         if old is None or old.settled:
             return
-        old.successor = self.head + 1
+        old.successor = entry.first or self.head + 1
         if old.first > self.sent_high:
             self._drop(old, SUPERSEDED)
         else:
@@ -266,6 +359,8 @@ class Mailbox:
         if self.track is not None:
             self.track.acked(low, high)
         self.relief_dry = False
+        if self.rest is not None:
+            self._books.rests[self] = None
         return confirmed
 
     def within(self, low: int, high: int) -> Iterator[Entry]:
@@ -321,7 +416,7 @@ class Mailbox:
 
         What was confirmed is settled then; what is superseded goes.
         """
-        self.relief_dry = False
+        self.may_relieve()
         entry = self.entries.get(first)
         if entry is None or entry.settled or self._owed(entry):
             return
@@ -344,7 +439,8 @@ class Mailbox:
 
     def boundary(self, seq: int) -> int:
         """The highest position, at most `seq`, from which the log can be read on: not amid deltas that were joined."""
-        while seq < self.head and seq + 1 not in self.entries and self.gone.at(seq + 1) is None:
+        end = self.head if self.rest is None else self.rest.first - 1
+        while seq < end and seq + 1 not in self.entries and self.gone.at(seq + 1) is None:
             seq -= 1
         return seq
 
@@ -389,11 +485,42 @@ class Mailbox:
         for entry in self.entries.values():
             if entry.settled or entry.confirmed_at is None or entry.retention != FIRM:
                 continue
-            if not any(s.owes(entry) and not s.dormant for s in self.sessions.values()):
+            if not self._is_waited_for(entry):
                 self._settle([entry])
                 return True
         self.relief_dry = True
         return False
+
+    def _is_waited_for(self, entry: Entry) -> bool:
+        """Whether a session that is neither parked nor stalled is still to process `entry`."""
+        return any(s.owes(entry) and not s.dormant for s in self.sessions.values())
+
+    def in_the_way(self) -> list[Entry]:
+        """What has to be here still, before anything of the rest can come in its place: it is confirmed by nobody, or
+        owed to a session that is neither parked nor stalled."""
+        return [
+            entry
+            for entry in self.entries.values()
+            if not entry.settled and (entry.confirmed_at is None or self._is_waited_for(entry))
+        ]
+
+    def step_aside(self) -> bool:
+        """Let the oldest entry go that is not `in_the_way`; returns False where there is none."""
+        if self.history:
+            self.forget_oldest()
+            return True
+        for entry in self.entries.values():
+            if entry.confirmed_at is not None and not self._is_waited_for(entry):
+                self._settle([entry])
+                self.forget(entry)
+                return True
+        return False
+
+    def may_relieve(self) -> None:
+        """A session has changed in a way that may let `relieve` find something."""
+        self.relief_dry = False
+        if self.rest is not None:
+            self._books.rests[self] = None
 
     def forget_oldest(self) -> None:
         """Let the oldest of the history go; there must be one."""
@@ -423,13 +550,19 @@ class Mailbox:
         self.bytes -= size
         books.events -= 1
         books.bytes -= size
-        # What still names the entry (an id, a receipt) must not keep its bytes.
-        entry.tail, entry.payload = b"", None
-        self._bury(entry)
         if entry.merge:
             self.deltas.removed(entry)
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
             del self._keys[entry.type, entry.key]
+        self._depart(entry, reason)
+        if self.rest is not None:
+            books.rests[self] = None
+
+    def _depart(self, entry: Entry, reason: str) -> None:
+        """`entry` is in the log no more; have that noted, for all who ask."""
+        # What still names the entry (an id, a receipt) must not keep its bytes.
+        entry.tail, entry.payload = b"", None
+        self._bury(entry)
         lost = reason != SETTLED and entry.retention == FIRM
         if self.track is not None:
             self.track.removed(entry)
@@ -476,10 +609,13 @@ class Mailbox:
         if self.closed:
             return math.inf
         self.sweep(now)
-        return self.next_expiry
+        due = self.next_expiry
+        return due if self.rest is None or self.rest.due <= now else min(due, self.rest.due)
 
     def sweep(self, now: float) -> None:
         """Let go what has expired by `now`: unconfirmed events past their time, and history older than its TTL."""
+        if self.rest is not None and self.rest.due <= now:
+            self._books.rests[self] = None
         if now < self.next_expiry:
             return
         self._books.now = now

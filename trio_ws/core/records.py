@@ -5,6 +5,7 @@ Times in records are seconds since the Unix epoch: the hub's clock means nothing
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import attrs
@@ -83,6 +84,7 @@ class UserRecord(NamedTuple):
       due: when something of it expires next; None where nothing does.
       partial: events that are not critical were not written.
       gone: what was lost of it, without what had settled; None where that is as it was.
+      rest: the first seq of what is in the store only, behind what is in memory; 0 where nothing is.
     """
 
     user: str
@@ -93,6 +95,7 @@ class UserRecord(NamedTuple):
     due: float | None
     partial: bool
     gone: tuple[Run, ...] | None
+    rest: int = 0
 
 
 class KeyRecord(NamedTuple):
@@ -128,13 +131,49 @@ class Batch:
     keys: list[tuple[str, KeyRecord]] = attrs.field(factory=list)
 
 
+@attrs.frozen
+class KeptRest:
+    """What a store knows of the rest of a log, without reading it.
+
+    Attributes:
+      lesser: how many events of it are not critical.
+      due: when something of it expires first; None where nothing does.
+      keys: its publishers' own keys, and the seqs that they are at.
+    """
+
+    lesser: int
+    due: float | None
+    keys: dict[str, int]
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """Which events of a rest are asked for: from `first` to `last`, at most `most`, in order.
+
+    Attributes:
+      size: about how many bytes of payload; at least one event.
+      id: only those of this id.
+      mortal: only those that expire; the first to do so first.
+      lesser: only those that are not critical; those of the lowest priority first.
+    """
+
+    first: int
+    last: int
+    most: int
+    size: float = math.inf
+    id: str | None = None
+    mortal: bool = False
+    lesser: bool = False
+
+
 @attrs.define
 class Kept:
     """What a store holds of one user.
 
     Attributes:
       user: its log as a whole; `gone` is never None.
-      events: what is in it, in order.
+      events: what is in it before its rest, in order.
+      rest: of what is behind that; None where nothing is.
       keys: of what has left it, the oldest first.
       damaged: what could not be read and was set aside, as runs with reason ``reset``.
     """
@@ -144,3 +183,4 @@ class Kept:
     sessions: list[SessionRecord] = attrs.field(factory=list)
     keys: list[KeyRecord] = attrs.field(factory=list)
     damaged: list[Run] = attrs.field(factory=list)
+    rest: KeptRest | None = None

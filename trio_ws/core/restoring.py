@@ -11,34 +11,46 @@ from .confirmations import Confirmations
 from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry
 from .gaps import ANY_TYPE, Run
 from .mailbox import Mailbox
-from .records import EventRecord, Kept, KeyRecord, SessionRecord
+from .records import EventRecord, Kept, KeptRest, KeyRecord, SessionRecord, UserRecord
+from .rest import Rest
 from .session import Session
 
 
-def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float) -> None:
+def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep: bool) -> None:
     """Put back the log of `kept` into `box`, which is new; the sessions come next, and then `Mailbox.settle_again`.
-
-    What may have been accepted since the last commit of the process before is a gap: nobody knows what it was.
 
     Args:
       now: on the hub's clock; nothing happened later, whatever the time of day was then.
       wall_offset: what is to be added to that clock for the time of day.
+      asleep: this process has written all of it, and nothing has happened to it since. Where not, what may have been
+        accepted since the last commit of the process before is a gap: nobody knows what it was.
     """
     user = kept.user
+    reserved = user.head if asleep else max(user.head, user.reserved)
     box.epoch = user.epoch
-    box.head = box.sent_high = max(user.head, user.reserved)
+    box.head = box.sent_high = reserved
     for key in kept.keys:
         box.remember(_gone_entry(key))
     for event in kept.events:
-        box.take_back(_entry(event, min(event.ts - wall_offset, now)))
+        box.take_back(entry_of(event, now, wall_offset))
     lost = sorted([*(user.gone or ()), *kept.damaged], key=_first)
-    if user.reserved > user.head:
-        lost.append(Run(user.head + 1, user.reserved, RESET, {}, 0))
-    box.gone.restore(list(_gone(box, lost, user.confirmed if user.partial else box.head)))
+    if kept.rest is not None:
+        box.put_rest_back(_rest(user, kept.rest, lost, wall_offset))
+    if reserved > user.head:
+        lost.append(Run(user.head + 1, reserved, RESET, {}, 0))
+    settled_upto = user.confirmed if user.partial and not asleep else box.head
+    box.gone.restore(list(_gone(box, lost, settled_upto)))
     assert box.track is not None
-    box.track.restored(
-        user.confirmed, user.reserved, as_it_was=user.reserved <= user.head and not kept.damaged
-    )
+    box.track.restored(user.confirmed, user.reserved, as_it_was=reserved == user.head and not kept.damaged)
+
+
+def _rest(user: UserRecord, kept: KeptRest, lost: list[Run], wall_offset: float) -> Rest:
+    """The rest of a log: all seqs behind what is here but for those that are known to be lost."""
+    gone = sum(max(0, min(run.last, user.head) - max(run.first, user.rest) + 1) for run in lost)
+    rest = Rest(user.rest)
+    due = math.inf if kept.due is None else kept.due - wall_offset
+    rest.restored(user.head - user.rest + 1 - gone, kept.lesser, due, kept.keys)
+    return rest
 
 
 def restored_session(
@@ -72,8 +84,9 @@ def restored_session(
     return session
 
 
-def _entry(event: EventRecord, at: float) -> Entry:
-    """The entry of an event that was accepted at a time on the hub's clock."""
+def entry_of(event: EventRecord, now: float, wall_offset: float) -> Entry:
+    """The entry of an event that a store has kept; see `restore`."""
+    at = min(event.ts - wall_offset, now)
     tail = wire.event_tail(event.id, event.type, event.payload, event.ts)
     entry = Entry(
         id=event.id,
@@ -135,6 +148,9 @@ def _gone(box: Mailbox, lost: list[Run], settled_upto: int) -> Iterator[Run]:
             yield run.part(low, high)
             at = high + 1
         yield from _settled(at, last, settled_upto)
+    for run in lost:
+        if box.rest is not None and run.last >= box.rest.first:
+            yield run.part(max(run.first, box.rest.first), run.last)
 
 
 def _settled(first: int, last: int, upto: int) -> Iterator[Run]:
@@ -151,8 +167,9 @@ def _holes(box: Mailbox) -> Iterator[tuple[int, int]]:
         if at < entry.first:
             yield at, entry.first - 1
         at = entry.seq + 1
-    if at <= box.head:
-        yield at, box.head
+    end = box.head if box.rest is None else box.rest.first - 1
+    if at <= end:
+        yield at, end
 
 
 def _first(run: Run) -> int:

@@ -103,6 +103,10 @@ class Retention:
         line = self._lines.get(cls)
         return None if line is None else line.first()
 
+    def line_up_again(self, first: int) -> None:
+        """What is at `first` and above comes into the log only now, though its seqs were given before."""
+        self._drawn = min(self._drawn, first - 1)
+
     def all(self, cls: int) -> list[Entry]:
         """All entries of class `cls`, the one that goes first at the front."""
         self._draw_up()

@@ -129,6 +129,7 @@ class Session:
         self._settled_upto = self.box.head if skip_confirmed else 0
         self.blocked = None
         self._flight = Flight(self.box.entries, self._intervals, now)
+        self.box.may_relieve()
         self._moved()
 
     def detach(self, now: float) -> None:
@@ -136,7 +137,7 @@ class Session:
         self.link = None
         self.parked_at = now
         self.blocked = None
-        self.box.relief_dry = False
+        self.box.may_relieve()
         self._flight = Flight(self.box.entries, self._intervals, now)
         self._moved()
 

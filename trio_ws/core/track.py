@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from .entry import CLASS_LOW, FIRM, GONE, Entry
+from .entry import CLASS_LOW, FIRM, GONE, SPILLED, Entry
 from .ledger import Ledger
 from .records import Batch, EventRecord, KeyRecord, Removal, SessionRecord, UserRecord
 from .remembered import REMEMBERED_IDS
@@ -36,16 +36,19 @@ class Track:
         "_confirmed",
         "_drawn_head",
         "_drawn_reserved",
+        "_drawn_rest",
         "_flying",
         "_fresh",
         "_gone_changed",
         "_keys",
+        "_landing",
         "_ledger",
+        "_losable",
         "_removed",
         "_reserved",
+        "_rest_from",
         "_sessions",
         "_tightened",
-        "_volatile",
         "_waiting",
         "committed",
         "written",
@@ -64,8 +67,10 @@ class Track:
         self._waiting = self._flying = (
             0  # the first durable seq that is not drawn up, and not committed; 0 for none
         )
-        self._volatile = 0  # events that may be lost, since the last drawing up
+        self._losable = 0  # events that may be lost, since the last drawing up
         self._reserved = self._drawn_reserved = self._drawn_head = self.committed = 0
+        self._rest_from = self._drawn_rest = 0  # where the rest begins, as the store knows it; 0 for none
+        self._landing = (0, 0)  # what the commit under way has of the rest: events, and bytes
 
     def restored(self, confirmed: int, reserved: int, *, as_it_was: bool) -> None:
         """All of the log is as the store has it, but for what was lost since where not `as_it_was`."""
@@ -73,8 +78,11 @@ class Track:
         self._confirmed, self._reserved = confirmed, max(reserved, head)
         self.committed = head
         self.written = True
+        self._rest_from = 0 if self._box.rest is None else self._box.rest.first
         self._gone_changed = not as_it_was
         self._see_ready()
+        if self._reserved > head:
+            self.tighten()
 
     @property
     def awaited(self) -> bool:
@@ -102,11 +110,29 @@ class Track:
             if not self._waiting:
                 self._waiting = entry.seq
         else:
-            self._volatile += 1
+            self._losable += 1
             if ledger.others_written:
                 self._note_fresh(entry)
         self._see_ready()
         ledger.touch(self._box, durable)
+
+    def spilled(self, entry: Entry) -> None:
+        """`entry` was given its seq, in the rest. It is written whatever the `durability` is: it is nowhere else."""
+        durable = self._ledger.is_durable(entry.retention)
+        self._fresh.append(entry)
+        if durable and not self._waiting:
+            self._waiting = entry.seq
+        self._see_ready()
+        self._ledger.touch(self._box, durable)
+
+    def taken_in(self) -> None:
+        """The rest begins later than it did: what was read back may be shown once the store knows that."""
+        self._see_ready()
+        self._ledger.touch(self._box, True)
+
+    def missed(self) -> None:
+        """Something of the rest was not to be found in the store."""
+        self._gone_changed = True
 
     def joined(self, run: list[Entry], entry: Entry) -> None:
         """`entry` has taken the place of the deltas of `run`."""
@@ -160,12 +186,16 @@ class Track:
         removed.append(Removal(self._box.user, first, entry.seq, state, owned))
 
     def _see_ready(self) -> None:
-        ready = min(self._box.head, self._reserved)
+        box, ready = self._box, min(self._box.head, self._reserved)
+        if box.rest is not None and box.rest.first <= ready:
+            ready = box.rest.first - 1
+        if self._rest_from and self._rest_from <= ready:
+            ready = self._rest_from - 1
         if self._waiting and self._waiting <= ready:
             ready = self._waiting - 1
         if self._flying and self._flying <= ready:
             ready = self._flying - 1
-        self._box.ready = ready
+        box.ready = ready
 
     # -- commits
 
@@ -184,6 +214,9 @@ class Track:
             if self._flying > head:
                 self._flying = 0
         self._fresh, self._drawn_head = rest, head
+        self._drawn_rest = 0 if box.rest is None else box.rest.first
+        landing = [entry.size for entry in fresh if entry.line == SPILLED]
+        self._landing = len(landing), sum(landing)
         self._reserve(now)
         batch.removed += self._removed
         self._removed = []
@@ -195,7 +228,9 @@ class Track:
             self._keys = []
         gone = tuple(box.gone.losses()) if self._gone_changed or not self.written else None
         self._gone_changed = False
-        due = box.next_expiry if box.entries else now + self._ledger.idle_after
+        due = box.next_expiry if box.entries or box.rest else now + self._ledger.idle_after
+        if box.rest is not None:
+            due = min(due, box.rest.due)
         batch.users.append(
             UserRecord(
                 box.user,
@@ -206,6 +241,7 @@ class Track:
                 None if due == math.inf else due + wall_offset,
                 not (self._ledger.others_written or self._ledger.all_durable),
                 gone,
+                self._drawn_rest,
             )
         )
         self.written = True
@@ -214,14 +250,14 @@ class Track:
 
     def _reserve(self, now: float) -> None:
         """Decide up to where seqs are reserved by what is drawn up."""
-        box, wanted = self._box, min(max(RESERVED, 2 * self._volatile), RESERVED_AT_MOST)
+        box, wanted = self._box, min(max(RESERVED, 2 * self._losable), RESERVED_AT_MOST)
         self._drawn_reserved = max(box.head, 0 if self._tightened else self._reserved)
-        if self._volatile:
+        if self._losable:
             self._ledger.loosen(box, now)
             if self._reserved < box.head + wanted // 2:
                 self._drawn_reserved = box.head + wanted
         self._reserved = min(self._reserved, self._drawn_reserved)
-        self._volatile, self._tightened = 0, False
+        self._losable, self._tightened = 0, False
 
     def committed_now(self) -> bool:
         """What was drawn up is durable; returns whether there is more to show by it."""
@@ -230,12 +266,14 @@ class Track:
         self.committed = max(self.committed, self._drawn_head)
         self._drawn_head = 0
         self._reserved = self._drawn_reserved
+        self._rest_from = self._drawn_rest
+        self._box.landed(*self._landing)
         self._see_ready()
         return self._box.ready > before and not self._box.closed
 
     def _record(self, entry: Entry) -> EventRecord:
         entry.stored = True
-        return EventRecord(
+        record = EventRecord(
             self._box.user,
             entry.first,
             entry.seq,
@@ -252,16 +290,20 @@ class Track:
             entry.owned_id,
             entry.confirmed_at is not None,
         )
+        if entry.line == SPILLED:
+            entry.tail, entry.payload = b"", None
+        return record
 
     def _draw_up_confirmed(self, batch: Batch) -> None:
         """Move on over what is confirmed or gone; what is confirmed above an event that is not is noted one by one."""
         if not self._acks:
             return
         box, upto = self._box, self._confirmed
-        while upto < box.head:
+        end = box.head if box.rest is None else box.rest.first - 1
+        while upto < end:
             entry = box.entries.get(upto + 1)
             if entry is None:
-                upto = max(upto + 1, box.gone.end_of(upto + 1))
+                upto = min(end, max(upto + 1, box.gone.end_of(upto + 1)))
             elif entry.confirmed_at is None:
                 break
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..core.entry import Entry
 from ..core.mailbox import Mailbox
 from ..errors import EventTooLarge
 from .attachment import Attachment
@@ -53,10 +54,8 @@ class Acceptance:
             raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
         if box.sessions and buffer.is_pressed(box, entry):
             self._write_first(box)
-        while not buffer.accept(box, entry):
-            # Where it is for others' events that there is no room, those who are not there need none in memory.
-            if durability is None or not buffer.is_full_for_all(box) or not self._let_sleep(user):
-                return None
+        if (box.rest is not None or not buffer.accept(box, entry)) and not self._find_place(box, entry):
+            return None
         for session in box.sessions.values():
             link = session.link
             if link is not None and not link.marked and session.cursor < box.ready:
@@ -68,6 +67,18 @@ class Acceptance:
         if engine.books.resolved:
             engine.react()
         return Receipt(entry, box, timeout, False, durability)
+
+    def _find_place(self, box: Mailbox, entry: Entry) -> bool:
+        """Accept `entry`, for which memory has no room, or for what came before it: in the store only, where there is
+        one that has room."""
+        buffer = self._engine.buffer
+        # Where it is for others' events that there is no room, those who are not there need none in memory.
+        while box.rest is None and buffer.ledger is not None and buffer.is_full_for_all(box):
+            if not self._let_sleep(box.user):
+                break
+            if buffer.accept(box, entry):
+                return True
+        return buffer.spill(box, entry)
 
     def _write_first(self, box: Mailbox) -> None:
         """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""

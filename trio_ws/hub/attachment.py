@@ -188,7 +188,7 @@ class Attachment:
                 self._arm()
         if not self._link.send(frames) and self.session.blocked is None:
             self.session.blocked = now
-            self.session.box.relief_dry = False
+            self.session.box.may_relieve()
 
     def answer(self, frame: bytes) -> None:
         """Send one frame that is no event. A client that asks on and on and takes no answers is closed with 4502."""

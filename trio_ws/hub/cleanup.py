@@ -54,7 +54,7 @@ def _sweep(engine: Engine, box: Mailbox, now: float) -> None:
     box.sweep(now)
     keep = engine.config.session_ttl + engine.config.event_ttl
     idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
-    if idle and not box.entries and not box.sessions and not engine.room.line(box.user):
+    if idle and not box.entries and box.rest is None and not box.sessions and not engine.room.line(box.user):
         engine.buffer.close(box)
         engine.timers.disarm(box)
 

@@ -64,6 +64,7 @@ class Engine:
       recovery: how long cuts lasted, to the last missed event processed.
       draining, closed: nothing is accepted any more; it has ended.
       stopping: is set when draining begins.
+      see_to_rests: is called where something is to be done about what is in the store only.
       after_step: is called after each step of the core, for whoever drains.
     """
 
@@ -107,7 +108,7 @@ class Engine:
         self.timers = Timers()
         self.deadlines = Deadlines(self.timers, self.confirmations, clock, self.react)
         self.flusher = Flusher(config.batch_interval, clock, lambda at: self.arm(self.flusher, at))
-        self.room = Room(full=lambda user: self.buffer.is_full_for_all(self.buffer.mailbox(user)))
+        self.room = Room(full=self._is_full_for_all)
         self.dead_letters = DeadLetters(nursery, on_dead_letter, limit=config.max_events)
         self.recovery = Histogram()
         self.attachments: dict[Attachment, None] = {}
@@ -118,6 +119,7 @@ class Engine:
         self.draining = self.closed = False
         self.stopping = trio.Event()
         self.after_step: Callable[[], None] | None = None
+        self.see_to_rests: Callable[[], None] | None = None
         self.alerts = Alerts(self, on_alert)
         self._ids = f"{new_id()[:8]}-"
         self._id_count = 0
@@ -146,6 +148,10 @@ class Engine:
         if self.timers.arm(owner, at):
             self.deadlines.move(at)
 
+    def _is_full_for_all(self, user: str) -> bool:
+        """Whether no other user can find room where `user` could not."""
+        return not self.buffer.spills and self.buffer.is_full_for_all(self.buffer.mailbox(user))
+
     def _mark_all(self, box: Mailbox) -> None:
         """What `box` has accepted may be shown from now on: have it written to its connections."""
         for session in box.sessions.values():
@@ -167,6 +173,8 @@ class Engine:
             for box, entry, tail in dead:
                 self.dead_letters.bury(box, entry, tail)
             self.alerts.look()
+        if books.rests and self.see_to_rests is not None:
+            self.see_to_rests()
         if self.room.waiting:
             self.room.serve()
         if self.after_step is not None:

@@ -116,6 +116,7 @@ class Loader:
             and all(session.link is None and not has_letters(session) for session in box.sessions.values())
             and not engine.room.line(box.user)
             and all(entry.stored and not entry.waiters for entry in box.entries.values())
+            and (box.rest is None or not box.rest.is_awaited)
         ]
         for box in heapq.nsmallest(AT_ONCE, idle, key=lambda box: box.last_event_at):
             for session in box.sessions.values():
@@ -132,7 +133,7 @@ class Loader:
         offset = engine.wall_clock() - now
         box = engine.buffer.mailbox(kept.user.user)
         counted = books.accepted, books.held, books.settled
-        restore(box, kept, now, offset)
+        restore(box, kept, now, offset, asleep=known)
         self.loaded += 1
         over = []
         for record in kept.sessions:
@@ -157,7 +158,7 @@ class Loader:
             engine.pool.end(session, now)
         box.sweep(now)
         engine.buffer.restored(box)
-        engine.arm(box, box.next_expiry)
+        engine.arm(box, box.next_expiry if box.rest is None else min(box.next_expiry, box.rest.due))
         assert engine.durability is not None
         loaded, engine.durability.loaded = engine.durability.loaded, trio.Event()
         loaded.set()

@@ -14,6 +14,7 @@ from .acceptance import Acceptance
 from .engine import Engine
 from .intake import Intake, check_name
 from .loading import Loader
+from .overflow import Overflow
 from .parcel import Parcel
 from .receipt import Receipt
 
@@ -34,6 +35,7 @@ class Publisher:
         self.engine = engine
         self.intake = Intake(engine.config)
         self.loader = Loader(engine)
+        engine.see_to_rests = Overflow(engine, self.loader.let_sleep).look
         self._acceptance = Acceptance(engine, self.intake, self.loader.let_sleep)
         self.channels: dict[str, int] = {}
         self._turn = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from ..core.entry import SETTLED, Entry
+from ..core.entry import GONE, SETTLED, SPILLED, Entry
 from ..core.mailbox import Mailbox
 from ..errors import ConfirmationTimeout
 from .durability import Durability
@@ -88,37 +88,39 @@ class Receipt:
 
         It must neither wait nor raise. Whoever loses interest before takes it back by `forget`.
         """
+        self.is_asleep()
         entry = _last(self._entry)
         if entry.confirmed_at is not None or entry.reason is not None:
             callback()
-        elif entry.waiters is None:
-            entry.waiters = [callback]
+        elif (waiters := self._waiters()) is not None:
+            waiters.append(callback)
         else:
-            entry.waiters.append(callback)
+            entry.waiters = [callback]
 
     def forget(self, callback: Callable[[], None]) -> None:
         """Take a callback back; one that was called, or never given, is fine."""
-        waiters = _last(self._entry).waiters
+        self.is_asleep()
+        waiters = self._waiters()
         if waiters is not None and callback in waiters:
             waiters.remove(callback)
 
+    def _waiters(self) -> list[Callable[[], None]] | None:
+        """Who waits for the event, wherever it is; as `Entry.waiters`."""
+        entry, rest = _last(self._entry), self._box.rest
+        return rest.waiters(entry.first) if rest is not None and entry.line == SPILLED else entry.waiters
+
     def is_asleep(self) -> bool:
-        """Whether the log went out of memory, and with it what becomes of the event; where it is back, find that."""
-        durability, user = self._durability, self._box.user
-        if durability is None or not self._box.closed:
+        """Whether the log went out of memory, and with it what becomes of the event. Where the log, or the event alone,
+        was in a store only, and is back, find it there."""
+        durability, box = self._durability, self._box
+        if durability is None or not (box.closed or self._entry.line == SPILLED):
             return False
-        box = durability.buffer.mailboxes.get(user)
-        if box is None or box.epoch != self._box.epoch:
-            return box is None and user in durability.buffer.asleep
-        entry = _last(self._entry)
-        gone = box.gone.at(entry.first)
-        if gone is None:
-            entry = box.entries.get(entry.first, entry)
-        elif gone.reason == SETTLED:
-            entry.settled, entry.confirmed_at = True, entry.accepted_at
-        else:
-            entry.reason = gone.reason
-        self._box, self._entry = box, entry
+        if box.closed:
+            newer = durability.buffer.mailboxes.get(box.user)
+            if newer is None or newer.epoch != box.epoch:
+                return newer is None and box.user in durability.buffer.asleep
+            self._box = box = newer
+        self._entry = _find(box, _last(self._entry))
         return False
 
     @property
@@ -179,7 +181,32 @@ class Receipt:
                 raise ConfirmationTimeout(entry.state)
             wait = trio.CancelScope(deadline=wait.deadline)
             with wait:
-                await _resolved(entry)
+                await self._resolved()
+
+    async def _resolved(self) -> None:
+        """Wait until the event is confirmed or gone, or has come back from a store; a checkpoint."""
+        happened = trio.Event()
+        self.call_when_resolved(happened.set)
+        try:
+            await happened.wait()
+        finally:
+            self.forget(happened.set)
+
+
+def _find(box: Mailbox, entry: Entry) -> Entry:
+    """The entry of `box` that tells what has become of `entry`, which was in a store only; itself where it still is."""
+    gone = box.gone.at(entry.first)
+    if gone is None:
+        if box.rest is not None and entry.first >= box.rest.first:
+            entry.line = SPILLED
+        return next((held for held in box.entries.values() if held.first <= entry.first <= held.seq), entry)
+    if entry.reason is None and not entry.settled:
+        entry.line = GONE
+        if gone.reason == SETTLED:
+            entry.settled, entry.confirmed_at = True, entry.accepted_at
+        else:
+            entry.reason = gone.reason
+    return entry
 
 
 def _last(entry: Entry) -> Entry:
@@ -187,17 +214,3 @@ def _last(entry: Entry) -> Entry:
     while entry.into is not None:
         entry = entry.into
     return entry
-
-
-async def _resolved(entry: Entry) -> None:
-    """Wait until `entry` is confirmed or gone; a checkpoint."""
-    happened = trio.Event()
-    if entry.waiters is None:
-        entry.waiters = []
-    entry.waiters.append(happened.set)
-    try:
-        await happened.wait()
-    finally:
-        waiters = _last(entry).waiters
-        if waiters is not None and happened.set in waiters:
-            waiters.remove(happened.set)

@@ -153,6 +153,7 @@ class Reception:
         if session.link is not None:
             self.engine.let_go(session.link)
         self.engine.pool.end(session, self.engine.clock())
+        self.engine.buffer.trim()
 
     def _displace(self, session: Session) -> None:
         """A session makes way for another of its user."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from ..core.records import Batch, Kept
+from ..core.records import Batch, EventRecord, Kept, Part
 
 
 @attrs.frozen
@@ -23,8 +23,8 @@ class Opened:
 class Store(Protocol):
     """Keeps what commits bring, and gives it back by user. One hub uses it at a time.
 
-    Every method is a checkpoint, and all raise `StoreError` where the store fails. `commit` and `load` may run at the
-    same time, but no two commits do.
+    Every method is a checkpoint, and all raise `StoreError` where the store fails. `commit` may run at the same time as
+    what reads, but no two commits do.
     """
 
     async def open(self) -> Opened:
@@ -41,7 +41,11 @@ class Store(Protocol):
         """
 
     async def load(self, user: str) -> Kept | None:
-        """All that is held of `user`; None where that is nothing. What can't be read is set aside, and counted."""
+        """All that is held of `user`, without the events of the rest (`UserRecord.rest`); None where that is nothing.
+        What can't be read is set aside, and counted."""
+
+    async def read(self, user: str, part: Part) -> list[EventRecord]:
+        """Events of the rest of a log. What can't be read is set aside, and counted: it is not among them."""
 
     async def due(self, now: float, most: int) -> list[str]:
         """Users of whose logs something has expired by `now`, in seconds since the Unix epoch; at most so many."""

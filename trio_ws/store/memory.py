@@ -5,14 +5,16 @@ It says in the plainest way what a store has to do, and the simulator's store is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import attrs
 import trio
 
-from ..core.records import Batch, EventRecord, Kept, KeyRecord, SessionRecord, UserRecord
+from ..core.records import Batch, EventRecord, Kept, KeptRest, KeyRecord, Part, SessionRecord, UserRecord
 from ..core.remembered import REMEMBERED_IDS
+from ..event import Priority
 from .interface import Opened
 
 
@@ -24,6 +26,24 @@ class _Log:
     events: dict[int, EventRecord] = attrs.field(factory=dict)
     sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
     keys: dict[int, KeyRecord] = attrs.field(factory=dict)
+
+
+def _rest(events: list[EventRecord]) -> KeptRest:
+    return KeptRest(
+        sum(event.priority < Priority.CRITICAL for event in events),
+        min((event.expires for event in events if event.expires is not None), default=None),
+        {event.id: event.seq for event in events if event.owned_id},
+    )
+
+
+def _within(events: list[EventRecord], size: float) -> list[EventRecord]:
+    """Those of them until so many bytes of payload are reached."""
+    total = 0
+    for count, event in enumerate(events, 1):
+        total += len(event.payload)
+        if total >= size:
+            return events[:count]
+    return events
 
 
 class MemoryStore:
@@ -91,14 +111,35 @@ class MemoryStore:
         log = self._logs.get(user)
         if log is None:
             return None
-        upto = log.user.confirmed
+        upto, rest = log.user.confirmed, log.user.rest or math.inf
         events = [log.events[first] for first in sorted(log.events)]
+        here = [event for event in events if event.first < rest]
+        behind = [event for event in events if event.first >= rest]
         return Kept(
             log.user,
-            [event._replace(confirmed=event.confirmed or event.seq <= upto) for event in events],
+            [event._replace(confirmed=event.confirmed or event.seq <= upto) for event in here],
             list(log.sessions.values()),
             [log.keys[seq] for seq in sorted(log.keys)],
+            rest=None if rest == math.inf else _rest(behind),
         )
+
+    async def read(self, user: str, part: Part) -> list[EventRecord]:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        log = self._logs.get(user)
+        found = [
+            event
+            for first, event in sorted({} if log is None else log.events.items())
+            if part.first <= first <= part.last
+            and part.id in (None, event.id)
+            and not (part.mortal and event.expires is None)
+            and (not part.lesser or event.priority < Priority.CRITICAL)
+        ]
+        if part.mortal:
+            found.sort(key=lambda event: (event.expires or 0.0, event.first))
+        if part.lesser:
+            found.sort(key=lambda event: (event.priority, event.first))
+        return _within(found[: part.most], part.size)
 
     async def due(self, now: float, most: int) -> list[str]:
         """See `Store`."""

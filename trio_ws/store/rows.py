@@ -18,7 +18,7 @@ EVENT: Final = (
     "user, first, seq, id, type, priority, payload, ts, expires, key, "
     "merge, tracked, truncated, owned_id, confirmed, crc"
 )
-USER: Final = "user, epoch, head, reserved, confirmed, due, partial, gone"
+USER: Final = "user, epoch, head, reserved, confirmed, due, partial, gone, rest"
 SESSION: Final = "user, session, base, acked, skipped, created, parked"
 
 
@@ -72,7 +72,7 @@ def user_row(user: UserRecord) -> tuple[Any, ...]:
     gone = None
     if user.gone is not None:
         gone = json.dumps([[run.first, run.last, run.reason, run.lost, run.critical] for run in user.gone])
-    return (*user[:7], gone)
+    return (*user[:7], gone, user.rest)
 
 
 def user_of(row: Sequence[Any]) -> UserRecord:
@@ -82,13 +82,13 @@ def user_of(row: Sequence[Any]) -> UserRecord:
       Damaged: it makes no sense.
     """
     try:
-        name, epoch, head, reserved, confirmed, due, partial, gone = row
+        name, epoch, head, reserved, confirmed, due, partial, gone, rest = row
         runs = tuple(
             Run(int(a), int(b), str(r), dict(lost), int(c)) for a, b, r, lost, c in json.loads(gone or "[]")
         )
         if not isinstance(epoch, str) or not 0 <= head <= reserved:
             raise Damaged("epoch, head or reserved is not what it can be")
-        return UserRecord(name, epoch, head, reserved, int(confirmed), due, bool(partial), runs)
+        return UserRecord(name, epoch, head, reserved, int(confirmed), due, bool(partial), runs, int(rest))
     except (TypeError, ValueError, KeyError) as error:
         raise Damaged(f"a column is of the wrong kind: {error}") from None
 

@@ -65,7 +65,12 @@ CREATE TABLE quarantine (        -- rows of other tables that made no sense, as 
 );
 """
 
-MIGRATIONS: Final = (FIRST,)
+WITH_REST: Final = """
+ALTER TABLE users ADD COLUMN
+  rest      INTEGER NOT NULL DEFAULT 0 /* events from this seq on are not in memory yet; 0 where all are */;
+"""
+
+MIGRATIONS: Final = (FIRST, WITH_REST)
 """What makes each version out of the one before; the version that a file has is its `user_version`."""
 
 

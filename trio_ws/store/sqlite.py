@@ -14,11 +14,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import trio
 
-from ..core.records import Batch, Kept
+from ..core.records import Batch, EventRecord, Kept, KeptRest, Part
 from ..core.remembered import REMEMBERED_IDS
 from ..errors import StoreError
 from . import rows
@@ -28,6 +28,9 @@ from .schema import prepare
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_Damage: TypeAlias = tuple[str, str, Sequence[Any]]
+"""A row that makes no sense: its table, why, and itself."""
 
 BUSY_TIMEOUT: Final = 1.0
 """Seconds that a commit waits where another process holds the file locked; then it fails, and is tried again."""
@@ -71,6 +74,13 @@ class SqliteStore:
         if damaged:
             await self._in_writer(self._set_aside, damaged)
         return kept
+
+    async def read(self, user: str, part: Part) -> list[EventRecord]:
+        """See `Store`."""
+        events, damaged = await self._in_reader(self._read, user, part)
+        if damaged:
+            await self._in_writer(self._set_aside, damaged)
+        return events
 
     async def due(self, now: float, most: int) -> list[str]:
         """See `Store`."""
@@ -200,7 +210,7 @@ class SqliteStore:
         upsert = (
             "ON CONFLICT (user) DO UPDATE SET epoch = excluded.epoch, head = excluded.head, "
             "reserved = excluded.reserved, confirmed = excluded.confirmed, due = excluded.due, "
-            "partial = excluded.partial, gone = coalesce(excluded.gone, gone)"
+            "partial = excluded.partial, gone = coalesce(excluded.gone, gone), rest = excluded.rest"
         )
         _insert(db, "users", rows.USER, map(rows.user_row, batch.users), upsert)
         _insert(db, "sessions", rows.SESSION, map(rows.session_row, batch.sessions))
@@ -230,7 +240,7 @@ class SqliteStore:
             (user, user, REMEMBERED_IDS),
         )
 
-    def _set_aside(self, damaged: list[tuple[str, str, Sequence[Any]]]) -> None:
+    def _set_aside(self, damaged: list[_Damage]) -> None:
         """Move rows that make no sense out of the way."""
         db = self._db = self._db or self._connect()
         with db:
@@ -266,8 +276,8 @@ class SqliteStore:
 
     # -- in the reader's thread
 
-    def _load(self, user: str) -> tuple[Kept | None, list[tuple[str, str, Sequence[Any]]]]:
-        """What is held of `user`, and the rows that make no sense: their table, why, and themselves."""
+    def _load(self, user: str) -> tuple[Kept | None, list[_Damage]]:
+        """What is held of `user`, and the rows that make no sense."""
         db = self._reader_at_hand()
         db.execute("BEGIN")  # all of it as of one moment
         try:
@@ -278,8 +288,10 @@ class SqliteStore:
                 kept = Kept(rows.user_of(found))
             except rows.Damaged as error:
                 raise StoreError(f"{self.path}: the row of a user makes no sense: {error}") from None
-            damaged: list[tuple[str, str, Sequence[Any]]] = []
-            for row in db.execute(f"SELECT {rows.EVENT} FROM events WHERE user = ? ORDER BY first", (user,)):
+            damaged: list[_Damage] = []
+            rest = kept.user.rest
+            where, values = ("user = ? AND first < ?", (user, rest)) if rest else ("user = ?", (user,))
+            for row in db.execute(f"SELECT {rows.EVENT} FROM events WHERE {where} ORDER BY first", values):
                 try:
                     event = rows.event_of(row)
                     confirmed = event.confirmed or event.seq <= kept.user.confirmed
@@ -295,9 +307,44 @@ class SqliteStore:
                     damaged.append(("sessions", str(error), row))
             newest = "SELECT id, seq, state FROM keys WHERE user = ? ORDER BY seq DESC LIMIT ?"
             kept.keys = [rows.key_of(row) for row in db.execute(newest, (user, REMEMBERED_IDS))][::-1]
+            if rest:
+                kept.rest = self._rest(db, user, rest)
             return kept, damaged
         finally:
             db.execute("COMMIT")
+
+    @staticmethod
+    def _rest(db: sqlite3.Connection, user: str, rest: int) -> KeptRest:
+        """What there is to know of the rest of a log before it is read."""
+        figures = (
+            "SELECT coalesce(sum(priority < ?), 0), min(expires) FROM events WHERE user = ? AND first >= ?"
+        )
+        lesser, due = db.execute(figures, (rows.CRITICAL, user, rest)).fetchone()
+        keys = "SELECT id, seq FROM events WHERE user = ? AND first >= ? AND owned_id"
+        return KeptRest(lesser, due, dict(db.execute(keys, (user, rest))))
+
+    def _read(self, user: str, part: Part) -> tuple[list[EventRecord], list[_Damage]]:
+        where, values, order = "user = ? AND first BETWEEN ? AND ?", [user, part.first, part.last], "first"
+        if part.id is not None:
+            where, values = f"{where} AND id = ?", [*values, part.id]
+        if part.mortal:
+            where, order = f"{where} AND expires IS NOT NULL", "expires, first"
+        if part.lesser:
+            where, values, order = f"{where} AND priority < ?", [*values, rows.CRITICAL], "priority, first"
+        asked = f"SELECT {rows.EVENT} FROM events WHERE {where} ORDER BY {order} LIMIT ?"
+        events: list[EventRecord] = []
+        damaged: list[_Damage] = []
+        size = 0
+        for row in self._reader_at_hand().execute(asked, (*values, part.most)):
+            try:
+                events.append(rows.event_of(row))
+            except rows.Damaged as error:
+                damaged.append(("events", str(error), row))
+                continue
+            size += len(events[-1].payload)
+            if size >= part.size:
+                break
+        return events, damaged
 
     def _reader_at_hand(self) -> sqlite3.Connection:
         if self._reader is None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from ..core.records import Batch, Kept
+from ..core.records import Batch, EventRecord, Kept, Part
 from ..errors import StoreError
 from ..store import MemoryStore, Opened
 from .trace import Trace
@@ -105,6 +105,14 @@ class Disk:
         self._written.clear()
         return await self._synced.load(user)
 
+    async def read_part(self, user: str, part: Part, generation: int) -> list[EventRecord]:
+        """See `Store.read`."""
+        await trio.sleep(self._rng.uniform(0, self._slow))
+        await self._wait(generation)
+        self._synced.apply(self._written)
+        self._written.clear()
+        return await self._synced.read(user, part)
+
     async def due(self, now: float, most: int, generation: int) -> list[str]:
         """See `Store`."""
         await self._wait(generation)
@@ -140,6 +148,10 @@ class DiskStore:
     async def load(self, user: str) -> Kept | None:
         """See `Store`."""
         return await self._disk.read(user, self._generation)
+
+    async def read(self, user: str, part: Part) -> list[EventRecord]:
+        """See `Store`."""
+        return await self._disk.read_part(user, part, self._generation)
 
     async def due(self, now: float, most: int) -> list[str]:
         """See `Store`."""

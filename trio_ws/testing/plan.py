@@ -193,6 +193,7 @@ class Plan:
         faults |= {kind: round(rng.uniform(0.01, 0.1), 4) for kind in DISK_FAULTS if rng.random() < 0.4}
         limits = {**self.limits, "durability": rng.choice(("critical", "critical", "all", "none"))}
         limits["commit_interval"] = rng.choice((0.0, 0.005, 0.05))
+        limits["max_stored_events_per_user"] = rng.choice((0, 10, 100, 10_000))
         return attrs.evolve(self, durable=True, faults=faults, limits=limits)
 
     def to_json(self) -> str:

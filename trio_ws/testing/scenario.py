@@ -287,6 +287,8 @@ class World:
         for group, names in _STATES.items():
             for name in names:
                 self.sim.sometimes(f"{group}: {name}", stats[group][name] > 0)
+        if self.plan.durable:
+            self.sim.sometimes("store: spilled", hub.engine.books.ever_spilled > 0)
 
     # -- the phases
 

@@ -39,6 +39,8 @@ class Bounds(Checker):
             ("events in all", books.events, limits.max_events + there * limits.max_events_per_user),
             ("bytes in all", books.bytes, limits.max_bytes + there * limits.max_bytes_per_user),
             ("connections in all", pool.connected, limits.max_connections),
+            ("events on their way to the disk", books.landing_events, limits.max_events_per_user),
+            ("bytes on their way to the disk", books.landing_bytes, limits.max_bytes_per_user),
         ):
             if is_ > limit:
                 self.fail(f"{is_} {what}, the limit is {limit}")
@@ -49,6 +51,9 @@ class Bounds(Checker):
                 )
             if box.bytes > limits.max_bytes_per_user:
                 self.fail(f"{box.user} has {box.bytes} bytes, the limit is {limits.max_bytes_per_user}")
+            stored = 0 if box.rest is None else box.rest.events
+            if stored > limits.max_stored_events_per_user:
+                self.fail(f"{box.user} has {stored} stored, the limit is {limits.max_stored_events_per_user}")
             if len(box.sessions) > limits.max_connections_per_user:
                 self.fail(
                     f"{box.user} has {len(box.sessions)} sessions, the limit is {limits.max_connections_per_user}"
@@ -87,18 +92,24 @@ class Balance(Checker):
         assert self.record.hub is not None
         engine = self.record.hub.engine
         books = engine.books
-        entries = [entry for box in engine.buffer.mailboxes.values() for entry in box.entries.values()]
+        boxes = engine.buffer.mailboxes.values()
+        entries = [entry for box in boxes for entry in box.entries.values()]
         firm = [entry for entry in entries if entry.retention == FIRM and not entry.settled]
         for what, said, counted in (
             ("events", books.events, len(entries)),
             ("bytes", books.bytes, sum(entry.size for entry in entries)),
-            ("held", books.held - books.asleep, sum(e.weight for e in entries if not e.settled)),
+            (
+                "held here",
+                books.held - books.asleep - books.spilled,
+                sum(e.weight for e in entries if not e.settled),
+            ),
+            ("spilled", books.spilled, sum(box.rest.events for box in boxes if box.rest is not None)),
             ("history", books.history, sum(entry.settled for entry in entries)),
             ("firm events", books.firm_events, len(firm)),
             ("firm bytes", books.firm_bytes, sum(entry.size for entry in firm)),
             (
                 "unconfirmed",
-                sum(box.unconfirmed for box in engine.buffer.mailboxes.values()),
+                sum(box.unconfirmed for box in boxes),
                 sum(entry.tracked and entry.confirmed_at is None for entry in entries),
             ),
             ("connections", engine.pool.connected, len(engine.attachments)),
