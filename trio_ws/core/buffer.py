@@ -179,11 +179,16 @@ class Buffer:
     def room_to_take_in(self, box: Mailbox) -> tuple[int, int]:
         """How many events, and bytes, of the rest of `box` have room in memory, where all goes that can go for them.
 
-        The bound over all is no matter here: who is connected is given what waits.
+        What waits for a session that is not here keeps nothing from those that are: as much as a user may have is let
+        in besides it. And the bound over all is no matter: who is connected is given what waits.
         """
-        stay = box.in_the_way()
-        size = sum(entry.size for entry in stay)
-        return self._max_events_per_user - len(stay), self._max_bytes_per_user - size
+        waited_for, pending = box.staying()
+        most, most_bytes = self._max_events_per_user, self._max_bytes_per_user
+        size, aside = sum(entry.size for entry in waited_for), sum(entry.size for entry in pending)
+        return (
+            min(most, 2 * most - len(pending)) - len(waited_for),
+            min(most_bytes, 2 * most_bytes - aside) - size,
+        )
 
     def take_in(self, box: Mailbox, entries: list[Entry], upto: int) -> None:
         """Read the front of the rest of `box` back: see `Mailbox.take_in`. There must be room for `entries`."""

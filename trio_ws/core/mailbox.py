@@ -495,17 +495,22 @@ class Mailbox:
         """Whether a session that is neither parked nor stalled is still to process `entry`."""
         return any(s.owes(entry) and not s.dormant for s in self.sessions.values())
 
-    def in_the_way(self) -> list[Entry]:
-        """What has to be here still, before anything of the rest can come in its place: it is confirmed by nobody, or
-        owed to a session that is neither parked nor stalled."""
-        return [
-            entry
-            for entry in self.entries.values()
-            if not entry.settled and (entry.confirmed_at is None or self._is_waited_for(entry))
-        ]
+    def staying(self) -> tuple[list[Entry], list[Entry]]:
+        """What can't go to make room for the rest: what a session that is neither parked nor stalled is still to
+        process; and what nobody has confirmed, and waits for a session that is not here."""
+        waited_for: list[Entry] = []
+        pending: list[Entry] = []
+        for entry in self.entries.values():
+            if entry.settled:
+                continue
+            if self._is_waited_for(entry):
+                waited_for.append(entry)
+            elif entry.confirmed_at is None:
+                pending.append(entry)
+        return waited_for, pending
 
     def step_aside(self) -> bool:
-        """Let the oldest entry go that is not `in_the_way`; returns False where there is none."""
+        """Let the oldest entry go that is not `staying`; returns False where there is none."""
         if self.history:
             self.forget_oldest()
             return True

@@ -35,9 +35,12 @@ class Bounds(Checker):
         limits, books, pool = hub.config, hub.engine.books, hub.engine.pool
         # Who comes back to a log in a store is given it, however full memory is.
         there = sum(bool(box.sessions) for box in hub.engine.buffer.mailboxes.values()) * self.record.durable
+        # And given what waits in the store, besides as much that waits for others.
+        most = (1 + self.record.durable) * limits.max_events_per_user
+        most_bytes = (1 + self.record.durable) * limits.max_bytes_per_user
         for what, is_, limit in (
-            ("events in all", books.events, limits.max_events + there * limits.max_events_per_user),
-            ("bytes in all", books.bytes, limits.max_bytes + there * limits.max_bytes_per_user),
+            ("events in all", books.events, limits.max_events + there * most),
+            ("bytes in all", books.bytes, limits.max_bytes + there * most_bytes),
             ("connections in all", pool.connected, limits.max_connections),
             ("events on their way to the disk", books.landing_events, limits.max_events_per_user),
             ("bytes on their way to the disk", books.landing_bytes, limits.max_bytes_per_user),
@@ -45,12 +48,10 @@ class Bounds(Checker):
             if is_ > limit:
                 self.fail(f"{is_} {what}, the limit is {limit}")
         for box in hub.engine.buffer.mailboxes.values():
-            if len(box.entries) > limits.max_events_per_user:
-                self.fail(
-                    f"{box.user} has {len(box.entries)} events, the limit is {limits.max_events_per_user}"
-                )
-            if box.bytes > limits.max_bytes_per_user:
-                self.fail(f"{box.user} has {box.bytes} bytes, the limit is {limits.max_bytes_per_user}")
+            if len(box.entries) > most:
+                self.fail(f"{box.user} has {len(box.entries)} events, the limit is {most}")
+            if box.bytes > most_bytes:
+                self.fail(f"{box.user} has {box.bytes} bytes, the limit is {most_bytes}")
             stored = 0 if box.rest is None else box.rest.events
             if stored > limits.max_stored_events_per_user:
                 self.fail(f"{box.user} has {stored} stored, the limit is {limits.max_stored_events_per_user}")
