@@ -155,6 +155,49 @@ async def test_what_may_be_lost_is_shown_at_once_and_its_seq_is_given_to_no_othe
         assert ("reset", {}) in [(gap["reason"], gap["lost"]) for gap in third.kinds("gap")]
 
 
+async def test_a_seq_that_only_a_publisher_was_told_may_be_given_again_after_a_crash() -> None:
+    store = Store()
+    async with life(store) as hub:
+        await hub.publish("ada", "agent_started", 1)
+        await trio.sleep(3)
+        peer = await connected(hub)
+        await until(lambda: peer.seqs == [1])
+        store.hold()
+        told = await hub.publish("ada", "note", "lost")
+        assert told.seq == 2
+        await trio.sleep(0.4)
+        assert peer.seqs == [1], "nobody was shown it"
+    store.let_go()
+    async with life(store) as hub:
+        assert (await hub.publish("ada", "agent_started", "another")).seq == 2
+
+
+async def test_a_log_that_slept_in_one_process_tells_of_no_reset() -> None:
+    store = Store()
+    async with life(store, durability="none", max_events=8, max_events_per_user=6) as hub:
+        first = await connected(hub, "user0", acks=True)
+        for number in range(6):
+            await hub.publish("user0", "note", number)
+        await until(lambda: first.cursor == 6)
+        await hub.publish("user0", "agent_started")
+        await until(lambda: first.cursor == 7)
+        first.die()
+        await hub.publish("user0", "agent_completed")
+        for user in range(1, 8):
+            await hub.publish(f"user{user}", "agent_started")
+            await hub.publish(f"user{user}", "agent_completed")
+        assert "user0" in hub.engine.buffer.asleep
+        assert store._logs["user0"].user.reserved > 8
+        second = await connected(hub, "user0", before=first, acks=True)
+        assert resumed(second)
+        await until(lambda: second.cursor == 8)
+        assert not second.kinds("gap")
+        other = Peer(hub, "user0").connect(session="gone", epoch=second.welcome["epoch"], seq=0)
+        await until(lambda: other.cursor == 8)
+        assert {gap["reason"] for gap in other.kinds("gap")} <= {"settled"}
+        assert (await hub.publish("user0", "agent_started")).seq == 9
+
+
 async def test_a_log_at_rest_leaves_no_hole() -> None:
     store = Store()
     async with life(store) as hub:

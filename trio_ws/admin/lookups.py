@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..core.wire import MAX_SEQ
+from ..errors import StoreUnavailable
 from ..hub import Hub
 from .answers import ApiError, answer
-from .events import load
+from .events import load, store_unavailable
 from .requests import check_query, name_in_path, number_in_query
 
 MAX_USERS: Final = 500
@@ -42,7 +43,11 @@ class Lookups:
         check_query(request, "limit", "before")
         limit = number_in_query(request, "limit", 50, MAX_EVENTS) or 50
         await load(self._hub, user)
-        found = self._hub.events(user, limit, number_in_query(request, "before", None, MAX_SEQ))
+        before = number_in_query(request, "before", None, MAX_SEQ)
+        try:
+            found = await self._hub.find_events(user, limit, before)
+        except StoreUnavailable as error:
+            raise store_unavailable(error, self._hub) from None
         if found is None:
             raise ApiError(404, "unknown_user", "nothing is known of this user")
         return answer(found)
@@ -51,7 +56,10 @@ class Lookups:
         """What became of one event, step by step."""
         user = name_in_path(request, "user")
         await load(self._hub, user)
-        found = self._hub.event(user, name_in_path(request, "id"))
+        try:
+            found = await self._hub.find_event(user, name_in_path(request, "id"))
+        except StoreUnavailable as error:
+            raise store_unavailable(error, self._hub) from None
         if found is None:
             raise ApiError(404, "unknown_event", "nothing is known of this event, or not any more")
         return answer(found)

@@ -138,6 +138,9 @@ class HubCollector(Collector):
         yield _counter("messages", "Messages of users to the application.", messages, "outcome")
         lost = [((), books.critical_lost)]
         yield _counter("critical_events_lost", "Critical events that went unconfirmed: should be 0.", lost)
+        spilled = [((), books.ever_spilled)]
+        yield _counter("events_spilled", "Events for which only the store had room.", spilled)
+        yield _gauge("events_stored", "Those that still wait there.", [((), books.spilled)])
         firing = [((alert.name,), float(alert.state == "firing")) for alert in engine.alerts.all()]
         yield _gauge("alert_firing", "Whether a rule of the server fires.", firing, "alert")
 

@@ -144,7 +144,8 @@ def figures() -> Schema:
 
 def _store() -> Schema:
     group = _group(
-        counts="quarantined bytes pending commits errors events_written users_asleep events_asleep",
+        counts="quarantined bytes pending commits errors events_written users_asleep events_asleep"
+        " events_stored events_spilled",
         seconds="commit_p50 commit_p99",
     )
     group["properties"] |= {
@@ -226,7 +227,15 @@ def _user() -> Schema:
                 {
                     "by_priority": _group(counts="low normal high critical"),
                     **dict.fromkeys(
-                        ("events", "bytes", "held", "settled", "critical_unconfirmed", "publishers_waiting"),
+                        (
+                            "events",
+                            "bytes",
+                            "held",
+                            "stored",
+                            "settled",
+                            "critical_unconfirmed",
+                            "publishers_waiting",
+                        ),
                         COUNT,
                     ),
                 }

@@ -20,7 +20,7 @@ confirmation, then without a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -88,15 +88,16 @@ class Story:
     steps: list[Step]
 
 
-def tell(box: Mailbox, id: str, confirm_timeout: float) -> Story | None:
+def tell(box: Mailbox, id: str, confirm_timeout: float, behind: Entry | None = None) -> Story | None:
     """What became of the event of this id, the newest if there were several; None where nothing is known of it.
 
     Args:
       box: the log that it was accepted into.
       id: the event's id.
       confirm_timeout: seconds after its first sending at which a confirmation counts as timed out.
+      behind: the event, where it is in the rest of the log.
     """
-    entry = next((e for e in reversed(box.entries.values()) if e.id == id), None)
+    entry = behind or next((e for e in reversed(box.entries.values()) if e.id == id), None)
     past = [] if box.journal is None else [e for e in box.journal.past if e.id == id]
     if entry is None:
         if not past:
@@ -110,15 +111,16 @@ def tell(box: Mailbox, id: str, confirm_timeout: float) -> Story | None:
     return Story(entry.seq, entry, accepted.accepted_at, sorted(steps, key=lambda s: (s.at, _RANK[s.step])))
 
 
-def newest(box: Mailbox, limit: int, before: int | None = None) -> list[Entry]:
+def newest(box: Mailbox, limit: int, before: int | None = None, behind: Sequence[Entry] = ()) -> list[Entry]:
     """The events of a log that are known, the newest first: what it holds, and what the journal has kept.
 
     Args:
       limit: how many.
       before: only those of a lower seq.
+      behind: those of them that are in the rest of the log.
     """
     known: dict[int, Entry] = {}
-    for entries in ([] if box.journal is None else box.journal.past, box.entries.values()):
+    for entries in ([] if box.journal is None else box.journal.past, box.entries.values(), behind):
         for entry in entries:
             # Of joined deltas and the last of them, which have one seq and one id, the joined ones tell more.
             if entry.weight > 1 or entry.seq not in known:

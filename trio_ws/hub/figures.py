@@ -10,7 +10,7 @@ from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM
 from ..core.mailbox import Mailbox
 from ..core.session import Session
 from .engine import Engine
-from .history import lag
+from .history import lag, stored
 from .inbox import Inbox
 from .intake import Intake
 
@@ -148,7 +148,14 @@ def _store(engine: Engine) -> dict[str, Any]:
     durability, asleep = engine.durability, engine.buffer.asleep
     if durability is None:
         return {"kind": "memory"}
-    return {**durability.stats(), "users_asleep": len(asleep), "events_asleep": engine.books.asleep}
+    books = engine.books
+    return {
+        **durability.stats(),
+        "users_asleep": len(asleep),
+        "events_asleep": books.asleep,
+        "events_stored": books.spilled,
+        "events_spilled": books.ever_spilled,
+    }
 
 
 def describe(engine: Engine, box: Mailbox) -> dict[str, Any]:
@@ -164,15 +171,17 @@ def describe(engine: Engine, box: Mailbox) -> dict[str, Any]:
         "buffer": {
             "events": len(box.entries),
             "bytes": box.bytes,
-            "held": sum(entry.weight for entry in held),
+            "held": sum(entry.weight for entry in held) + stored(box),
+            "stored": stored(box),
             "settled": len(box.entries) - len(held),
-            "critical_unconfirmed": sum(e.retention == FIRM and e.confirmed_at is None for e in held),
+            "critical_unconfirmed": sum(e.retention == FIRM and e.confirmed_at is None for e in held)
+            + (0 if box.rest is None else box.rest.events - box.rest.lesser),
             "by_priority": {
                 name: sum(e.retention == retention for e in held) for retention, name in _PRIORITY.items()
             },
             "publishers_waiting": engine.room.line(box.user),
         },
-        "lag": lag(box, sum(entry.weight for entry in held)),
+        "lag": lag(box, sum(entry.weight for entry in held) + stored(box)),
     }
 
 

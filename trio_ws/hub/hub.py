@@ -200,6 +200,32 @@ class Hub(Publisher):
         box = self.engine.buffer.mailboxes.get(user)
         return None if box is None else history.events(self.engine, box, limit, before)
 
+    async def find_events(
+        self, user: str, limit: int = 50, before: int | None = None
+    ) -> dict[str, Any] | None:
+        """As `events`, with those that are in the store only, as memory has no room for them. A checkpoint where there
+        are such.
+
+        Raises:
+          StoreUnavailable: the store can't be read.
+        """
+        box = self.engine.buffer.mailboxes.get(user)
+        if box is None:
+            return None
+        behind = await history.events_behind(self.engine, box, limit, before)
+        return history.events(self.engine, box, limit, before, behind)
+
+    async def find_event(self, user: str, id: str) -> dict[str, Any] | None:
+        """As `event`, also where it is in the store only. A checkpoint where that is to be read.
+
+        Raises:
+          StoreUnavailable: the store can't be read.
+        """
+        box = self.engine.buffer.mailboxes.get(user)
+        if box is None:
+            return None
+        return history.event(self.engine, box, id, await history.event_behind(self.engine, box, id))
+
     def event(self, user: str, id: str) -> dict[str, Any] | None:
         """What became of one event, step by step; None where nothing is known of it."""
         box = self.engine.buffer.mailboxes.get(user)

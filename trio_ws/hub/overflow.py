@@ -96,8 +96,6 @@ class Overflow:
             return 0, 0
         config = self._engine.config
         events, size = self._engine.buffer.room_to_take_in(box)
-        if events == config.max_events_per_user:
-            return events, size
         if events <= 0 or size <= 0 or size < rest.wanted:
             return 0, 0
         enough = (
@@ -157,10 +155,10 @@ class Overflow:
         """Have `entries` in memory as far as they fit; they are all of the rest up to `upto`, if that is known."""
         buffer = self._engine.buffer
         events, room = buffer.room_to_take_in(box)
-        empty = events == self._engine.config.max_events_per_user
+        alone = not any(box.staying())  # more than there is room for in all: the limit was another once
         size = fitting = 0
         for entry in entries:
-            if size + entry.size > room and (fitting or not empty):
+            if size + entry.size > room and (fitting or not alone):
                 rest.wanted = entry.size
                 break
             size += entry.size

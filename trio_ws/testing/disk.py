@@ -30,12 +30,12 @@ class Disk:
       trace: where crashes and failures are noted.
 
     Attributes:
-      calm: nothing fails or stalls any more.
+      calm: is set when nothing fails or stalls any more.
       lost: how many commits crashes have cost, none of which had returned.
     """
 
     def __init__(self, rng: random.Random, trace: Trace) -> None:
-        self.calm = False
+        self.calm = trio.Event()
         self.lost = 0
         self._rng = rng
         self._trace = trace
@@ -82,7 +82,7 @@ class Disk:
     async def write(self, batch: Batch, generation: int) -> None:
         """Write a commit, and sync it."""
         await self._wait(generation)
-        failing = not self.calm and trio.current_time() < self._fails_until
+        failing = not self.calm.is_set() and trio.current_time() < self._fails_until
         if failing and not self._fails_late:
             raise StoreError("the disk is full")
         self._written.append(batch)
@@ -120,8 +120,8 @@ class Disk:
 
     async def _wait(self, generation: int) -> None:
         """Wait while it stalls; for ever where the machine that asks is gone."""
-        if not self.calm:
-            await trio.sleep_until(self._stalls_until)
+        with trio.move_on_at(self._stalls_until):
+            await self.calm.wait()
         if generation != self.generation:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()

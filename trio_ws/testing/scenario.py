@@ -313,7 +313,7 @@ class World:
         self.on_catching_up = None
         self.doors.calm = self.talk.calm = True
         if self.disk is not None:
-            self.disk.calm = True
+            self.disk.calm.set()
         network = self.sim.network
         network.heal()
         network.conditions = Conditions()
