@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -63,6 +64,12 @@ class Server:
         self.process.send_signal(number)
         return await self.process.wait()
 
+    def resident(self) -> int:
+        """Bytes of its memory that are in use now."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws"
@@ -90,6 +97,13 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
     while not (found := await condition()):  # noqa: ASYNC110
         await trio.sleep(0.02)
     return found
+
+
+async def publish_lines(http: httpx.AsyncClient, lines: bytes) -> list[str]:
+    """Publish a batch; an answer that says to come back later is a failure here."""
+    answer = await http.post("/v1/events", content=lines)
+    assert answer.status_code == 200
+    return answer.text.splitlines()
 
 
 async def publish(http: httpx.AsyncClient, user: str, **event: Any) -> httpx.Response:
@@ -152,6 +166,59 @@ async def test_a_server_that_is_killed_again_and_again_loses_nothing_that_was_an
         assert not resets
         assert await server.end(signal.SIGTERM) == 0
     assert not (tmp_path / "it.db-wal").exists()
+
+
+async def test_more_than_memory_holds_waits_in_the_file_and_comes_once_and_in_order(tmp_path: Path) -> None:
+    """5,000 critical events to somebody who is away, in two lives of a server that holds 200; then they come."""
+    count, text = 5000, "x" * 4000
+    got: list[int] = []
+    async with a_server(tmp_path / "it.db") as (server, nursery):
+        await server.start(nursery, "--max-events-per-user", "200")
+        async with server.http() as http:
+            before = server.resident()
+            for first in range(0, count, 500):
+                body = b"".join(
+                    json.dumps(
+                        {
+                            "user": "ada",
+                            "type": "agent_started",
+                            "id": f"{n}",
+                            "payload": {"n": n, "text": text},
+                        }
+                    ).encode()
+                    + b"\n"
+                    for n in range(first, first + 500)
+                )
+                answers = [json.loads(line) for line in await publish_lines(http, body)]
+                assert [answer.get("seq") for answer in answers] == list(range(first + 1, first + 501))
+                if first == 2500:
+                    grown = server.resident() - before
+                    assert await server.end(signal.SIGKILL) == -signal.SIGKILL
+                    await server.start(nursery, "--max-events-per-user", "200")
+            user = (await http.get("/v1/users/ada")).json()
+            assert (user["head"], user["buffer"]["events"], user["buffer"]["stored"]) == (
+                count,
+                200,
+                count - 200,
+            )
+            newest = (await http.get("/v1/users/ada/events?limit=2")).json()["events"]
+            assert [(event["seq"], event["state"]) for event in newest] == [(5000, "held"), (4999, "held")]
+            assert (await http.get("/v1/users/ada/events/4321")).json()["steps"][0]["step"] == "accepted"
+            again = await publish(http, "ada", type="agent_started", id="4321")
+            assert (again.json()["seq"], again.json()["duplicate"]) == (4322, True)
+            async with trio_ws.connect(server.url, user="ada") as client:
+                async for item in client:
+                    assert isinstance(item, trio_ws.Event), item
+                    got.append(item.payload["n"])
+                    if len(got) == count:
+                        break
+            stats = (await http.get("/v1/stats")).json()
+            assert stats["store"]["events_stored"] == 0
+            assert stats["buffer"]["events"] <= 200
+            grown = max(grown, server.resident() - before)
+        assert got == list(range(count))
+        assert grown < 12 * 1024 * 1024, f"20 MB were published, and {grown} bytes came into memory"
+        assert await server.end(signal.SIGTERM) == 0
 
 
 async def test_a_store_that_cannot_be_written_refuses_and_recovers(tmp_path: Path) -> None:

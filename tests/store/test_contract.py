@@ -10,7 +10,7 @@ import pytest
 import pytest_trio
 
 from trio_ws.core.gaps import Run
-from trio_ws.core.records import Batch, Kept, KeyRecord, Removal
+from trio_ws.core.records import Batch, Kept, KeyRecord, Part, Removal
 from trio_ws.core.remembered import REMEMBERED_IDS
 from trio_ws.store import MemoryStore, SqliteStore, Store
 
@@ -194,6 +194,62 @@ async def test_keys_are_bounded(place: Place) -> None:
         await store.commit(Batch(removed=[Removal("ada", seqs[0], seqs[-1], "settled", True)]))
     keys = (await kept(store, "ada")).keys
     assert [key.seq for key in keys] == list(range(many - REMEMBERED_IDS + 1, many + 1))
+
+
+async def a_rest(store: Store) -> None:
+    """A log of 20 events, of which those from 11 on are the rest; every third is not critical, two expire."""
+    batch = Batch(users=[log("ada", 20, rest=11)])
+    for seq in range(1, 21):
+        expires = {14: 50.0, 17: 40.0}.get(seq)
+        batch.events.append(
+            event(
+                "ada",
+                seq,
+                priority=3 if seq % 3 else seq % 2,
+                expires=expires,
+                owned_id=seq % 2 == 0,
+                payload=b"1" * 100,
+            )
+        )
+    await store.commit(batch)
+    await store.commit(events("bob", 12))
+
+
+async def test_the_rest_of_a_log_is_told_of_and_not_loaded(place: Place) -> None:
+    await a_rest(place.store)
+    found = await kept(await place.again(), "ada")
+    assert found.user.rest == 11
+    assert [e.seq for e in found.events] == list(range(1, 11))
+    assert found.rest is not None
+    assert (found.rest.lesser, found.rest.due) == (3, 40.0)
+    assert found.rest.keys == {f"id-{seq}": seq for seq in range(12, 21, 2)}
+    assert (await kept(place.store, "bob")).rest is None
+    await place.store.commit(Batch(users=[log("ada", 20)]))
+    found = await kept(place.store, "ada")
+    assert (found.user.rest, found.rest, len(found.events)) == (0, None, 20)
+
+
+@pytest.mark.parametrize(
+    ("part", "seqs"),
+    [
+        (Part(first=11, last=20, most=100), list(range(11, 21))),
+        (Part(first=11, last=15, most=100), list(range(11, 16))),
+        (Part(first=11, last=20, most=3), [11, 12, 13]),
+        (Part(first=11, last=20, most=100, size=1), [11]),
+        (Part(first=11, last=20, most=100, size=250), [11, 12, 13]),
+        (Part(first=11, last=20, most=100, id="id-16"), [16]),
+        (Part(first=11, last=20, most=100, id="id-3"), []),
+        (Part(first=11, last=20, most=100, mortal=True), [17, 14]),
+        (Part(first=11, last=16, most=100, mortal=True), [14]),
+        (Part(first=11, last=20, most=100, lesser=True), [12, 18, 15]),
+        (Part(first=11, last=20, most=2, lesser=True), [12, 18]),
+        (Part(first=21, last=30, most=100), []),
+    ],
+)
+async def test_parts_of_the_rest_are_read(place: Place, part: Part, seqs: list[int]) -> None:
+    await a_rest(place.store)
+    assert [e.seq for e in await place.store.read("ada", part)] == seqs
+    assert await place.store.read("nobody", part) == []
 
 
 async def test_users_whose_events_expire_are_found(place: Place) -> None:

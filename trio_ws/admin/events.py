@@ -1,7 +1,8 @@
 """Publishing over HTTP: one event a call, or a batch of JSON lines that is answered while it still comes in.
 
-A call never waits for room in the buffer: it is told to come back (503, ``retry_after``). What waits is the
-client, which has the event and its id, not a connection here. Repeating a call with the same `id` publishes once.
+A call never waits until events are confirmed, for room in the buffer: it is told to come back (503, ``retry_after``).
+What waits is the client, which has the event and its id, not a connection here. Repeating a call with the same `id`
+publishes once.
 """
 
 from __future__ import annotations
@@ -160,25 +161,31 @@ class Events:
         return Line(told, receipts)
 
     async def _publish(self, user: str, body: EventBody) -> Receipt:
-        """Publish without waiting for room; a checkpoint where the user's log is to be read first."""
+        """Publish without waiting for room, unless that is a commit away. A checkpoint then, and where the user has a log
+        that is to be read first."""
         hub = self._hub
         now = hub.engine.clock()
         if self._rates is not None and not self._rates.take(user, now):
             after = max(1, math.ceil(self._rates.wait(user, now)))
             raise ApiError(429, "rate_limited", "too many events to this user", retry_after=after)
         try:
-            await hub.load(user)
-            return hub.publish_nowait(
-                user,
-                body.type,
-                bytes(body.payload),
-                id=body.id,
-                priority=None if body.priority is None else Priority.parse(body.priority),
-                key=body.key,
-                merge=body.merge,
-                ttl=body.ttl,
-                confirm=body.confirm,
-            )
+            while True:
+                await hub.load(user)
+                try:
+                    return hub.publish_nowait(
+                        user,
+                        body.type,
+                        bytes(body.payload),
+                        id=body.id,
+                        priority=None if body.priority is None else Priority.parse(body.priority),
+                        key=body.key,
+                        merge=body.merge,
+                        ttl=body.ttl,
+                        confirm=body.confirm,
+                    )
+                except trio.WouldBlock:
+                    if not await hub.landed():
+                        raise
         except EventTooLarge as error:
             raise ApiError(413, "event_too_large", str(error), field=error.field) from None
         except InvalidEvent as error:

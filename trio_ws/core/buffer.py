@@ -171,6 +171,15 @@ class Buffer:
         box.spill(entry)
         return True
 
+    @property
+    def is_landing(self) -> bool:
+        """Whether there may be no room because so much is on its way to be in the store only: a commit makes some."""
+        books = self.books
+        return books.landing_events > 0 and (
+            books.landing_events >= self._max_events_per_user
+            or books.landing_bytes + self.config.max_event_bytes > self._max_bytes_per_user
+        )
+
     def is_crowded(self, box: Mailbox) -> bool:
         """Whether what is not critical in the rest of `box` is to go, as there will soon be no room for more."""
         rest = box.rest

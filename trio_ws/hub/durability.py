@@ -133,6 +133,15 @@ class Durability:
             return
         raise StoreUnavailable(f"not durable after {PATIENCE:g} s: {self.reason}")
 
+    async def next_commit(self) -> bool:
+        """Wait for the next commit, at most `PATIENCE` seconds. A checkpoint.
+
+        Returns: whether there was one.
+        """
+        with trio.move_on_after(PATIENCE) as patience:
+            await self._done.wait()
+        return not patience.cancelled_caught
+
     async def finish(self) -> None:
         """Wait until nothing is left to commit. A checkpoint."""
         self.ledger.tighten(math.inf)

@@ -158,6 +158,8 @@ class Overflow:
         alone = not any(box.staying())  # more than there is room for in all: the limit was another once
         size = fitting = 0
         for entry in entries:
+            if fitting >= events:
+                break
             if size + entry.size > room and (fitting or not alone):
                 rest.wanted = entry.size
                 break

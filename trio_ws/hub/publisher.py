@@ -143,6 +143,15 @@ class Publisher:
         """As `publish`, of an event that is worded already."""
         return await self.publish(user, draft.type, draft.payload, **_options(draft))
 
+    async def landed(self) -> bool:
+        """Wait, where `publish_nowait` had no room, and that is no more than a commit away: as much as may be is on its
+        way to the store. A checkpoint, then.
+
+        Returns: whether it is worth another try; False where events are to be confirmed first.
+        """
+        durability = self.engine.durability
+        return durability is not None and self.engine.buffer.is_landing and await durability.next_commit()
+
     def publish_draft_nowait(self, user: str, draft: Draft) -> Receipt:
         """As `publish_nowait`, of an event that is worded already."""
         return self.publish_nowait(user, draft.type, draft.payload, **_options(draft))
