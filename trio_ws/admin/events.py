@@ -161,8 +161,8 @@ class Events:
         return Line(told, receipts)
 
     async def _publish(self, user: str, body: EventBody) -> Receipt:
-        """Publish without waiting for room, unless that is a commit away. A checkpoint then, and where the user has a log
-        that is to be read first."""
+        """Publish without waiting for room, unless that is a commit away. A checkpoint then, and where the log is to be
+        read first."""
         hub = self._hub
         now = hub.engine.clock()
         if self._rates is not None and not self._rates.take(user, now):

@@ -16,7 +16,7 @@ import trio
 
 from ..core.entry import EVICTED, EXPIRED, Entry
 from ..core.mailbox import Mailbox
-from ..core.records import Part
+from ..core.records import EventRecord, Part
 from ..core.rest import Rest
 from ..core.restoring import entry_of
 from ..errors import StoreError
@@ -117,8 +117,7 @@ class Overflow:
             return False
         now = engine.clock()
         offset = engine.wall_clock() - now
-        # What has been let go may not have left the store yet.
-        entries = [entry_of(event, now, offset) for event in found if box.gone.at(event.first) is None]
+        entries = [entry_of(event, now, offset) for event in found if not self._is_gone(box, event)]
         if part.mortal:
             self._expire(box, rest, entries, is_all=len(found) < part.most and part.last == box.head)
         elif part.lesser:
@@ -130,6 +129,11 @@ class Overflow:
             is_all = len(found) < part.most and size < part.size
             return self._take_in(box, rest, entries, part.last if is_all else None)
         return True
+
+    @staticmethod
+    def _is_gone(box: Mailbox, event: EventRecord) -> bool:
+        """Whether `event` was let go, and has not left the store yet."""
+        return box.gone.at(event.first) is not None
 
     def _expire(self, box: Mailbox, rest: Rest, entries: list[Entry], *, is_all: bool) -> None:
         """Let go what has expired of `entries`: of all that can, or of the first to do so."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from trio_ws.core.buffer import Buffer
+from trio_ws.core.entry import Entry
 from trio_ws.core.ledger import Ledger
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.records import Batch
+from trio_ws.core.rest import Rest
 from trio_ws.core.track import Track
 from trio_ws.hub.durability import Durability
+from trio_ws.hub.overflow import Overflow
 from trio_ws.hub.receipt import Receipt
 from trio_ws.testing.disk import Disk
 
@@ -111,3 +115,42 @@ def losses_are_not_stored(patch: Patch) -> None:
         self._gone_changed = changed
 
     around(patch, Track, "removed", removed)
+
+
+def the_rest_is_forgotten_in_a_crash(patch: Patch) -> None:
+    """What waited in the store only is not taken up by the next life. Nothing that was confirmed is lost."""
+
+    def put_rest_back(original: Any, self: Mailbox, rest: Rest) -> None:
+        """It is as if there were none."""
+
+    around(patch, Mailbox, "put_rest_back", put_rest_back)
+
+
+def where_the_rest_begins_is_written_once(patch: Patch) -> None:
+    """What was read back, and shown, is in the rest again after a crash. Who comes back goes on."""
+    begins: dict[tuple[str, str], int] = {}
+
+    def draw_up(original: Any, self: Ledger, *args: Any) -> Batch | None:
+        batch: Batch | None = original(self, *args)
+        for at, user in enumerate(() if batch is None else batch.users):
+            if user.rest and batch is not None:
+                batch.users[at] = user._replace(rest=begins.setdefault((user.user, user.epoch), user.rest))
+            else:
+                begins.pop((user.user, user.epoch), None)
+        return batch
+
+    around(patch, Ledger, "draw_up", draw_up)
+
+
+def the_last_that_is_read_back_is_left_out(patch: Patch) -> None:
+    """Of each part of the rest, one event too few comes into memory. Nothing that was confirmed is lost."""
+
+    def take_in(original: Any, self: Buffer, box: Mailbox, entries: list[Entry], upto: int) -> None:
+        original(self, box, entries[:-1], upto)
+
+    around(patch, Buffer, "take_in", take_in)
+
+
+def what_was_let_go_is_let_go_again(patch: Patch) -> None:
+    """What has left the rest, and not the store yet, is let go once more. The books balance."""
+    patch.setattr(Overflow, "_is_gone", lambda self, box, event: False)
