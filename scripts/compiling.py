@@ -41,6 +41,7 @@ MODULES = (
     "core/mailbox",
     "core/payload",
     "core/remembered",
+    "core/rest",
     "core/retention",
     "core/session",
     "core/timers",

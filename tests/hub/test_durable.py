@@ -232,6 +232,7 @@ async def test_an_idempotency_key_is_known_in_the_next_life() -> None:
         await trio.sleep(20)  # it has left the history
         held = await hub.publish("ada", "agent_completed", id="held")
         await until(lambda: held.state == "settled")
+        await trio.sleep(0.1)
         assert peer.seqs == [1, 2]
     async with life(store) as hub:
         for id, seq in (("gone", 1), ("held", 2)):
@@ -350,6 +351,23 @@ async def test_what_was_evicted_stays_accounted_for() -> None:
         await until(lambda: late.cursor >= 11)
         [gap] = [gap for gap in late.kinds("gap") if gap["from"] == 1]
         assert (gap["to"], gap["reason"], gap["lost"]) == (7, "evicted", {"note": 7})
+
+
+async def test_a_lone_publisher_pays_for_one_commit_an_event() -> None:
+    store = Store()
+    async with life(store) as hub:
+        peer = await connected(hub, acks=True)
+        await trio.sleep(3)
+        before = len(store.batches)
+        for number in range(20):
+            receipt = await hub.publish("ada", "agent_started", number)
+            await receipt.confirmed()
+            await trio.sleep(0.04)
+        assert len(store.batches) - before == 20
+        await trio.sleep(0.1)
+        assert len(store.batches) - before == 21, "the last ack goes by itself"
+        assert store._logs["ada"].user.confirmed == 20
+        assert peer.cursor == 20
 
 
 async def test_commits_go_in_groups() -> None:

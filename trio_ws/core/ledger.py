@@ -24,6 +24,13 @@ from .records import Batch
 if TYPE_CHECKING:
     from .mailbox import Mailbox
 
+LATER: Final = 0
+"""What has changed says where sessions are, and what they have processed: it may wait for an event to go along with."""
+SOON: Final = 1
+"""An event may be lost, or a seq can't be shown, until it is written."""
+NOW: Final = 2
+"""Somebody waits until it is durable."""
+
 TIGHTEN_AFTER: Final = 1.0
 """Seconds without an event that may be lost after which no seqs are reserved any more."""
 
@@ -35,7 +42,7 @@ class Ledger:
       durability: which events are durable before they are shown and their publishers told: ``all``; ``critical`` ones,
         the others are written with them; or critical ones, and others are not written at all (``none``).
       idle_after: seconds after which a log that holds nothing is to be looked at again.
-      on_work: is called when there is something to draw up, with whether somebody waits for it.
+      on_work: is called when there is something to draw up, with how urgent it is, and again when it becomes more so.
     """
 
     __slots__ = (
@@ -44,13 +51,13 @@ class Ledger:
         "_drawn",
         "_loose",
         "_on_work",
-        "_urgent",
+        "_urgency",
         "all_durable",
         "idle_after",
         "others_written",
     )
 
-    def __init__(self, durability: str, idle_after: float, on_work: Callable[[bool], None]) -> None:
+    def __init__(self, durability: str, idle_after: float, on_work: Callable[[int], None]) -> None:
         self.all_durable = durability == "all"
         self.others_written = durability != "none"
         self.idle_after = idle_after
@@ -59,7 +66,7 @@ class Ledger:
         self._closed: dict[str, None] = {}
         self._drawn: list[Mailbox] = []
         self._loose: dict[Mailbox, float] = {}
-        self._urgent = False
+        self._urgency = -1
 
     def __len__(self) -> int:
         """How many mailboxes have something that was not drawn up yet."""
@@ -69,15 +76,15 @@ class Ledger:
         """Whether an event of this class is committed before anybody is told that it was accepted."""
         return self.all_durable or retention == FIRM
 
-    def touch(self, box: Mailbox, urgent: bool = False) -> None:
-        """Note that something of `box` has changed, and whether somebody waits until it is durable."""
-        if box not in self._dirty:
-            self._dirty[box] = None
-            if len(self._dirty) == 1 and not urgent:
-                self._on_work(False)
-        if urgent and not self._urgent:
-            self._urgent = True
-            self._on_work(True)
+    def touch(self, box: Mailbox, urgency: int = LATER) -> None:
+        """Note that something of `box` has changed, and how urgent it is to write that."""
+        self._dirty[box] = None
+        self._hasten(urgency)
+
+    def _hasten(self, urgency: int) -> None:
+        if urgency > self._urgency:
+            self._urgency = urgency
+            self._on_work(urgency)
 
     def close(self, box: Mailbox) -> None:
         """Nothing of `box` is kept any more."""
@@ -85,7 +92,7 @@ class Ledger:
         self._loose.pop(box, None)
         if box.track is not None and box.track.written:
             self._closed[box.user] = None
-            self._on_work(False)
+            self._hasten(LATER)
 
     def let_sleep(self, box: Mailbox) -> None:
         """`box`, which is idle, leaves memory: whatever is written of its user from now on, is so by another object."""
@@ -123,15 +130,15 @@ class Ledger:
             return None
         batch = Batch(closed=list(self._closed))
         self._closed.clear()
-        dirty, self._dirty, self._urgent = self._dirty, {}, False
+        dirty, self._dirty, self._urgency = self._dirty, {}, -1
         for box in dirty:
             assert box.track is not None
             if len(batch.events) >= most or len(self._drawn) >= most:
-                self.touch(box, box.track.awaited)
+                self.touch(box, NOW if box.track.awaited else SOON)
             else:
                 self._drawn.append(box)
                 if not box.track.draw_up(batch, most - len(batch.events), now, wall_offset):
-                    self.touch(box, box.track.awaited)
+                    self.touch(box, NOW if box.track.awaited else SOON)
         return batch
 
     def committed(self) -> list[Mailbox]:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from .entry import CLASS_LOW, FIRM, GONE, SPILLED, Entry
-from .ledger import Ledger
+from .ledger import NOW, SOON, Ledger
 from .records import Batch, EventRecord, KeyRecord, Removal, SessionRecord, UserRecord
 from .remembered import REMEMBERED_IDS
 from .wire import payload_of
@@ -114,7 +114,7 @@ class Track:
             if ledger.others_written:
                 self._note_fresh(entry)
         self._see_ready()
-        ledger.touch(self._box, durable)
+        ledger.touch(self._box, NOW if durable else SOON)
 
     def spilled(self, entry: Entry) -> None:
         """`entry` was given its seq, in the rest. It is written whatever the `durability` is: it is nowhere else."""
@@ -123,12 +123,12 @@ class Track:
         if durable and not self._waiting:
             self._waiting = entry.seq
         self._see_ready()
-        self._ledger.touch(self._box, durable)
+        self._ledger.touch(self._box, NOW if durable else SOON)
 
     def taken_in(self) -> None:
         """The rest begins later than it did: what was read back may be shown once the store knows that."""
         self._see_ready()
-        self._ledger.touch(self._box, True)
+        self._ledger.touch(self._box, NOW)
 
     def missed(self) -> None:
         """Something of the rest was not to be found in the store."""

@@ -20,7 +20,7 @@ import trio
 from ..config import Config
 from ..core.buffer import Buffer
 from ..core.histogram import Histogram
-from ..core.ledger import Ledger
+from ..core.ledger import NOW, SOON, Ledger
 from ..core.mailbox import Mailbox
 from ..core.records import Batch
 from ..errors import StoreError, StoreUnavailable
@@ -36,6 +36,9 @@ STALL: Final = 1.0
 
 PATIENCE: Final = 5.0
 """Seconds that a publisher waits for the commit of its event."""
+
+PROGRESS: Final = 10
+"""How many times `commit_interval` acks, and where sessions are, may wait for an event to be written along with."""
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
@@ -80,7 +83,7 @@ class Durability:
         self._wall_clock = wall_clock
         self._on_ready = on_ready
         self._on_commit = on_commit
-        self._work, self._hurry, self._done = trio.Event(), trio.Event(), trio.Event()
+        self._work, self._soon, self._hurry, self._done = (trio.Event() for _ in range(4))
         self._since = math.inf  # when the commit that is under way began
         self._error: str | None = None
         self._failing_since = math.inf
@@ -146,16 +149,18 @@ class Durability:
         """Wait until nothing is left to commit. A checkpoint."""
         self.ledger.tighten(math.inf)
         while not self.idle:
-            self._hurry.set()
+            self._on_work(NOW)
             await self._done.wait()
             self.ledger.tighten(math.inf)
         await trio.lowlevel.checkpoint()
 
     # -- the commits
 
-    def _on_work(self, urgent: bool) -> None:
+    def _on_work(self, urgency: int) -> None:
         self._work.set()
-        if urgent:
+        if urgency >= SOON:
+            self._soon.set()
+        if urgency >= NOW:
             self._hurry.set()
 
     async def run(self) -> None:
@@ -164,9 +169,11 @@ class Durability:
             with trio.CancelScope(deadline=self.ledger.tighten(self._clock())):
                 await self._work.wait()
             # Who waits is not kept waiting, but for what others do in the same turn; who doesn't waits for company.
+            with trio.move_on_after(PROGRESS * self._interval):
+                await self._soon.wait()
             with trio.move_on_after(self._interval):
                 await self._hurry.wait()
-            self._work, self._hurry = trio.Event(), trio.Event()
+            self._work, self._soon, self._hurry = (trio.Event() for _ in range(3))
             now = self._clock()
             batch = self.ledger.draw_up(MOST, now, self._wall_clock() - now)
             if batch is not None:
