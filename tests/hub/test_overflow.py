@@ -148,6 +148,35 @@ async def test_what_is_not_critical_goes_behind_too_and_makes_room_there() -> No
         assert sum(gap["critical"] for gap in peer.kinds("gap")) == 0
 
 
+async def test_what_filled_the_store_in_another_life_makes_room_in_this_one() -> None:
+    store = Store()
+    async with small(store, max_stored_events_per_user=100) as hub:
+        await publish(hub, 10)
+        for number in range(40):
+            await hub.publish("ada", "note", number)
+        await trio.sleep(0.1)
+    async with small(store, max_stored_events_per_user=40) as hub:
+        await hub.load("ada")
+        with trio.fail_after(10):
+            await publish(hub, 20)
+        assert hub.statistics().events_evicted == 40
+
+
+async def test_a_duplicate_of_what_is_not_durable_yet_waits_too() -> None:
+    store = Store()
+    async with small(store) as hub:
+        await publish(hub, 10)
+        await trio.sleep(0.1)
+        store.hold()
+        hub.publish_nowait("ada", "agent_started", 11, id="it")
+        again = hub.publish_nowait("ada", "agent_started", 11, id="it")
+        assert again.duplicate
+        assert again.to_be_committed
+        store.let_go()
+        await again.committed()
+        assert not again.to_be_committed
+
+
 @pytest.mark.parametrize("durability", ["none", "critical", "all"])
 async def test_order_stays_whatever_is_durable(durability: str) -> None:
     store = Store()
@@ -277,11 +306,19 @@ async def test_what_expires_in_the_store_while_all_is_asleep_goes_too() -> None:
 async def test_what_is_not_to_be_found_in_the_store_is_told_of_as_lost() -> None:
     store = Store()
     async with small(store) as hub:
-        await publish(hub, 30)
-        await trio.sleep(0.1)
+        await publish(hub, 29)
+        last = await hub.publish("ada", "agent_completed")
         for seq in (11, 15, 30):
             del store._logs["ada"].events[seq]
-        peer = await connected(hub, acks=True)
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(trio_ws.ConfirmationTimeout, match="evicted"):
+                    await last.confirmed(60)
+
+            nursery.start_soon(wait)
+            await trio.sleep(0.1)
+            peer = await connected(hub, acks=True)
         await until(lambda: peer.cursor == 30)
         assert [(gap["from"], gap["reason"], gap["critical"]) for gap in peer.kinds("gap")] == [
             (11, "reset", 1),

@@ -114,13 +114,10 @@ class Books:
         self.landing_events += 1
         self.landing_bytes += entry.size
 
-    def miss(self, events: int) -> None:
-        """Book that so many events, held and in a store only, are not to be found there: they count as evicted."""
-        self.spilled -= events
-        self.held -= events
-        self.evicted += events
-        self.evicted_of[FIRM] += events
-        self.critical_lost += events
+    def miss(self, entry: Entry) -> None:
+        """Book that `entry`, held and in a store only, is not to be found there: it counts as evicted."""
+        self.spilled -= 1
+        self.lose(entry, EVICTED)
 
     def soften(self, entry: Entry) -> None:
         """Book that the critical `entry` ceased to be firm."""

@@ -267,8 +267,7 @@ class Mailbox:
         assert self.track is not None
         for seq in range(first, last + 1):
             if self.gone.at(seq) is None:
-                self.rest.missed(1)
-                self._books.miss(1)
+                self._books.miss(self.rest.lose(seq))
                 self.gone.add(seq, seq, ANY_TYPE, RESET, True)
                 self.track.missed()
 

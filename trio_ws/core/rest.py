@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .entry import CLASS_LOW, FIRM, SPILLED, Entry
+from .entry import FIRM, SPILLED, Entry
 
 
 class Rest:
@@ -74,13 +74,24 @@ class Rest:
         seq = self._keys.get(id)
         if seq is None:
             return None
+        return self._entry(id, seq)
+
+    def lose(self, seq: int) -> Entry:
+        """What is known of the event at `seq`, which is not in the store; who waits for it goes along."""
+        self.missed(1)
+        entry = self._entry("", seq)
+        entry.waiters = self._waiters.pop(seq, None)
+        return entry
+
+    def _entry(self, id: str, seq: int) -> Entry:
+        # Whether it is critical is not known here. Who publishes it again waits until it is durable, so it is.
         entry = Entry(
             id=id,
             type="",
             tail=b"",
             size=0,
             bare=False,
-            retention=CLASS_LOW,
+            retention=FIRM,
             tracked=False,
             ts=0.0,
             accepted_at=0.0,

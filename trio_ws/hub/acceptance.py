@@ -78,7 +78,10 @@ class Acceptance:
                 break
             if buffer.accept(box, entry):
                 return True
-        return buffer.spill(box, entry)
+        placed = buffer.spill(box, entry)
+        if not placed and self._engine.see_to_rests is not None:
+            self._engine.see_to_rests()  # what is not critical may make room there
+        return placed
 
     def _write_first(self, box: Mailbox) -> None:
         """Let connections take what waits for them, before an event that they were not sent yet makes room for one."""

@@ -150,7 +150,9 @@ class Publisher:
         Returns: whether it is worth another try; False where events are to be confirmed first.
         """
         durability = self.engine.durability
-        return durability is not None and self.engine.buffer.is_landing and await durability.next_commit()
+        if durability is None or durability.state != "ok" or not self.engine.buffer.is_landing:
+            return False
+        return await durability.next_commit()
 
     def publish_draft_nowait(self, user: str, draft: Draft) -> Receipt:
         """As `publish_nowait`, of an event that is worded already."""

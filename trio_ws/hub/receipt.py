@@ -7,7 +7,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from ..core.entry import GONE, SETTLED, SPILLED, Entry
+from ..core.entry import EVICTED, GONE, RESET, SETTLED, SPILLED, Entry
 from ..core.mailbox import Mailbox
 from ..errors import ConfirmationTimeout
 from .durability import Durability
@@ -205,7 +205,7 @@ def _find(box: Mailbox, entry: Entry) -> Entry:
         if gone.reason == SETTLED:
             entry.settled, entry.confirmed_at = True, entry.accepted_at
         else:
-            entry.reason = gone.reason
+            entry.reason = EVICTED if gone.reason == RESET else gone.reason
     return entry
 
 

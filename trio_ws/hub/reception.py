@@ -130,7 +130,7 @@ class Reception:
         self.engine.let_go(attachment)
         session = attachment.session
         if session.plain:
-            self.engine.pool.end(session, self.engine.clock())
+            self._end(session)
         else:
             session.cut_at = min(cut_at, attachment.cut_at)
             for old in self.engine.pool.park(session, self.engine.clock()):
