@@ -174,7 +174,7 @@ class Rests(RuleBasedStateMachine):
             entry = entry_of(event, self.now, 0.0)
             if self.box.gone.at(event.first) is None and not entry.critical:
                 expired = entry.expires_at <= self.now
-                self.box.let_go(entry, EXPIRED if expired else EVICTED, self.now)
+                rest.let_go(entry, EXPIRED if expired else EVICTED, self.now)
 
     @rule(after=st.sampled_from(("nothing", "sending", "reading")))
     def crash(self, after: str) -> None:

@@ -114,11 +114,6 @@ class Books:
         self.landing_events += 1
         self.landing_bytes += entry.size
 
-    def miss(self, entry: Entry) -> None:
-        """Book that `entry`, held and in a store only, is not to be found there: it counts as evicted."""
-        self.spilled -= 1
-        self.lose(entry, EVICTED)
-
     def soften(self, entry: Entry) -> None:
         """Book that the critical `entry` ceased to be firm."""
         self.firm_events -= 1

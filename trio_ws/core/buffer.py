@@ -200,14 +200,15 @@ class Buffer:
         )
 
     def take_in(self, box: Mailbox, entries: list[Entry], upto: int) -> None:
-        """Read the front of the rest of `box` back: see `Mailbox.take_in`. There must be room for `entries`."""
+        """Read the front of the rest of `box` back: see `Rest.take_in`. There must be room for `entries`."""
+        assert box.rest is not None
         size = sum(entry.size for entry in entries)
         while (
             len(box.entries) + len(entries) > self._max_events_per_user
             or box.bytes + size > self._max_bytes_per_user
         ) and box.step_aside():
             pass
-        box.take_in(entries, upto)
+        box.rest.take_in(entries, upto)
         self.restored(box)
 
     def is_pressed(self, box: Mailbox, entry: Entry) -> bool:

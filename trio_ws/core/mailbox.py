@@ -27,13 +27,11 @@ from .entry import (
     EXPIRED,
     FIRM,
     GONE,
-    RESET,
     SETTLED,
-    SPILLED,
     SUPERSEDED,
     Entry,
 )
-from .gaps import ANY_TYPE, Gone
+from .gaps import Gone
 from .journal import Journal, Journals
 from .ledger import Ledger
 from .remembered import Remembered
@@ -175,12 +173,10 @@ class Mailbox:
         assert self.track is not None
         self.head = seq = self.head + 1
         if self.rest is None:
-            self.rest = Rest(seq)
+            self.rest = Rest(self, self._books, seq)
         entry.first = entry.seq = seq
         entry.user = self.user
-        entry.line = SPILLED
         self.rest.put(entry)
-        self._books.spill(entry)
         self._last = entry
         self.last_event_at = entry.accepted_at
         self.track.spilled(entry)
@@ -206,18 +202,16 @@ class Mailbox:
         """Put an entry back that a store has kept; `restore` does, for all of a log, in order."""
         self._books.accepted += entry.weight
         self._books.held += entry.weight
-        self._put_back(entry)
+        self.put_back(entry)
 
-    def put_rest_back(self, rest: Rest) -> None:
-        """What a store has kept behind what was taken back is the rest of this log, if there is any of it."""
-        if rest.events > 0:
-            self.rest = rest
-            self._books.accepted += rest.events
-            self._books.held += rest.events
-            self._books.spilled += rest.events
+    def put_rest_back(self, first: int, events: int, lesser: int, due: float, keys: dict[str, int]) -> None:
+        """A store has kept so many events behind what was taken back, from `first` on; see `Rest`."""
+        if events > 0:
+            self.rest = Rest(self, self._books, first)
+            self.rest.restore(events, lesser, due, keys)
 
-    def _put_back(self, entry: Entry) -> None:
-        """Have `entry`, which is behind all others, here again."""
+    def put_back(self, entry: Entry) -> None:
+        """Have `entry`, which is held and behind all others, here again."""
         self.entries[entry.first] = entry
         self.bytes += entry.size
         if entry.retention == FIRM:
@@ -232,27 +226,6 @@ class Mailbox:
         self.next_expiry = min(self.next_expiry, entry.expires_at)
         self.last_event_at = max(self.last_event_at, entry.accepted_at)
 
-    def take_in(self, entries: list[Entry], upto: int) -> None:
-        """Read the front of the rest back: `entries`, in order, are all that the store has of it up to `upto`."""
-        rest = self.rest
-        assert rest is not None
-        assert self.track is not None
-        at = rest.first
-        self._retention.line_up_again(at)
-        for entry in entries:
-            self._miss(at, entry.first - 1)
-            at = entry.seq + 1
-            rest.leave(entry)
-            self._books.spilled -= 1
-            self._put_back(entry)
-        self._miss(at, upto)
-        rest.first, rest.wanted = upto + 1, 0
-        if upto >= self.head:
-            self.rest = None
-        for entry in entries:
-            self.supersede(entry)
-        self.track.taken_in()
-
     def landed(self, events: int, size: int) -> None:
         """So many events of the rest are in the store, which were on their way there."""
         if events:
@@ -261,32 +234,6 @@ class Mailbox:
         if self.rest is not None:
             self._books.rests[self] = None
 
-    def _miss(self, first: int, last: int) -> None:
-        """What was put into the rest at these seqs, and has not left it, is not in the store."""
-        assert self.rest is not None
-        assert self.track is not None
-        for seq in range(first, last + 1):
-            if self.gone.at(seq) is None:
-                self._books.miss(self.rest.lose(seq))
-                self.gone.add(seq, seq, ANY_TYPE, RESET, True)
-                self.track.missed()
-
-    def let_go(self, entry: Entry, reason: str, now: float) -> None:
-        """Let `entry`, made of what the store has of an event of the rest, go for `reason`."""
-        assert self.rest is not None
-        books = self._books
-        books.now = now
-        self.rest.leave(entry)
-        books.spilled -= 1
-        entry.user = self.user
-        if entry.owned_id:
-            self._remembered.add(entry)
-        if reason == EXPIRED and entry.critical:
-            books.dead_letters += 1
-            books.dead.append((self, entry, entry.tail))
-        books.lose(entry, reason)
-        self._depart(entry, reason)
-
     def settle_again(self) -> None:
         """See anew what has settled and what is superseded, once log and sessions were put back."""
         confirmed = [entry for entry in self.entries.values() if entry.confirmed_at is not None]
@@ -294,6 +241,10 @@ class Mailbox:
             self._settle(settled)
         for entry in list(self.entries.values()):
             self.supersede(entry)
+
+    def line_up_again(self, first: int) -> None:
+        """What is at `first` and above comes only now, though its seqs were given before."""
+        self._retention.line_up_again(first)
 
     def remember(self, entry: Entry) -> None:
         """Know the idempotency key of `entry`, which has left the log."""
@@ -558,12 +509,12 @@ class Mailbox:
             self.deltas.removed(entry)
         if entry.key is not None and self._keys.get((entry.type, entry.key)) is entry:
             del self._keys[entry.type, entry.key]
-        self._depart(entry, reason)
+        self.depart(entry, reason)
         if self.rest is not None:
             books.rests[self] = None
 
-    def _depart(self, entry: Entry, reason: str) -> None:
-        """`entry` is in the log no more; have that noted, for all who ask."""
+    def depart(self, entry: Entry, reason: str) -> None:
+        """`entry` is held no more; have that noted, for all who ask."""
         # What still names the entry (an id, a receipt) must not keep its bytes.
         entry.tail, entry.payload = b"", None
         self._bury(entry)

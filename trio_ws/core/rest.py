@@ -5,7 +5,7 @@
     here, as in any log         in the store only: held, owed to all sessions, shown to none
 
 While a log has a rest, whatever comes is put behind it, so the order stays the order of acceptance. As room comes, the
-rest is read back at its front (`Mailbox.take_in`). What is kept here of an event is its publisher's own key, if it has
+rest is read back at its front (`Rest.take_in`). What is kept here of an event is its publisher's own key, if it has
 one; all else is in the store.
 
 What was read back is shown once the store knows that the rest begins behind it (`Track`). So where a log is read again
@@ -16,14 +16,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .entry import FIRM, SPILLED, Entry
+from .books import Books
+from .entry import EVICTED, EXPIRED, FIRM, RESET, SPILLED, Entry
+from .gaps import ANY_TYPE
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
 
 
 class Rest:
     """What of one log is in the store only.
 
     Args:
+      log: whose it is.
+      books: where it is counted.
       first: the lowest seq that may be in it.
 
     Attributes:
@@ -32,40 +40,92 @@ class Rest:
       wanted: how many bytes the first of it is known to take; 0 where that is not known.
     """
 
-    __slots__ = ("_keys", "_waiters", "due", "events", "first", "lesser", "wanted")
+    __slots__ = ("_books", "_keys", "_log", "_waiters", "due", "events", "first", "lesser", "wanted")
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, log: Mailbox, books: Books, first: int) -> None:
         self.first = first
         self.events = self.lesser = self.wanted = 0
         self.due = math.inf
+        self._log = log
+        self._books = books
         self._keys: dict[str, int] = {}
         self._waiters: dict[int, list[Callable[[], None]]] = {}
 
+    def restore(self, events: int, lesser: int, due: float, keys: dict[str, int]) -> None:
+        """It is what a store has kept: so many events, and the seqs of its publishers' own keys."""
+        self.events, self.lesser, self.due, self._keys = events, min(lesser, events), due, keys
+        self._books.accepted += events
+        self._books.held += events
+        self._books.spilled += events
+
     def put(self, entry: Entry) -> None:
-        """`entry` is the newest of it."""
+        """`entry`, which has its seq, is the newest of it."""
+        entry.line = SPILLED
         self.events += 1
         self.lesser += entry.retention != FIRM
         self.due = min(self.due, entry.expires_at)
         if entry.owned_id:
             self._keys[entry.id] = entry.seq
+        self._books.spill(entry)
 
-    def restored(self, events: int, lesser: int, due: float, keys: dict[str, int]) -> None:
-        """It is what a store has kept."""
-        self.events, self.lesser, self.due, self._keys = events, min(lesser, events), due, keys
+    def take_in(self, entries: list[Entry], upto: int) -> None:
+        """Read the front of it back: `entries`, in order, are all that the store has of it up to `upto`."""
+        log, track = self._log, self._log.track
+        assert track is not None
+        at = self.first
+        log.line_up_again(at)
+        for entry in entries:
+            self._miss(at, entry.first - 1)
+            at = entry.seq + 1
+            self._leave(entry)
+            log.put_back(entry)
+        self._miss(at, upto)
+        self.first, self.wanted = upto + 1, 0
+        if upto >= log.head:
+            log.rest = None
+        for entry in entries:
+            log.supersede(entry)
+        track.taken_in()
 
-    def leave(self, entry: Entry) -> None:
+    def let_go(self, entry: Entry, reason: str, now: float) -> None:
+        """Let `entry`, made of what the store has of one event, go for `reason`."""
+        log, books = self._log, self._books
+        books.now = now
+        self._leave(entry)
+        entry.user = log.user
+        if entry.owned_id:
+            log.remember(entry)
+        if reason == EXPIRED and entry.critical:
+            books.dead_letters += 1
+            books.dead.append((log, entry, entry.tail))
+        books.lose(entry, reason)
+        log.depart(entry, reason)
+
+    def _leave(self, entry: Entry) -> None:
         """`entry`, made of what the store has of one event, is no part of it any more; who waits for it goes along."""
-        self.missed(1)
         if entry.retention != FIRM and self.lesser:
             self.lesser -= 1
         if entry.owned_id:
             self._keys.pop(entry.id, None)
-        entry.waiters = self._waiters.pop(entry.first, None)
+        self._count_out(entry)
 
-    def missed(self, events: int) -> None:
-        """So many events that were in it are in it no more."""
-        self.events -= events
+    def _miss(self, first: int, last: int) -> None:
+        """What was put here at these seqs, and has not left, is not in the store: that counts as evicted."""
+        log = self._log
+        for seq in range(first, last + 1):
+            if log.gone.at(seq) is None:
+                assert log.track is not None
+                entry = _known("", seq)
+                self._count_out(entry)
+                self._books.lose(entry, EVICTED)
+                log.gone.add(seq, seq, ANY_TYPE, RESET, True)
+                log.track.missed()
+
+    def _count_out(self, entry: Entry) -> None:
+        self.events -= 1
         self.lesser = min(self.lesser, self.events)
+        self._books.spilled -= 1
+        entry.waiters = self._waiters.pop(entry.first, None)
 
     # -- for those who ask for one of it
 
@@ -74,32 +134,7 @@ class Rest:
         seq = self._keys.get(id)
         if seq is None:
             return None
-        return self._entry(id, seq)
-
-    def lose(self, seq: int) -> Entry:
-        """What is known of the event at `seq`, which is not in the store; who waits for it goes along."""
-        self.missed(1)
-        entry = self._entry("", seq)
-        entry.waiters = self._waiters.pop(seq, None)
-        return entry
-
-    def _entry(self, id: str, seq: int) -> Entry:
-        # Whether it is critical is not known here. Who publishes it again waits until it is durable, so it is.
-        entry = Entry(
-            id=id,
-            type="",
-            tail=b"",
-            size=0,
-            bare=False,
-            retention=FIRM,
-            tracked=False,
-            ts=0.0,
-            accepted_at=0.0,
-            owned_id=True,
-        )
-        entry.first = entry.seq = seq
-        entry.line = SPILLED
-        return entry
+        return _known(id, seq)
 
     def waiters(self, seq: int) -> list[Callable[[], None]]:
         """Who waits for the event at `seq`; as `Entry.waiters`."""
@@ -109,3 +144,23 @@ class Rest:
     def is_awaited(self) -> bool:
         """Whether somebody waits for some of it."""
         return any(self._waiters.values())
+
+
+def _known(id: str, seq: int) -> Entry:
+    """What is known here of an event that is in a store only."""
+    # Whether it is critical is not. Who publishes it again waits until it is durable, as if it were.
+    entry = Entry(
+        id=id,
+        type="",
+        tail=b"",
+        size=0,
+        bare=False,
+        retention=FIRM,
+        tracked=False,
+        ts=0.0,
+        accepted_at=0.0,
+        owned_id=True,
+    )
+    entry.first = entry.seq = seq
+    entry.line = SPILLED
+    return entry

@@ -11,8 +11,7 @@ from .confirmations import Confirmations
 from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry
 from .gaps import ANY_TYPE, Run
 from .mailbox import Mailbox
-from .records import EventRecord, Kept, KeptRest, KeyRecord, SessionRecord, UserRecord
-from .rest import Rest
+from .records import EventRecord, Kept, KeyRecord, SessionRecord, UserRecord
 from .session import Session
 
 
@@ -35,7 +34,8 @@ def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep:
         box.take_back(entry_of(event, now, wall_offset))
     lost = sorted([*(user.gone or ()), *kept.damaged], key=_first)
     if kept.rest is not None:
-        box.put_rest_back(_rest(user, kept.rest, lost, wall_offset))
+        due = math.inf if kept.rest.due is None else kept.rest.due - wall_offset
+        box.put_rest_back(user.rest, _behind(user, lost), kept.rest.lesser, due, kept.rest.keys)
     if reserved > user.head:
         lost.append(Run(user.head + 1, reserved, RESET, {}, 0))
     settled_upto = user.confirmed if user.partial and not asleep else box.head
@@ -44,13 +44,10 @@ def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep:
     box.track.restored(user.confirmed, user.reserved, as_it_was=reserved == user.head and not kept.damaged)
 
 
-def _rest(user: UserRecord, kept: KeptRest, lost: list[Run], wall_offset: float) -> Rest:
-    """The rest of a log: all seqs behind what is here but for those that are known to be lost."""
+def _behind(user: UserRecord, lost: list[Run]) -> int:
+    """How many events are in the rest: all behind what is here, but for those that are known to be lost."""
     gone = sum(max(0, min(run.last, user.head) - max(run.first, user.rest) + 1) for run in lost)
-    rest = Rest(user.rest)
-    due = math.inf if kept.due is None else kept.due - wall_offset
-    rest.restored(user.head - user.rest + 1 - gone, kept.lesser, due, kept.keys)
-    return rest
+    return user.head - user.rest + 1 - gone
 
 
 def restored_session(

@@ -46,13 +46,16 @@ class Overflow:
         self._engine = engine
         self._let_sleep = let_sleep
         self._under_way: set[Mailbox] = set()
+        self._again: set[Mailbox] = set()
 
     def look(self) -> None:
         """See to the logs whose rest is to be looked at. Not a checkpoint."""
         books = self._engine.books
         rests, books.rests = books.rests, {}
         for box in rests:
-            if box not in self._under_way and self._step(box) is not None:
+            if box in self._under_way:
+                self._again.add(box)
+            elif self._step(box) is not None:
                 self._under_way.add(box)
                 self._engine.nursery.start_soon(self._see_to, box)
 
@@ -60,6 +63,7 @@ class Overflow:
         """Do for one log all that can be done now."""
         try:
             while (part := self._step(box)) is not None:
+                self._again.discard(box)
                 try:
                     done = await self._do(box, part)
                 except StoreError:
@@ -67,26 +71,27 @@ class Overflow:
                     await trio.sleep(PAUSE)
                 else:
                     self._engine.react()
-                    if not done:
+                    if not done and box not in self._again:
                         break
         except Exception:
             logger.exception("what waits in the store was left there")
         finally:
             self._under_way.discard(box)
+            self._again.discard(box)
 
     def _step(self, box: Mailbox) -> Part | None:
         """What of the rest is to be read next, of what is durable; None where nothing is."""
         rest, track = box.rest, box.track
         if rest is None or track is None or box.closed or track.committed < rest.first:
             return None
-        first, last = rest.first, track.committed
+        first, last, limit = rest.first, track.committed, self._engine.config.max_bytes_per_user
         if rest.due <= self._engine.clock():
-            return Part(first=first, last=last, most=AT_ONCE, mortal=True)
+            return Part(first=first, last=last, most=AT_ONCE, size=limit, mortal=True)
         events, size = self._room(box)
         if events > 0:
             return Part(first=first, last=last, most=min(events, AT_ONCE), size=size)
         if rest.lesser and self._engine.buffer.is_crowded(box):
-            return Part(first=first, last=last, most=AT_ONCE, lesser=True)
+            return Part(first=first, last=last, most=AT_ONCE, size=limit, lesser=True)
         return None
 
     def _room(self, box: Mailbox) -> tuple[int, int]:
@@ -112,21 +117,25 @@ class Overflow:
         assert engine.durability is not None
         if part.mortal:
             rest.due = math.inf  # until it is known; what is put there meanwhile lowers it
-        found = await engine.durability.store.read(box.user, part)
+        try:
+            found = await engine.durability.store.read(box.user, part)
+        except StoreError:
+            if part.mortal:
+                rest.due = engine.clock()
+            raise
         if box.closed:
             return False
         now = engine.clock()
         offset = engine.wall_clock() - now
         entries = [entry_of(event, now, offset) for event in found if not self._is_gone(box, event)]
+        is_all = len(found) < part.most and sum(len(event.payload) for event in found) < part.size
         if part.mortal:
-            self._expire(box, rest, entries, is_all=len(found) < part.most and part.last == box.head)
+            self._expire(rest, entries, is_all=is_all and part.last == box.head)
         elif part.lesser:
-            return self._let_go(box, rest, entries, is_all=len(found) < part.most and part.last == box.head)
+            return self._let_go(rest, entries, is_all=is_all and part.last == box.head)
         elif found and not entries:
-            self._engine.buffer.take_in(box, [], found[-1].seq)
+            engine.buffer.take_in(box, [], found[-1].seq)
         else:
-            size = sum(len(event.payload) for event in found)
-            is_all = len(found) < part.most and size < part.size
             return self._take_in(box, rest, entries, part.last if is_all else None)
         return True
 
@@ -135,22 +144,22 @@ class Overflow:
         """Whether `event` was let go, and has not left the store yet."""
         return box.gone.at(event.first) is not None
 
-    def _expire(self, box: Mailbox, rest: Rest, entries: list[Entry], *, is_all: bool) -> None:
+    def _expire(self, rest: Rest, entries: list[Entry], *, is_all: bool) -> None:
         """Let go what has expired of `entries`: of all that can, or of the first to do so."""
         now = self._engine.clock()
         if not is_all:
             rest.due = min(rest.due, now + PAUSE)
         for entry in entries:
             if entry.expires_at <= now:
-                box.let_go(entry, EXPIRED, now)
+                rest.let_go(entry, EXPIRED, now)
             else:
                 rest.due = min(rest.due, entry.expires_at)
 
-    def _let_go(self, box: Mailbox, rest: Rest, entries: list[Entry], *, is_all: bool) -> bool:
+    def _let_go(self, rest: Rest, entries: list[Entry], *, is_all: bool) -> bool:
         """Let `entries` go, which are not critical; returns whether there may be more to do now."""
         now = self._engine.clock()
         for entry in entries:
-            box.let_go(entry, EVICTED, now)
+            rest.let_go(entry, EVICTED, now)
         if is_all:
             rest.lesser = 0
         return is_all or bool(entries)

@@ -9,7 +9,6 @@ from trio_ws.core.entry import Entry
 from trio_ws.core.ledger import Ledger
 from trio_ws.core.mailbox import Mailbox
 from trio_ws.core.records import Batch
-from trio_ws.core.rest import Rest
 from trio_ws.core.track import Track
 from trio_ws.hub.durability import Durability
 from trio_ws.hub.overflow import Overflow
@@ -120,7 +119,7 @@ def losses_are_not_stored(patch: Patch) -> None:
 def the_rest_is_forgotten_in_a_crash(patch: Patch) -> None:
     """What waited in the store only is not taken up by the next life. Nothing that was confirmed is lost."""
 
-    def put_rest_back(original: Any, self: Mailbox, rest: Rest) -> None:
+    def put_rest_back(original: Any, self: Mailbox, *args: Any) -> None:
         """It is as if there were none."""
 
     around(patch, Mailbox, "put_rest_back", put_rest_back)
