@@ -51,6 +51,7 @@ HELP = {
     "max_events": "Events held in all.",
     "max_bytes_per_user": "Bytes of events held for one user.",
     "max_bytes": "Bytes of events held in all.",
+    "max_stored_events_per_user": "Events of one user that wait in the store where memory has no room; 0 for none.",
     "max_event_bytes": "Bytes of one event.",
     "event_ttl": "Seconds that an event is kept which is not critical.",
     "critical_ttl": "Seconds that a critical event is kept unconfirmed; none for ever.",
