@@ -14,7 +14,7 @@ from trio_ws.config import Config
 from trio_ws.core.records import Batch
 from trio_ws.errors import StoreError, StoreUnavailable
 from trio_ws.event import Event, Gap, Priority
-from trio_ws.hub import Hub, open_hub
+from trio_ws.hub import Hub, Identity, open_hub
 from trio_ws.hub.durability import PATIENCE, STALL
 from trio_ws.store import MemoryStore
 
@@ -529,7 +529,7 @@ async def test_what_has_expired_while_nobody_was_there_goes_and_a_user_of_whom_n
 
 async def test_a_critical_event_lives_until_it_is_confirmed_unless_a_limit_is_set() -> None:
     store = Store()
-    async with life(store) as hub:
+    async with life(store, cleanup_interval=3600.0, alert_window=86400.0) as hub:
         await hub.publish("ada", "agent_started", 1)
         await trio.sleep(3 * 86400)  # longer than in memory
         peer = await connected(hub)
@@ -652,6 +652,66 @@ async def test_a_log_whose_sessions_have_sent_messages_stays_in_memory_with_them
         await trio.sleep(0.1)
         await hub.publish("user4", "agent_started")
         assert list(hub.engine.buffer.asleep) == ["user1", "user2", "user3"]
+
+
+async def test_who_was_revoked_stays_so_in_the_next_life() -> None:
+    store = Store()
+    async with life(store) as hub:
+        await hub.committed()  # nothing to wait for
+        assert hub.end_sessions("ada", revoke=3600) == 0
+        store.hold()
+        assert hub.is_revoked(Identity("ada"))  # at once, but not beyond this life
+    store.let_go()
+    async with life(store) as hub:
+        assert not hub.is_revoked(Identity("ada"))
+        since = 1e9 + trio.current_time()
+        hub.end_sessions("ada", revoke=3600)
+        hub.end_sessions("bob", revoke=60)
+        with trio.fail_after(1):
+            await hub.committed()
+    async with life(store) as hub:
+        for user, issued, covered in (("ada", since, True), ("ada", since + 1, False), ("eve", None, False)):
+            assert hub.is_revoked(Identity(user, None, issued)) == covered
+        await trio.sleep(100)
+        assert hub.is_revoked(Identity("ada"))
+        assert not hub.is_revoked(Identity("bob"))
+
+
+async def test_who_revokes_while_the_store_fails_is_told_that_it_may_not_last() -> None:
+    store = Store()
+    async with life(store) as hub:
+        store.failing = "the disk is full"
+        hub.end_sessions("ada", revoke=3600)
+        with pytest.raises(StoreUnavailable, match="the disk is full"):
+            await hub.committed()
+        with pytest.raises(StoreUnavailable, match="the disk is full"):
+            await hub.committed()
+        assert hub.is_revoked(Identity("ada"))
+        store.failing = None
+        await until(lambda: hub.stats()["store"]["state"] == "ok")
+        await hub.committed()
+    async with life(store) as hub:
+        assert hub.is_revoked(Identity("ada"))
+
+
+async def test_what_waits_for_users_who_have_not_come_yet_is_counted() -> None:
+    store = Store()
+    async with life(store) as hub:
+        for user in range(5):
+            for _ in range(3):
+                await hub.publish(f"user{user}", "agent_started")
+        peer = await connected(hub, "user0", acks=True)
+        await until(lambda: peer.attachment and peer.attachment.session.acked == 3)
+        await trio.sleep(1)
+    async with life(store) as hub:
+        await trio.sleep(1)
+        assert hub.stats()["store"]["events_unread"] == 12
+        await hub.load("user0")
+        await hub.load("user1")
+        await hub.publish("user2", "agent_started")
+        stats = hub.stats()
+        assert stats["store"]["events_unread"] == 6
+        assert (stats["delivery"]["events_held"], stats["store"]["users_asleep"]) == (7, 2)
 
 
 async def test_a_confirmation_can_be_waited_for_while_the_log_is_asleep() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 from ordeal import publishers
-from ordeal.checker import check
+from ordeal.checker import Count, check, count
 from ordeal.copies import Answered, Copies, backup, look_into, plain
 from ordeal.journal import Journal, Reader, digest, read
 from ordeal.plan import FAULTS, draw
@@ -96,7 +96,7 @@ async def a_database(path: Path) -> None:
     await store.open()
     await store.close()
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("INSERT INTO users VALUES ('ada', 'E', 6, 6, 6, NULL, 0, NULL)")
+        db.execute("INSERT INTO users VALUES ('ada', 'E', 6, 6, 6, NULL, 0, NULL, 0)")
         db.execute(
             "INSERT INTO events VALUES ('ada', 6, 6, 'z', 'note', 3, '1', 1.0, NULL, NULL, 0, 0, 0, 1, 1, 0)"
         )
@@ -218,7 +218,7 @@ def no_end(j: Journals) -> None:
         (a_gap_tells_of_a_loss, "2"),
         (a_confirmation_is_made_up, "6"),
         (a_hole, "9"),
-        (a_repeat_in_one_life, "9"),
+        (a_repeat_in_one_life, "5"),
         (a_repeat_of_what_was_saved, "5"),
         (an_end_too_early, "9"),
         (a_seq_of_two_events, "10"),
@@ -243,6 +243,32 @@ async def test_a_lie_is_found(tmp_path: Path, lie: Callable[[Journals], None], n
     lie(journals)
     found = await findings(tmp_path, journals)
     assert any(line.startswith(number) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("lie", "lost", "twice"),
+    [
+        (None, 0, 0),
+        (an_event_is_lost, 1, 0),
+        (a_repeat_in_one_life, 0, 1),
+        (a_repeat_of_what_was_saved, 0, 1),
+    ],
+)
+def test_what_it_comes_down_to_is_counted(
+    tmp_path: Path, lie: Callable[[Journals], None] | None, lost: int, twice: int
+) -> None:
+    journals = copy.deepcopy(honest())
+    promised = count_in(tmp_path / "honest", journals).promised
+    if lie is not None:
+        lie(journals)
+    assert promised > 0
+    assert count_in(tmp_path / "told", journals) == Count(promised, lost, twice)
+
+
+def count_in(directory: Path, journals: Journals) -> Count:
+    directory.mkdir()
+    write(directory, journals)
+    return count(directory)
 
 
 @pytest.mark.parametrize(

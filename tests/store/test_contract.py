@@ -10,7 +10,7 @@ import pytest
 import pytest_trio
 
 from trio_ws.core.gaps import Run
-from trio_ws.core.records import Batch, Kept, KeyRecord, Part, Removal
+from trio_ws.core.records import Batch, Kept, KeyRecord, Part, Removal, RevokedRecord
 from trio_ws.core.remembered import REMEMBERED_IDS
 from trio_ws.store import MemoryStore, SqliteStore, Store
 
@@ -259,6 +259,28 @@ async def test_users_whose_events_expire_are_found(place: Place) -> None:
     assert sorted(await store.due(10.0, 10)) == ["user0", "user3"]
     assert len(await store.due(30.0, 2)) == 2
     assert await store.due(4.0, 10) == []
+
+
+async def test_who_is_revoked_is_told_when_it_is_opened(place: Place) -> None:
+    ada, bob = RevokedRecord("ada", 100.5, 200.0), RevokedRecord("bob", 100.5, 900.25)
+    await place.store.commit(Batch(revoked=[ada, bob]))
+    await place.store.commit(Batch(revoked=[later := ada._replace(since=150.0, until=300.0)]))
+    await place.store.close()
+    again = SqliteStore(place.path) if isinstance(place.store, SqliteStore) else place.store
+    opened = await again.open()
+    assert sorted(opened.revoked) == [later, bob]
+    assert opened.users == []
+    place.store = again
+
+
+async def test_how_many_events_were_unconfirmed_when_it_was_opened_is_found_out(place: Place) -> None:
+    joined = event("ada", 6, first=4)
+    await place.store.commit(Batch(events=[event("ada", 1), joined], users=[log("ada", 6, confirmed=2)]))
+    await place.store.commit(events("bob", *range(1, 6)))
+    await place.store.commit(Batch(confirmed=[("bob", 4)]))
+    store = await place.again()
+    await store.commit(events("eve", 1))
+    assert await store.check() == 3 + 4
 
 
 async def test_closing_twice_is_fine(place: Place) -> None:

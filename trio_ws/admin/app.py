@@ -20,7 +20,7 @@ from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import Guard
 from .batch import publish_batch
-from .events import Events, load
+from .events import Events, kept, load
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
@@ -175,16 +175,20 @@ class Calls:
         await load(self._hub, user)
         if not self._hub.end_session(user, name_in_path(request, "session")):
             raise ApiError(404, "unknown_session", "this user has no such session")
+        await kept(self._hub)
         return Response(status_code=204)
 
     async def end_sessions(self, request: Request) -> Response:
         """End all sessions of a user; revoke the user's credentials too, where that is asked for."""
         user, revoke = name_in_path(request, "user"), seconds_to_revoke(request)
-        await load(self._hub, user)
         try:
-            ended = self._hub.end_sessions(user, revoke=revoke)
+            ended = self._hub.end_sessions(user, revoke=revoke)  # first, whatever the store is up to
         except TooManyRevoked as error:
             raise ApiError(503, "too_many_revoked", str(error), retry_after=60) from None
+        if user in self._hub.engine.buffer.asleep:
+            await load(self._hub, user)
+            ended += self._hub.end_sessions(user)
+        await kept(self._hub)
         return answer({"ended": ended})
 
     async def openapi(self, request: Request) -> Response:

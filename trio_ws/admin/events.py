@@ -239,6 +239,18 @@ async def load(hub: Hub, user: str) -> None:
         raise store_unavailable(error, hub) from None
 
 
+async def kept(hub: Hub) -> None:
+    """Wait until what was done to sessions and users outlives the process. A checkpoint.
+
+    Raises:
+      ApiError: 503, where the store can't be relied on; it was done all the same.
+    """
+    try:
+        await hub.committed()
+    except StoreUnavailable as error:
+        raise store_unavailable(error, hub) from None
+
+
 def store_unavailable(error: StoreUnavailable, hub: Hub) -> ApiError:
     """The answer where the store does not take what must be durable, or can't be read."""
     return ApiError(503, "store_unavailable", str(error), retry_after=retry_after(hub))

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 from ..core.refusals import REASONS
 from ..core.story import STEPS
 from ..hub.alerts import NAMES
+from ..hub.durability import STATES
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -144,7 +145,7 @@ def figures() -> Schema:
 
 def _store() -> Schema:
     group = _group(
-        counts="quarantined bytes pending commits errors events_written users_asleep events_asleep"
+        counts="quarantined bytes wal_bytes pending commits errors events_written users_asleep events_asleep"
         " events_stored events_spilled",
         seconds="commit_p50 commit_p99",
     )
@@ -152,8 +153,13 @@ def _store() -> Schema:
         "kind": {"type": "string", "enum": ["memory", "sqlite"]},
         "path": {"type": "string"},
         "check": {"type": "string", "description": "What looking the whole file over has found."},
-        "state": {"type": "string", "enum": ["ok", "slow", "failing"]},
+        "state": {"type": "string", "enum": list(STATES)},
         "error": {"type": ["string", "null"]},
+        "events_unread": {
+            **COUNT,
+            "type": ["integer", "null"],
+            "description": "Unconfirmed events of users who have not come yet; null until they were counted.",
+        },
     }
     return {**group, "required": ["kind"], "description": "Where nothing is durable, `kind` is all there is."}
 

@@ -106,6 +106,14 @@ class KeyRecord(NamedTuple):
     state: str
 
 
+class RevokedRecord(NamedTuple):
+    """A user whose credentials are taken only if they were issued later than `since`, or it is `until`."""
+
+    user: str
+    since: float
+    until: float
+
+
 @attrs.define
 class Batch:
     """What one commit writes, all of it or nothing. To write it once more changes nothing.
@@ -119,6 +127,7 @@ class Batch:
       confirmed: entries that were written before and are confirmed above `UserRecord.confirmed`: user and first seq.
       ended: sessions that are over: user and session.
       keys: of what was never written and has left the logs: user and key. Its user is known, or among `users`.
+      revoked: users who are, or are so anew. Of others, a store may forget those whose time was over by then.
     """
 
     closed: list[str] = attrs.field(factory=list)
@@ -129,6 +138,7 @@ class Batch:
     sessions: list[SessionRecord] = attrs.field(factory=list)
     ended: list[tuple[str, str]] = attrs.field(factory=list)
     keys: list[tuple[str, KeyRecord]] = attrs.field(factory=list)
+    revoked: list[RevokedRecord] = attrs.field(factory=list)
 
 
 @attrs.frozen

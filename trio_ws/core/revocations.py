@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from ..errors import LocalError
+from .records import RevokedRecord
 
 MAX_REVOKED: Final = 100_000
 """How many users may be revoked at once: some 20 MB."""
@@ -23,17 +25,23 @@ class Revocations:
 
     def __init__(self, limit: int = MAX_REVOKED) -> None:
         self._limit = limit
-        self._revoked: dict[str, tuple[float, float]] = {}  # since when, and until when
+        self._revoked: dict[str, RevokedRecord] = {}
 
     def __len__(self) -> int:
         return len(self._revoked)
 
-    def revoke(self, user: str, now: float, seconds: float) -> None:
+    def restore(self, records: Iterable[RevokedRecord]) -> None:
+        """Take over those of a process before, as a store has kept them."""
+        self._revoked.update((record.user, record) for record in records)
+
+    def revoke(self, user: str, now: float, seconds: float) -> RevokedRecord:
         """Take no credentials of `user` that were issued before `now`, for so many seconds at least.
 
         Args:
           now: seconds since the Unix epoch.
           seconds: as long as the user's longest-lived credentials hold.
+
+        Returns: what a store has to keep of it.
 
         Raises:
           TooManyRevoked: `limit` others are.
@@ -42,21 +50,22 @@ class Revocations:
             self.forget_old(now)
             if len(self._revoked) >= self._limit:
                 raise TooManyRevoked(f"{self._limit} users are revoked already")
-        until = max(now + seconds, self._revoked.get(user, (0.0, 0.0))[1])
-        self._revoked[user] = (now, until)
+        before = self._revoked.get(user)
+        until = now + seconds if before is None else max(now + seconds, before.until)
+        revoked = self._revoked[user] = RevokedRecord(user, now, until)
+        return revoked
 
     def covers(self, user: str, issued: float | None, now: float) -> bool:
         """Whether credentials of `user` that were `issued` then are not to be taken `now`; None is before all."""
         found = self._revoked.get(user)
         if found is None:
             return False
-        since, until = found
-        if until <= now:
+        if found.until <= now:
             del self._revoked[user]
             return False
-        return issued is None or issued <= since
+        return issued is None or issued <= found.since
 
     def forget_old(self, now: float) -> None:
         """Let go of those whose time has passed."""
-        for user in [user for user, (_, until) in self._revoked.items() if until <= now]:
-            del self._revoked[user]
+        for record in [record for record in self._revoked.values() if record.until <= now]:
+            del self._revoked[record.user]

@@ -22,7 +22,7 @@ from ..core.buffer import Buffer
 from ..core.histogram import Histogram
 from ..core.ledger import NOW, SOON, Ledger
 from ..core.mailbox import Mailbox
-from ..core.records import Batch
+from ..core.records import Batch, RevokedRecord
 from ..errors import StoreError, StoreUnavailable
 from ..store import Store
 
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 MOST: Final = 200
 """Events of one commit, so that the loop is not held up by drawing them up."""
+
+STATES: Final = ("ok", "slow", "failing")
 
 STALL: Final = 1.0
 """Seconds that a commit may take; then the store counts as slow."""
@@ -87,13 +89,16 @@ class Durability:
         self._since = math.inf  # when the commit that is under way began
         self._error: str | None = None
         self._failing_since = math.inf
-        self._idle = trio.Event()
+        self._revoked: dict[str, RevokedRecord] = {}
+        self._begun = self._through = 0  # turns, each with at most one commit
+        self._unconfirmed_at_open: int | None = None
+        self._unconfirmed_read = 0
 
     # -- the state of the store
 
     @property
     def state(self) -> str:
-        """``ok``, ``slow`` or ``failing``."""
+        """One of `STATES`."""
         if self._error is not None:
             return "failing"
         return "slow" if self._clock() - self._since > STALL else "ok"
@@ -117,7 +122,22 @@ class Durability:
     @property
     def idle(self) -> bool:
         """Whether everything is durable."""
-        return not len(self.ledger) and self._since == math.inf
+        return not len(self.ledger) and not self._revoked and self._since == math.inf
+
+    @property
+    def unread(self) -> int | None:
+        """How many unconfirmed events there are of users of whom nothing was read yet; None as long as that is not
+        known."""
+        opened_with = self._unconfirmed_at_open
+        return None if opened_with is None else max(0, opened_with - self._unconfirmed_read)
+
+    def was_read(self, unconfirmed: int) -> None:
+        """The log of a user came into memory for the first time, with so many events that are unconfirmed."""
+        self._unconfirmed_read += unconfirmed
+
+    async def survey(self) -> None:
+        """Look over all that the store holds, once."""
+        self._unconfirmed_at_open = await self.store.check()
 
     # -- for those who wait
 
@@ -132,6 +152,23 @@ class Durability:
             return
         with trio.move_on_after(PATIENCE):
             while track.committed < seq:
+                await self._done.wait()
+            return
+        raise StoreUnavailable(f"not durable after {PATIENCE:g} s: {self.reason}")
+
+    async def wait_for_next(self) -> None:
+        """Wait for a commit that begins from now on: what has changed up to now is in it, unless there is very much
+        (`MOST`). A checkpoint.
+
+        Raises:
+          StoreUnavailable: the store can't be relied on, or it takes more than `PATIENCE` seconds.
+        """
+        turn = self._begun + 1
+        if self.state != "ok":
+            raise StoreUnavailable(self.reason)
+        with trio.move_on_after(PATIENCE):
+            while self._through < turn:
+                self._on_work(NOW)
                 await self._done.wait()
             return
         raise StoreUnavailable(f"not durable after {PATIENCE:g} s: {self.reason}")
@@ -156,6 +193,11 @@ class Durability:
 
     # -- the commits
 
+    def revoke(self, record: RevokedRecord) -> None:
+        """Have it kept that a user is revoked."""
+        self._revoked[record.user] = record
+        self._on_work(NOW)
+
     def _on_work(self, urgency: int) -> None:
         self._work.set()
         if urgency >= SOON:
@@ -175,14 +217,23 @@ class Durability:
                 await self._hurry.wait()
             self._work, self._soon, self._hurry = (trio.Event() for _ in range(3))
             now = self._clock()
-            batch = self.ledger.draw_up(MOST, now, self._wall_clock() - now)
+            self._begun += 1
+            batch = self._draw_up(now)
             if batch is not None:
                 self._since = now
                 await self._commit(batch)
                 self.seconds.record(self._clock() - now)
             self._since = math.inf
+            self._through = self._begun
             done, self._done = self._done, trio.Event()
             done.set()
+
+    def _draw_up(self, now: float) -> Batch | None:
+        batch = self.ledger.draw_up(MOST, now, self._wall_clock() - now)
+        if self._revoked:
+            batch = batch or Batch()
+            batch.revoked, self._revoked = list(self._revoked.values()), {}
+        return batch
 
     async def _commit(self, batch: Batch) -> None:
         """Bring one batch to the store, however long it takes."""

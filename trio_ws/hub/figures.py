@@ -155,6 +155,7 @@ def _store(engine: Engine) -> dict[str, Any]:
         "events_asleep": books.asleep,
         "events_stored": books.spilled,
         "events_spilled": books.ever_spilled,
+        "events_unread": durability.unread,
     }
 
 

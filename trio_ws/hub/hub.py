@@ -126,12 +126,12 @@ class Hub(Publisher):
         return True
 
     def end_sessions(self, user: str, *, revoke: float = 0.0) -> int:
-        """End all sessions of a user, as `end_session` does.
+        """End all sessions of a user, as `end_session` does; of a user whose log is in the store only, once it was
+        loaded (`load`). It holds at once, and beyond this process once it is `committed`.
 
         Args:
           revoke: for so many seconds, at least as long as the user's longest-lived credentials hold, nobody gets in by
-            credentials that were issued up to now, or of which that is not known. It is kept in memory: it does not
-            outlive the hub. 0 lets the user come again at once.
+            credentials that were issued up to now, or of which that is not known. 0 lets the user come again at once.
 
         Returns: how many there were.
 
@@ -141,12 +141,26 @@ class Hub(Publisher):
         """
         check_name(user, "user")
         if revoke > 0:
-            self.engine.revocations.revoke(user, self.engine.wall_clock(), revoke)
+            record = self.engine.revocations.revoke(user, self.engine.wall_clock(), revoke)
+            if self.engine.durability is not None:
+                self.engine.durability.revoke(record)
         box = self.engine.buffer.mailboxes.get(user)
         sessions = [] if box is None else list(box.sessions.values())
         for session in sessions:
             self.reception.dismiss(session)
         return len(sessions)
+
+    async def committed(self) -> None:
+        """Wait until what was done up to now outlives this process: sessions that were ended, users who were revoked.
+        Nothing to wait for without a store. A checkpoint. Cancelled, it stops waiting.
+
+        Raises:
+          StoreUnavailable: the store can't be relied on now. What was done holds in this process all the same.
+        """
+        if self.engine.durability is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.engine.durability.wait_for_next()
 
     def is_revoked(self, identity: Identity) -> bool:
         """Whether these credentials were issued before their user was revoked."""
@@ -280,10 +294,11 @@ async def open_hub(
             )
             if opened is not None:
                 engine.buffer.asleep.update(dict.fromkeys(opened.users, False))
+                engine.revocations.restore(opened.revoked)
             hub = Hub(engine)
             if engine.durability is not None:
                 nursery.start_soon(engine.durability.run)
-                nursery.start_soon(engine.durability.store.check)
+                nursery.start_soon(engine.durability.survey)
             nursery.start_soon(hub.engine.flusher.run)
             nursery.start_soon(hub.engine.deadlines.run)
             nursery.start_soon(cleanup, hub.engine, hub.reception, hub.loader)

@@ -135,6 +135,10 @@ class Loader:
         counted = books.accepted, books.held, books.settled
         restore(box, kept, now, offset, asleep=known)
         self.loaded += 1
+        assert engine.durability is not None
+        if not known:
+            unconfirmed = sum(e.seq - e.first + 1 for e in kept.events if not e.confirmed)
+            engine.durability.was_read(unconfirmed + (0 if box.rest is None else box.rest.events))
         over = []
         for record in kept.sessions:
             session = restored_session(
@@ -159,7 +163,6 @@ class Loader:
         box.sweep(now)
         engine.buffer.restored(box)
         engine.arm(box, box.next_expiry if box.rest is None else min(box.next_expiry, box.rest.due))
-        assert engine.durability is not None
         loaded, engine.durability.loaded = engine.durability.loaded, trio.Event()
         loaded.set()
         self._waking = box.user  # who has it loaded is to find it here

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from ..core.records import Batch, EventRecord, Kept, Part
+from ..core.records import Batch, EventRecord, Kept, Part, RevokedRecord
 
 
 @attrs.frozen
@@ -15,9 +15,11 @@ class Opened:
 
     Attributes:
       users: who has anything in it.
+      revoked: who is revoked, or was.
     """
 
     users: list[str]
+    revoked: list[RevokedRecord] = attrs.field(factory=list)
 
 
 class Store(Protocol):
@@ -50,12 +52,16 @@ class Store(Protocol):
     async def due(self, now: float, most: int) -> list[str]:
         """Users of whose logs something has expired by `now`, in seconds since the Unix epoch; at most so many."""
 
-    async def check(self) -> None:
+    async def check(self) -> int | None:
         """Look over all that is held, while all else goes on; what is found is logged, and told by `stats`. Cancelled,
-        it stops soon."""
+        it stops soon.
+
+        Returns: how many unconfirmed events it held when it was opened; None where that can't be told.
+        """
 
     async def close(self) -> None:
         """Let go of it. Closing twice is fine."""
 
     def stats(self) -> dict[str, Any]:
-        """What there is to tell of it, as plain values: `kind`, `quarantined`, and what it has of its own."""
+        """What there is to tell of it, as plain values: `kind`; `quarantined`, how many rows lie aside, from before
+        this process, too; and what it has of its own."""

@@ -12,7 +12,17 @@ from typing import Any
 import attrs
 import trio
 
-from ..core.records import Batch, EventRecord, Kept, KeptRest, KeyRecord, Part, SessionRecord, UserRecord
+from ..core.records import (
+    Batch,
+    EventRecord,
+    Kept,
+    KeptRest,
+    KeyRecord,
+    Part,
+    RevokedRecord,
+    SessionRecord,
+    UserRecord,
+)
 from ..core.remembered import REMEMBERED_IDS
 from ..event import Priority
 from .interface import Opened
@@ -51,11 +61,19 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._logs: dict[str, _Log] = {}
+        self._revoked: dict[str, RevokedRecord] = {}
+        self._unconfirmed = 0
 
     async def open(self) -> Opened:
         """See `Store`."""
         await trio.lowlevel.checkpoint()
-        return Opened(list(self._logs))
+        self._unconfirmed = sum(
+            event.seq - event.first + 1
+            for log in self._logs.values()
+            for event in log.events.values()
+            if not event.confirmed and event.seq > log.user.confirmed
+        )
+        return Opened(list(self._logs), list(self._revoked.values()))
 
     async def commit(self, batch: Batch) -> None:
         """See `Store`."""
@@ -104,6 +122,7 @@ class MemoryStore:
             logs[session.user].sessions[session.session] = session
         for user, ended in batch.ended:
             logs[user].sessions.pop(ended, None)
+        self._revoked.update((record.user, record) for record in batch.revoked)
 
     async def load(self, user: str) -> Kept | None:
         """See `Store`."""
@@ -147,9 +166,10 @@ class MemoryStore:
         found = [user for user, log in self._logs.items() if log.user.due is not None and log.user.due <= now]
         return found[:most]
 
-    async def check(self) -> None:
+    async def check(self) -> int | None:
         """See `Store`. There is nothing that could be damaged."""
         await trio.lowlevel.checkpoint()
+        return self._unconfirmed
 
     async def close(self) -> None:
         """See `Store`."""

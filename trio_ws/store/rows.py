@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..core.entry import RESET
+from ..core.entry import EVICTED, EXPIRED, RESET, SETTLED, SUPERSEDED
 from ..core.gaps import ANY_TYPE, Run
-from ..core.records import EventRecord, KeyRecord, SessionRecord, UserRecord
+from ..core.records import EventRecord, KeyRecord, RevokedRecord, SessionRecord, UserRecord
 
 CRITICAL: Final = 3
 
@@ -20,6 +20,18 @@ EVENT: Final = (
 )
 USER: Final = "user, epoch, head, reserved, confirmed, due, partial, gone, rest"
 SESSION: Final = "user, session, base, acked, skipped, created, parked"
+KEY: Final = "user, seq, id, state"
+REVOKED: Final = "user, since, until"
+
+_REASONS: Final = frozenset({EVICTED, EXPIRED, SUPERSEDED, SETTLED, RESET})
+_HIGHEST: Final = 2**53
+"""No seq is above what a client's numbers can hold."""
+
+_LONG: Final = 366 * 86_400.0
+"""Seconds for which a user stays revoked whose revocation is damaged."""
+
+_NONSENSE: Final = (AttributeError, TypeError, ValueError, OverflowError, RecursionError)
+"""What comes of taking one thing for another."""
 
 
 class Damaged(Exception):
@@ -42,23 +54,33 @@ def event_of(row: Sequence[Any]) -> EventRecord:
     user, first, seq, id, type, priority, payload, ts, expires, key, *flags, crc = row
     try:
         columns = (user, first, seq, id, type, priority, payload.encode(), ts, expires, key)
-        event = EventRecord(*columns, *map(bool, flags))
+        event = EventRecord(*columns, *(flag == 1 for flag in flags))
         if _crc(tuple(event)[:14]) != crc or not 0 < first <= seq:
             raise Damaged("its checksum is another")
-    except (AttributeError, TypeError, ValueError) as error:
+    except _NONSENSE as error:
         raise Damaged(f"a column is of the wrong kind: {error}") from None
     return event
 
 
 def damage(row: Sequence[Any]) -> Run | None:
     """What is lost by an event whose row is damaged, as far as its row can tell."""
-    first, seq = row[1], row[2]
-    if not isinstance(first, int):
+    first, last = (at if is_seq(at) else 0 for at in row[1:3])
+    first, last = first or last, max(first, last)
+    if not first:
         return None
-    last = seq if isinstance(seq, int) and seq >= first else first
-    kind = row[4] if isinstance(row[4], str) else ANY_TYPE
+    kind = row[4] if is_text(row[4]) else ANY_TYPE
     count = last - first + 1
     return Run(first, last, RESET, {kind: count}, count if row[5] == CRITICAL else 0)
+
+
+def is_text(value: object) -> bool:
+    """Whether it is text, all of it: what was no UTF-8 is there as surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def is_seq(value: object, upto: int = _HIGHEST) -> bool:
+    """Whether it is a seq, or 0, and at most `upto`."""
+    return isinstance(value, int) and 0 <= value <= upto
 
 
 def _crc(columns: tuple[Any, ...]) -> int:
@@ -83,14 +105,31 @@ def user_of(row: Sequence[Any]) -> UserRecord:
     """
     try:
         name, epoch, head, reserved, confirmed, due, partial, gone, rest = row
-        runs = tuple(
-            Run(int(a), int(b), str(r), dict(lost), int(c)) for a, b, r, lost, c in json.loads(gone or "[]")
-        )
-        if not isinstance(epoch, str) or not 0 <= head <= reserved:
-            raise Damaged("epoch, head or reserved is not what it can be")
-        return UserRecord(name, epoch, head, reserved, int(confirmed), due, bool(partial), runs, int(rest))
-    except (TypeError, ValueError, KeyError) as error:
+        if not (
+            is_text(epoch)
+            and is_seq(reserved)
+            and is_seq(head, reserved)
+            and is_seq(confirmed, head)
+            and is_seq(rest)
+        ):
+            raise Damaged("epoch, head, reserved, confirmed or rest is not what it can be")
+        runs = tuple(_run_of(*run) for run in json.loads(gone or "[]"))
+        return UserRecord(name, epoch, head, reserved, confirmed, _time(due), partial == 1, runs, rest)
+    except _NONSENSE as error:
         raise Damaged(f"a column is of the wrong kind: {error}") from None
+
+
+def _run_of(first: int, last: int, reason: str, lost: dict[str, int], critical: int) -> Run:
+    known = {str(kind): int(count) for kind, count in lost.items()}
+    if not (is_seq(last) and is_seq(first, last) and is_seq(critical) and reason in _REASONS):
+        raise Damaged("what is gone is not what it can be")
+    return Run(first, last, reason, known, critical)
+
+
+def _time(value: Any) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError("a time that is none")
+    return None if value is None else float(value)
 
 
 def session_row(session: SessionRecord) -> tuple[Any, ...]:
@@ -99,22 +138,42 @@ def session_row(session: SessionRecord) -> tuple[Any, ...]:
     return user, id, base, acked, json.dumps(skipped), created, parked
 
 
-def session_of(row: Sequence[Any]) -> SessionRecord:
-    """The session of a row in the order of `SESSION`.
+def session_of(row: Sequence[Any], head: int) -> SessionRecord:
+    """The session of a row in the order of `SESSION`, of a log whose newest seq is `head`.
 
     Raises:
       Damaged: it makes no sense.
     """
     try:
         user, id, base, acked, skipped, created, parked = row
-        seqs = tuple(int(seq) for seq in json.loads(skipped))
-        return SessionRecord(
-            id, user, int(base), int(acked), seqs, float(created), None if parked is None else float(parked)
-        )
-    except (TypeError, ValueError) as error:
+        seqs = tuple(json.loads(skipped))
+        if not is_text(id) or not all(is_seq(seq, head) for seq in (base, acked, *seqs)):
+            raise Damaged("its id is none, or it is ahead of its log")
+        return SessionRecord(id, user, base, acked, seqs, float(_time(created) or 0.0), _time(parked))
+    except _NONSENSE as error:
         raise Damaged(f"a column is of the wrong kind: {error}") from None
 
 
-def key_of(row: sqlite3.Row | Sequence[Any]) -> KeyRecord:
-    """The key of a row of id, seq and state."""
-    return KeyRecord(str(row[0]), int(row[1]), str(row[2]))
+def key_row(user: str, key: KeyRecord) -> tuple[Any, ...]:
+    """The row of a key, in the order of `KEY`."""
+    return user, key.seq, key.id, key.state
+
+
+def key_of(row: Sequence[Any]) -> KeyRecord:
+    """The key of a row in the order of `KEY`.
+
+    Raises:
+      Damaged: it makes no sense.
+    """
+    _, seq, id, state = row
+    if not is_seq(seq) or not is_text(id) or not is_text(state):
+        raise Damaged("seq, id or state is not what it can be")
+    return KeyRecord(id, seq, state)
+
+
+def revoked_of(row: Sequence[Any], now: float) -> RevokedRecord:
+    """The revocation of a row in the order of `REVOKED`; one that makes no sense lets nobody in."""
+    user, since, until = row
+    if isinstance(since, float) and isinstance(until, float):
+        return RevokedRecord(user, since, until)
+    return RevokedRecord(user, now, now + _LONG)

@@ -70,12 +70,21 @@ ALTER TABLE users ADD COLUMN
   rest      INTEGER NOT NULL DEFAULT 0 /* events from this seq on are not in memory yet; 0 where all are */;
 """
 
-MIGRATIONS: Final = (FIRST, WITH_REST)
+REVOKED: Final = """
+CREATE TABLE revoked (           -- users whose credentials are taken only if they were issued later
+  user      TEXT PRIMARY KEY,
+  since     REAL NOT NULL,       -- later than this
+  until     REAL NOT NULL        -- and after this, all are taken
+) WITHOUT ROWID;
+CREATE INDEX revoked_until ON revoked (until);
+"""
+
+MIGRATIONS: Final = (FIRST, WITH_REST, REVOKED)
 """What makes each version out of the one before; the version that a file has is its `user_version`."""
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Bring the schema of `db` to today's version, all of it or nothing.
+def version_of(db: sqlite3.Connection) -> int:
+    """The version of the schema of `db`; 0 for a new file. Nothing is changed.
 
     Raises:
       StoreError: it is no file of ours, or was made by a newer version.
@@ -89,10 +98,14 @@ def prepare(db: sqlite3.Connection) -> None:
         raise StoreError(
             f"its schema is version {version}, and this version of trio-ws knows {len(MIGRATIONS)}"
         )
-    if version == len(MIGRATIONS):
-        return
-    script = "".join(MIGRATIONS[version:])
-    db.executescript(
-        f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID};"
-        f"PRAGMA user_version = {len(MIGRATIONS)}; COMMIT;"
-    )
+    return int(version)
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring the schema of `db` from this version to today's, all of it or nothing."""
+    if version < len(MIGRATIONS):
+        script = "".join(MIGRATIONS[version:])
+        db.executescript(
+            f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {len(MIGRATIONS)}; COMMIT;"
+        )

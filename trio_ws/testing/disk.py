@@ -51,12 +51,10 @@ class Disk:
         self.generation += 1
         return DiskStore(self, self.generation)
 
-    @property
-    def users(self) -> list[str]:
-        """Of whom something is there."""
-        self._synced.apply(self._written)
-        self._written.clear()
-        return list(self._synced._logs)
+    async def opened(self) -> Opened:
+        """What is there."""
+        self.sync()
+        return await self._synced.open()
 
     # -- faults; none of these is a checkpoint
 
@@ -138,8 +136,7 @@ class DiskStore:
 
     async def open(self) -> Opened:
         """See `Store`."""
-        await trio.lowlevel.checkpoint()
-        return Opened(self._disk.users)
+        return await self._disk.opened()
 
     async def commit(self, batch: Batch) -> None:
         """See `Store`."""
@@ -157,9 +154,10 @@ class DiskStore:
         """See `Store`."""
         return await self._disk.due(now, most, self._generation)
 
-    async def check(self) -> None:
+    async def check(self) -> int | None:
         """See `Store`."""
         await trio.lowlevel.checkpoint()
+        return None
 
     async def close(self) -> None:
         """See `Store`."""

@@ -410,7 +410,7 @@ class World:
             timers=len(engine.timers),
             # flusher, deadlines, cleanup, alerts; and what commits
             tasks=len(engine.nursery.child_tasks) - (4 if self.disk is None else 5),
-            users=0 if self.disk is None else len(self.disk.users),
+            users=0 if self.disk is None else len((await self.disk.opened()).users),
             journals=engine.buffer.journals.count,
             connections=len(self.sim.network.connections),
         )
