@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "Show the figures of a running server.",
     "simulate": "Run server, clients and a hostile network on simulated time.",
     "validate": "Check a real server against what is required of it.",
+    "backup": "Copy the database while the server runs.",
     "config": "Show the effective configuration and where each value came from.",
 }
 
