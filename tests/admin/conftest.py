@@ -12,15 +12,16 @@ import pytest
 from trio_ws.admin import create_app
 from trio_ws.config import Config
 from trio_ws.hub import Hub, open_hub
+from trio_ws.store import Store
 
 OpenApi = Callable[..., AbstractAsyncContextManager[tuple[Hub, httpx.AsyncClient]]]
 
 
 @asynccontextmanager
 async def _open_api(
-    config: Config | None = None, **options: Any
+    config: Config | None = None, *, store: Store | None = None, **options: Any
 ) -> AsyncIterator[tuple[Hub, httpx.AsyncClient]]:
-    async with open_hub(config) as hub:
+    async with open_hub(config, store=store) as hub:
         app = create_app(hub, **options)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://admin.test"
@@ -30,7 +31,7 @@ async def _open_api(
 
 @pytest.fixture
 def open_api() -> OpenApi:
-    """Opens a hub with `config`, and a client of its admin API; the other options are `create_app`'s."""
+    """Opens a hub with `config` over `store`, and a client of its admin API; the other options are `create_app`'s."""
     return _open_api
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -16,6 +19,7 @@ from trio_ws.config import Config
 from trio_ws.core.pool import Ask
 from trio_ws.event import Priority
 from trio_ws.hub import Identity
+from trio_ws.store import SqliteStore
 
 from .test_calls import Link
 
@@ -23,7 +27,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 UNITS = ("_seconds", "_bytes", "_total", "_info")
 VALUES: dict[str, set[str]] = {
     "class": {"low", "normal", "high", "settled", "critical", "other"},
-    "state": {"active", "parked"},
+    "state": {"active", "parked", "ok", "slow", "failing"},
+    "place": {"memory", "store"},
+    "file": {"database", "wal"},
     "outcome": {"in_time", "late", "accepted", "rejected"},
     "path": {"fast", "slow"},
     "by": {"peer", "us", "network"},
@@ -45,12 +51,12 @@ def value(families: dict[str, Any], name: str, **labels: str) -> float:
     return found[0].value
 
 
-async def test_it_keeps_the_conventions(open_api) -> None:
-    async with open_api() as (hub, client):
+async def test_it_keeps_the_conventions(open_api, tmp_path: Path) -> None:
+    async with open_api(store=SqliteStore(tmp_path / "it.db")) as (hub, client):
         hub.engine.count_close(1000, "peer")
         families = await scraped(client)
         own = {name: family for name, family in families.items() if not name.startswith("process_")}
-        assert len(own) > 40
+        assert len(own) > 50
         for name, family in own.items():
             assert re.fullmatch(r"trio_ws_[a-z_]+", name)
             assert family.documentation.endswith(".")
@@ -92,6 +98,45 @@ async def test_figures_are_those_of_the_hub(open_api) -> None:
         assert value(families, "trio_ws_recovery_seconds_bucket", le="0.5") == 1
         assert value(families, "trio_ws_recovery_seconds_bucket", le="+Inf") == 1
         assert value(families, "trio_ws_alert_firing", alert="critical_loss") == 0
+
+
+async def test_figures_are_those_of_the_store(open_api, tmp_path: Path) -> None:
+    path = tmp_path / "it.db"
+    async with open_api(store=SqliteStore(path)) as (hub, client):
+        for user in ("ada", "bob"):
+            await hub.publish(user, "agent_started")
+        families = await scraped(client)
+        for state in ("ok", "slow", "failing"):
+            assert value(families, "trio_ws_store_state", state=state) == (state == "ok")
+        commits = value(families, "trio_ws_store_commits_total")
+        assert commits >= 2
+        assert value(families, "trio_ws_store_commit_seconds_count") == commits
+        assert value(families, "trio_ws_store_commit_errors_total") == 0
+        assert value(families, "trio_ws_store_events_written_total") == 2
+        assert value(families, "trio_ws_store_quarantined") == 0
+        assert value(families, "trio_ws_store_bytes", file="database") > 0
+        assert value(families, "trio_ws_store_bytes", file="wal") > 0
+        assert value(families, "trio_ws_users", place="memory") == 2
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE events SET payload = 'x' WHERE user = 'ada'")
+        db.commit()
+    async with open_api(store=SqliteStore(path)) as (hub, client):
+        while hub.stats()["store"]["events_unread"] is None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        families = await scraped(client)
+        assert value(families, "trio_ws_users", place="store") == 2
+        assert value(families, "trio_ws_store_events_asleep") == 2
+        await hub.load("bob")
+        await hub.load("ada")
+        families = await scraped(client)
+        assert value(families, "trio_ws_users", place="store") == 0
+        assert value(families, "trio_ws_users", place="memory") == 2
+        assert value(families, "trio_ws_store_quarantined") == 1
+
+
+async def test_without_a_store_there_are_no_figures_of_one(open_api) -> None:
+    async with open_api() as (_, client):
+        assert not any(name.startswith("trio_ws_store") for name in await scraped(client))
 
 
 async def test_histograms_are_cumulative(open_api) -> None:
@@ -140,8 +185,8 @@ async def test_no_close_code_of_a_peer_makes_a_label(open_api) -> None:
         assert len(codes) < 20
 
 
-async def test_the_documentation_has_each_metric_and_no_other(open_api) -> None:
-    async with open_api() as (_, client):
+async def test_the_documentation_has_each_metric_and_no_other(open_api, tmp_path: Path) -> None:
+    async with open_api(store=SqliteStore(tmp_path / "it.db")) as (_, client):
         families = await scraped(client)
         exposed = {
             family.name + ("_total" if family.type == "counter" else "")

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from trio_ws.store import SqliteStore, Store
+
 MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
 RULES = MONITORING / "alerts.rules.yml"
 DASHBOARD = MONITORING / "grafana-dashboard.json"
@@ -34,10 +36,10 @@ def dashboard_expressions() -> list[str]:
     return targets + variables + [a["expr"] for a in board["annotations"]["list"]]
 
 
-async def exposed(open_api: Any) -> dict[str, dict[str, set[str]]]:
+async def exposed(open_api: Any, store: Store) -> dict[str, dict[str, set[str]]]:
     """The samples that `/metrics` has: their labels, and the values of those."""
     samples: dict[str, dict[str, set[str]]] = {}
-    async with open_api() as (hub, client):
+    async with open_api(store=store) as (hub, client):
         hub.engine.count_close(1000, "peer")
         for family in parse((await client.get("/metrics")).text):
             for sample in family.samples:
@@ -50,8 +52,8 @@ async def exposed(open_api: Any) -> dict[str, dict[str, set[str]]]:
 @pytest.mark.parametrize(
     "expressions", [rule_expressions(), dashboard_expressions()], ids=["rules", "dashboard"]
 )
-async def test_what_is_asked_for_is_exposed(open_api, expressions: list[str]) -> None:
-    samples = await exposed(open_api)
+async def test_what_is_asked_for_is_exposed(open_api, expressions: list[str], tmp_path: Path) -> None:
+    samples = await exposed(open_api, SqliteStore(tmp_path / "it.db"))
     assert len(expressions) >= 10
     for expression in expressions:
         asked = re.findall(r"\b((?:trio_ws|process)_\w+)(?:\{([^}]*)\})?", expression)

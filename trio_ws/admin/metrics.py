@@ -26,6 +26,7 @@ from .. import COMPILED, __version__
 from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL
 from ..core.histogram import Histogram
 from ..hub import Hub
+from ..hub.durability import STATES, Durability
 
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 """Bounds in seconds of what should take milliseconds; the alert's threshold is one of them."""
@@ -112,6 +113,8 @@ class HubCollector(Collector):
         yield from self._by_label(stats)
         yield from self._limits()
         yield from self._durations()
+        if self._hub.engine.durability is not None:
+            yield from self._store(self._hub.engine.durability, stats["store"])
 
     def _by_label(self, stats: dict[str, Any]) -> Iterator[Metric]:
         engine, delivery = self._hub.engine, stats["delivery"]
@@ -151,7 +154,8 @@ class HubCollector(Collector):
         started = [((), engine.unix(engine.started_at))]
         yield _gauge("start_time_seconds", "When the hub began, in Unix time.", started)
         yield _gauge("draining", "Whether it is going away.", [((), float(engine.draining))])
-        yield _gauge("users", "Users that are known.", [((), len(engine.buffer.mailboxes))])
+        users = [(("memory",), len(engine.buffer.mailboxes)), (("store",), len(engine.buffer.asleep))]
+        yield _gauge("users", "Users whose log is in memory, or in the store only.", users, "place")
         yield _gauge("connections_limit", "max_connections.", [((), config.max_connections)])
         yield _gauge("buffer_events_limit", "max_events.", [((), config.max_events)])
         yield _gauge("buffer_bytes_limit", "max_bytes.", [((), config.max_bytes)])
@@ -168,6 +172,26 @@ class HubCollector(Collector):
         )
         seconds = self._hub.intake.seconds
         yield _histogram("slow_serialization", "Encodings in a worker thread.", seconds, SERIALIZATION)
+
+    def _store(self, durability: Durability, stats: dict[str, Any]) -> Iterator[Metric]:
+        states = [((state,), float(state == stats["state"])) for state in STATES]
+        yield _gauge("store_state", "Whether commits go through: 1 for the state it is in.", states, "state")
+        yield _counter("store_commits", "Commits that went through.", [((), stats["commits"])])
+        yield _counter("store_commit_errors", "Tries to commit that failed.", [((), stats["errors"])])
+        yield _counter("store_events_written", "Events committed.", [((), stats["events_written"])])
+        yield _gauge("store_pending", "Logs with changes not drawn up yet.", [((), stats["pending"])])
+        yield _gauge(
+            "store_quarantined", "Damaged rows that lie aside: should be 0.", [((), stats["quarantined"])]
+        )
+        asleep = stats["events_asleep"] + (stats["events_unread"] or 0)
+        yield _gauge(
+            "store_events_asleep", "Unconfirmed events of users whose log is not in memory.", [((), asleep)]
+        )
+        if "bytes" in stats:
+            wal = stats["wal_bytes"]
+            files = [(("database",), stats["bytes"] - wal), (("wal",), wal)]
+            yield _gauge("store_bytes", "Size of the file, and of its write-ahead log.", files, "file")
+        yield _histogram("store_commit", "Commits, tries that failed included.", durability.seconds, LATENCY)
 
 
 class Metrics:
