@@ -64,11 +64,11 @@ class Server:
     http: httpx.Client = attrs.field(factory=lambda: httpx.Client(timeout=20))
 
     @classmethod
-    def start(cls, port: int = 0, admin_port: int = 0, **environ: str) -> Server:
+    def start(cls, port: int = 0, admin_port: int = 0, *, store: str = "memory", **environ: str) -> Server:
         """Starts one; `environ` are settings."""
         code = "from trio_ws.cli.demo import command; command()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, "--store", "memory", "--pace", "4"]
+            [sys.executable, "-c", code, "--store", store, "--pace", "4"]
             + ["--port", str(port), "--admin-port", str(admin_port)],
             stderr=subprocess.PIPE,
             text=True,

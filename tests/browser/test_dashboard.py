@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def test_it_shows_the_figures_of_a_server_at_work(
     shown.wait("document.querySelector('.plot').getAttribute('aria-label').includes('sent')")
     assert shown.page.locator("#demo").is_visible()
     shown.says(".accounts .note", "accounted for")
+    shown.says(".store", "Kept in ")
 
 
 def test_the_charts_are_full_when_a_page_is_opened(dashboard: Callable[..., Dashboard]) -> None:
@@ -147,13 +149,26 @@ def test_an_alert_that_fires_turns_its_card_and_is_said(
     shown.wait("document.querySelector('#alarm').textContent.startsWith('Alert: Response time')")
 
 
-def test_a_server_that_is_away_is_shown_as_away_until_it_is_back(
-    dashboard: Callable[..., Dashboard],
+@contextmanager
+def elsewhere(path: Path) -> Iterator[None]:
+    """For as long as the block lasts, a file is not at its place."""
+    path.rename(path.with_name("away"))
+    yield
+    path.with_name("away").rename(path)
+
+
+def test_a_server_that_is_away_or_cannot_write_is_shown_so_until_it_is_back(
+    dashboard: Callable[..., Dashboard], tmp_path: Path
 ) -> None:
-    mortal = Server.start()
+    database = tmp_path / "it.db"
+    mortal = Server.start(store=f"sqlite:{database}")
     shown = dashboard(mortal.admin).show()
     shown.expected = "net::ERR_"
     shown.says("#pill", "up")
+    with elsewhere(database):
+        shown.says(".verdict h1", "Nothing durable is accepted.")
+        shown.says(".store", "The store fails: ")
+    shown.says(".store", "Kept in ")
     mortal.stop()
     shown.says(".verdict h1", "does not answer")
     shown.says("#pill", "last seen")

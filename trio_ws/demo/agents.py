@@ -12,14 +12,16 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import secrets
 import statistics
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import trio
 
-from ..errors import ConfirmationTimeout, HubClosed
+from ..errors import ConfirmationTimeout, HubClosed, StoreUnavailable
 from ..event import Priority
 from ..hub import Hub, Receipt
 from .scripts import SCRIPTS, Call, Script
@@ -40,9 +42,9 @@ async def publish_twice(hub: Hub, user: str, type: str, payload: dict[str, Any],
       options: as of `Hub.publish`.
     """
     receipt = await hub.publish(user, type, payload, **options)
-    twins = {"priority": Priority.NORMAL, "ttl": TWIN_TTL} | options
+    twins = {"priority": Priority.NORMAL, "ttl": TWIN_TTL} | options | {"id": receipt.id}
     try:
-        hub.publish_nowait(user + TWIN, type, payload, id=receipt.id, **twins)
+        hub.publish_nowait(user + TWIN, type, payload, **twins)
     except trio.WouldBlock:
         pass
     return receipt
@@ -103,7 +105,7 @@ class _Agent:
         told: dict[str, float] = {"run": run, "events": len(receipts), "confirmed": len(took)}
         if took:
             told |= {"median": round(statistics.median(took), 4), "slowest": round(max(took), 4)}
-        await self._hub.publish(self._user, "run_report", told)
+        await self._patiently(self._hub.publish, "run_report", told)
 
     async def _run(self, run: int, script: Script) -> list[Receipt]:
         self._told = []
@@ -139,11 +141,23 @@ class _Agent:
 
     async def _tell(self, type: str, **payload: object) -> None:
         """A critical event."""
-        self._told.append(await publish_twice(self._hub, self._user, type, payload))
+        self._told.append(await self._patiently(partial(publish_twice, self._hub), type, payload))
 
     async def _say(self, type: str, key: str, **payload: object) -> None:
         """A delta. Its numbers are numbers: of strings, joining would make one."""
-        await publish_twice(self._hub, self._user, type, payload, key=key, merge="append")
+        publish = partial(publish_twice, self._hub, key=key, merge="append")
+        await self._patiently(publish, type, payload)
+
+    async def _patiently(
+        self, publish: Callable[..., Awaitable[Receipt]], type: str, payload: dict[str, Any]
+    ) -> Receipt:
+        """Publish; while the store takes nothing, again and again: it is one event, by its id."""
+        id = secrets.token_hex(8)
+        while True:
+            try:
+                return await publish(self._user, type, payload, id=id)
+            except StoreUnavailable:
+                await trio.sleep(1)
 
     async def _rest(self, low: float, high: float) -> None:
         await trio.sleep(self._rng.uniform(low, high) / self._pace)

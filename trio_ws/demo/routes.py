@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ..admin.answers import ApiError, answer, retry_after
+from ..admin.events import store_unavailable
 from ..admin.requests import decode, read_body
 from ..config import KIB
-from ..errors import HubClosed
+from ..errors import HubClosed, StoreUnavailable
 from ..event import Priority
 from ..faults import FaultyNetwork
 from ..hub import Hub
@@ -109,6 +110,8 @@ class Demo:
             raise ApiError(
                 503, "draining", "the server is going away", retry_after=retry_after(self._hub)
             ) from None
+        except StoreUnavailable as error:
+            raise store_unavailable(error, self._hub) from None
         return answer({"flood": self._floods, "published": asked.count})
 
     async def restart(self, request: Request) -> Response:

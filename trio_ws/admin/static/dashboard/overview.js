@@ -4,6 +4,7 @@ import { Alerts } from "./alerts.js";
 import { el, measure, say } from "./dom.js";
 import { count, duration, percent, plural, rate } from "./format.js";
 import { panels } from "./panels.js";
+import { StoreLine } from "./store.js";
 import { Verdict } from "./verdict.js";
 
 const SPANS = [[60, "1 min"], [300, "5 min"], [900, "15 min"]];
@@ -26,6 +27,7 @@ export class Overview {
   #verdict = new Verdict();
   #alerts;
   #panels = panels();
+  #store = new StoreLine();
   #tiles;
   #changed;
   #span = Number(localStorage.getItem(KEPT)) || 300;
@@ -41,6 +43,7 @@ export class Overview {
       this.#verdict.root,
       this.#alerts.root,
       el("dl", { class: "tiles" }, ...this.#tiles),
+      this.#store.root,
       this.#choice(),
       el("div", { class: "panels" }, ...this.#panels.map(({ root }) => root)),
     );
@@ -51,6 +54,7 @@ export class Overview {
     this.#verdict.draw(state);
     if (!state.stats || !state.about) return;
     this.#alerts.draw(state.stats.alerts, state.now);
+    this.#store.draw(state.stats.store);
     TILES.forEach(([, value, sub, tone], n) => {
       const tile = this.#tiles[n];
       measure(tile.children[1], value(state));

@@ -23,6 +23,12 @@ export function judge({ link, stats, history }) {
   if (stats.draining) {
     return ["warn", "The server is going away.", "It accepts nothing more, hands over what is pending, and tells clients to come back."];
   }
+  if (stats.store.state === "failing") {
+    return ["bad", "Nothing durable is accepted.", "The store fails; what was committed is delivered. It is tried again and again."];
+  }
+  if (stats.store.state === "slow") {
+    return ["warn", "Nothing durable is accepted for now.", "The store is slow: a commit has taken more than a second so far."];
+  }
   const firing = stats.alerts.filter(({ state }) => state === "firing");
   if (firing.length) {
     const [first] = Object.keys(FIRING).filter((name) => firing.some((alert) => alert.name === name));
