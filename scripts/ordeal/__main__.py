@@ -25,7 +25,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .checker import check
+from .checker import Count, check, count
 from .plan import FAULTS
 from .run import Ordeal, Tally, environment, run
 
@@ -45,6 +45,8 @@ def main() -> None:
             directory,
             chosen.seed,
             kills=chosen.kills,
+            copies=chosen.copies,
+            first=chosen.first,
             seconds=chosen.seconds,
             faults=chosen.faults,
             users=chosen.users,
@@ -62,9 +64,10 @@ def main() -> None:
             interrupted = True
         if interrupted:
             console.print(f"interrupted; what there is of the journals is in {directory}")
+            console.print(f"to go on with these faults: {_rest(chosen, tally)}")
             sys.exit(130)
         found = check(directory, ordeal.database)
-    report(tally, found)
+    report(tally, count(directory), found)
     if found:
         console.print(f"the evidence is in {directory}")
         sys.exit(1)
@@ -83,6 +86,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--kills", type=int, help="end after so many SIGKILLs (100, where --seconds is not given)"
     )
+    parser.add_argument(
+        "--copies", type=int, default=0, help="go on after the kills until so many copies were checked"
+    )
+    parser.add_argument("--first", type=int, default=1, help="begin with this life of the seed's (1)")
     parser.add_argument("--seconds", type=float, help="end after so many seconds")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what faults and load are drawn from")
     parser.add_argument("--faults", type=_faults, default=frozenset(FAULTS), help="some of them, with commas")
@@ -117,8 +124,19 @@ def _faults(text: str) -> frozenset[str]:
 def _again(chosen: argparse.Namespace) -> str:
     parts = [f"scripts/chaos --seed {chosen.seed}", f"--faults {','.join(sorted(chosen.faults))}"]
     parts += [f"--{name} {getattr(chosen, name)}" for name in ("users", "rate", "length", "durability")]
+    parts += [f"--first {chosen.first}"] if chosen.first > 1 else []
     parts += [f"--kills {chosen.kills}"] if chosen.kills else [f"--seconds {chosen.seconds:g}"]
+    parts += [f"--copies {chosen.copies}"] if chosen.copies else []
     return " ".join(parts)
+
+
+def _rest(chosen: argparse.Namespace, tally: Tally) -> str:
+    """The command that does what is left of a run: another run, with the faults that would have come."""
+    left = argparse.Namespace(**vars(chosen))
+    left.first = tally.life + 1
+    left.kills = max(chosen.kills - tally.faults["kill"], 1) if chosen.kills else 0
+    left.copies = max(chosen.copies - sum(tally.copies.values()), 0)
+    return _again(left)
 
 
 @contextmanager
@@ -174,8 +192,8 @@ def summary(tally: Tally) -> str:
     return f"{tally.answered} critical events promised; {faults}"
 
 
-def report(tally: Tally, found: list[str]) -> None:
-    """Print what was done, and what was found."""
+def report(tally: Tally, counted: Count, found: list[str]) -> None:
+    """Print what was done, and what was found; the last line but one is what it all comes down to."""
     print(f"{tally.faults['kill']} SIGKILLs, {tally.loaded} of them of a life that had answered publishers")
     print(summary(tally))
     print("lives ended: " + ", ".join(f"{count} {moment}" for moment, count in sorted(tally.moments.items())))
@@ -187,6 +205,10 @@ def report(tally: Tally, found: list[str]) -> None:
         print(f"all delivered {tally.healed:.1f} s after the last fault")
     for line in found:
         print(f"WRONG  {line}")
+    print(
+        f"{tally.faults['kill']} kills, {counted.promised} critical events promised, {counted.lost} lost, "
+        f"{counted.twice} given twice; {sum(tally.copies.values())} copies opened and checked"
+    )
     print("every promise was kept" if not found else "promises were broken")
 
 

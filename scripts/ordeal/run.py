@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -53,6 +54,8 @@ class Ordeal:
       directory: where everything is written; empty.
       seed: what the faults and the load are drawn from. The times at which things happen are the machine's.
       kills: how many SIGKILLs; 0 for any number.
+      copies: how many copies are opened and checked at least, where there is a number of kills.
+      first: the life that it begins with, so that a run which was interrupted can be gone on with.
       seconds: at most, before the healing.
       faults: which of `plan.FAULTS`.
       users, rate: how many, and how many events are published a second, as far as they are taken.
@@ -65,6 +68,8 @@ class Ordeal:
     directory: Path
     seed: str
     kills: int = 0
+    copies: int = 0
+    first: int = 1
     seconds: float = 600
     faults: frozenset[str] = frozenset(plan.FAULTS)
     users: int = 6
@@ -97,6 +102,7 @@ class Tally:
       healed: seconds from the end of the faults until everything was delivered.
       answered: how many critical events were promised to publishers.
       copies: how many copies were checked, by the way they were made.
+      life: the last that was begun.
     """
 
     faults: Counter[str] = attrs.Factory(Counter)
@@ -106,6 +112,7 @@ class Tally:
     healed: float | None = None
     answered: int = 0
     copies: dict[str, int] = attrs.Factory(dict)
+    life: int = 0
 
 
 class _Run:
@@ -162,11 +169,12 @@ class _Run:
     # -- the lives
 
     async def lives(self) -> None:
-        """Life after life, until there were enough kills."""
-        number = 0
+        """Life after life, until there were enough kills, and copies."""
         end = trio.current_time() + self.ordeal.seconds
-        while trio.current_time() < end and not 0 < self.ordeal.kills <= self.tally.faults["kill"]:
-            number += 1
+        for number in itertools.count(self.ordeal.first):
+            if trio.current_time() >= end or self._enough:
+                return
+            self.tally.life = number
             await self.life(
                 plan.draw(self.ordeal.seed, number, self.ordeal.faults, self.ordeal.length), number
             )
@@ -176,6 +184,12 @@ class _Run:
                 self.nursery.start_soon(self._look)
             if self._found:
                 return
+
+    @property
+    def _enough(self) -> bool:
+        ordeal, tally = self.ordeal, self.tally
+        copies = sum(self.copies.taken.values())
+        return 0 < ordeal.kills <= tally.faults["kill"] and ordeal.copies <= copies
 
     async def _look(self) -> None:
         """Have the journals checked as they are now; the run need not go on where something is wrong."""
