@@ -58,7 +58,6 @@ HELP = {
     "critical_types": "Types of event that are critical.",
     "durability": "Which events are on disk before their publishers are told: critical, all, none but critical.",
     "commit_interval": "Seconds that an event nobody waits for may wait for company on its way to the disk.",
-    "max_stored_events_per_user": "Events of one user that may wait in the store only; 0 lets none.",
     "cleanup_interval": "Seconds between two cleanups.",
     "retry_intervals": "Seconds after which an unconfirmed critical event is sent again.",
     "confirm_timeout": "Seconds after which a confirmation counts as late.",
