@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import trio
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from trio_ws.admin import connection
+from trio_ws.admin import connection, create_app
 from trio_ws.admin.connection import HEAD_TIMEOUT, LINGER, WRITE_TIMEOUT, Connection, hypercorn_config
+from trio_ws.hub import open_hub
 
 POST = b"POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -49,7 +50,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def connected(pair: Any = memory_stream_pair) -> AsyncIterator[trio.StapledStream[Any, Any]]:
+async def connected(
+    pair: Any = memory_stream_pair, app: ASGIApp = app
+) -> AsyncIterator[trio.StapledStream[Any, Any]]:
     """A client's end of a connection that is served until it ends; fails the test if it never does."""
     ours, theirs = pair()
 
@@ -228,6 +231,7 @@ async def test_a_client_that_is_gone_ends_its_call(autojump_clock: MockClock) ->
         (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 17_000 + b"\r\n\r\n", 431),
         (b"GET /" + b"y" * 70_000, 431),
         (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 501),
         (
@@ -255,6 +259,41 @@ async def test_odd_bytes_are_answered(autojump_clock: MockClock, caplog, data: b
         await stream.send_eof()
         assert statuses(await read(stream))[:1] == [status]
     assert trio.current_time() <= LINGER
+
+
+KEYED = "host: x\r\nauthorization: Bearer key\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        ("/healthz", "host: x\r\n", 200),
+        ("/v1/stats", KEYED, 200),
+        ("/v1/stats", "host: x\r\n", 401),
+        ("/v1/users/nobody", KEYED, 404),
+        ("/nowhere", KEYED, 404),
+        ("/v1/events", KEYED, 405),
+        ("/v1/users/%ff", KEYED, 422),
+        ("/v1/stats", "", 400),
+        ("/v1/stats", KEYED + "no header\r\n", 400),
+        ("/v1/stats", KEYED + f"x: {'y' * 17_000}\r\n", 431),
+    ],
+)
+async def test_head_is_answered_as_get_without_the_body(
+    autojump_clock: MockClock, target: str, headers: str, status: int
+) -> None:
+    answers = []
+    async with open_hub() as hub:
+        for method in ("GET", "HEAD"):
+            async with connected(app=create_app(hub, api_key="key")) as stream:
+                await stream.send_all(f"{method} {target} HTTP/1.1\r\n{headers}\r\n".encode())
+                await stream.send_eof()
+                head, _, body = (await read(stream)).partition(b"\r\n\r\n")
+            assert statuses(head) == [status]
+            answers.append((sorted(name.partition(b":")[0] for name in head.split(b"\r\n")), body))
+    (got, _), (told, nothing) = answers
+    assert got == told
+    assert nothing == b""
 
 
 async def test_cancelling_does_not_wait_for_the_peer(autojump_clock: MockClock) -> None:

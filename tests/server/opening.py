@@ -182,6 +182,18 @@ def refused() -> Iterator[Row]:
     yield row("4.1, 4.2.1: no body in chunks either", ask(Transfer_Encoding="chunked") + b"0\r\n\r\n")
     yield row("RFC 6585 5: 431 for too many lines", ask("GET /ws HTTP/1.1", *["X: a"] * 101), 431)
     yield row("RFC 6585 5: 431 for too many bytes", ask("GET /ws HTTP/1.1", "X: " + "a" * 17_000), 431)
+    # What is told of a body is true of the GET that it could have been: there is none behind it.
+    yield row("RFC 9110 9.3.2: no body for HEAD, as of a page", ask("HEAD / HTTP/1.1", Upgrade=None))
+    yield row("RFC 9110 9.3.2: no body for HEAD, of another version", ask("HEAD /ws HTTP/1.0"))
+    yield row("RFC 9110 9.3.2: no body for HEAD, without a Host", ask("HEAD /ws HTTP/1.1", Host=None))
+    yield row(
+        "RFC 9110 9.3.2: no body for HEAD, of many lines", ask("HEAD /ws HTTP/1.1", *["X: a"] * 101), 431
+    )
+    yield row(
+        "RFC 9110 9.3.2: no body for HEAD, of many bytes", ask("HEAD /ws HTTP/1.1", "X: " + "a" * 17_000), 431
+    )
+    yield row("RFC 9110 9.3.2: no body for HEAD, with LF alone", ask("HEAD /ws HTTP/1.1", end="\n"))
+    yield row("RFC 9110 9.1: methods are compared to the letter: head is none", ask("head /ws HTTP/1.1"))
     yield row("a TLS hello is no request", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32))
     yield row("HTTP/2's preface is no request", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 

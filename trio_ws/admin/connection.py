@@ -161,13 +161,24 @@ class Connection:
                 raise
 
 
-class _Unambiguous(h11.Connection):
-    """Refuses a body that has two lengths: a proxy in front may have gone by the other one, and seen other requests."""
+class _Strict(h11.Connection):
+    """Refuses two things that h11 lets pass.
+
+    A body that has two lengths: a proxy in front may have gone by the other one, and seen other requests. A head that
+    is too long, but came in one piece.
+    """
+
+    def __init__(self, max_head: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=max_head)
+        self._max_head = max_head
 
     def next_event(self) -> Any:
         """As h11's."""
         event = super().next_event()
         if isinstance(event, h11.Request):
+            lines = sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if len(event.target) + lines > self._max_head:
+                raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
             lengths = {name for name, _ in event.headers} & {b"content-length", b"transfer-encoding"}
             if len(lengths) == 2:
                 raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
@@ -181,8 +192,7 @@ class _Http1(H11Protocol):
 
     def __init__(self, app: AppWrapper, config: Config, *args: Any) -> None:
         super().__init__(app, config, *args)
-        size = config.h11_max_incomplete_size
-        self.connection = _Unambiguous(h11.SERVER, max_incomplete_event_size=size)
+        self.connection = _Strict(config.h11_max_incomplete_size)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

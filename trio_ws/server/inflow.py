@@ -65,6 +65,11 @@ class Inflow:
             self._number = raw.socket.fileno()
             self._poller.watch(self._number, self._received)
 
+    @property
+    def begun(self) -> bytes:
+        """What of a head has come that was not received; only before `open`."""
+        return self._data
+
     async def receive_head(self) -> bytes:
         """The head of an HTTP request, its empty line included; a checkpoint. Only before `open`.
 

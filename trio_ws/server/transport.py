@@ -351,10 +351,12 @@ async def _open_alone(
 
 async def _receive_request(guarded: GuardedStream) -> UpgradeRequest:
     """The client's request; what is none is answered, and raised as `Refused`."""
+    head = b""
     try:
-        return parse_request(await guarded.inflow.receive_head())
+        head = await guarded.inflow.receive_head()
+        return parse_request(head)
     except Refusal as refusal:
-        answer = http_answer(refusal.status, refusal.message, refusal.headers)
+        answer = refusal.answer(head or guarded.inflow.begun)
         await guarded.send_last(answer, timeout=CLOSE_TIMEOUT)
         raise Refused(refusal.status, refusal.message) from None
     except (trio.BrokenResourceError, trio.ClosedResourceError):

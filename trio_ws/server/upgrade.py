@@ -71,6 +71,12 @@ class Refusal(RemoteError):
         self.message = message
         self.headers = tuple(headers)
 
+    def answer(self, request: bytes) -> bytes:
+        """The whole HTTP answer to `request`, of which only the beginning need be there: HEAD has no body."""
+        return http_answer(
+            self.status, self.message, self.headers, with_body=not request.startswith(b"HEAD ")
+        )
+
 
 @attrs.frozen(kw_only=True)
 class UpgradeRequest:
@@ -262,9 +268,19 @@ def accepting_answer(key: str, subprotocol: str | None) -> bytes:
     )
 
 
-def http_answer(status: int, message: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A whole HTTP answer that says `message` and that it is the last. ValueError for what can't be a
-    header."""
+def http_answer(
+    status: int, message: str, headers: Iterable[tuple[str, str]] = (), *, with_body: bool = True
+) -> bytes:
+    """A whole HTTP answer that says `message` and that it is the last.
+
+    Args:
+      status: the HTTP status.
+      message: a sentence for a human: the body.
+      headers: more (name, value) pairs.
+      with_body: False for an answer to HEAD, which tells of a body that is not there (RFC 9110, 9.3.2).
+
+    Raises: ValueError for what can't be a header.
+    """
     body = (message + "\n").encode()
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -276,7 +292,8 @@ def http_answer(status: int, message: str, headers: Iterable[tuple[str, str]] = 
         if not _WORD.fullmatch(name) or not value.isascii() or not value.isprintable():
             raise ValueError("a header must be printable ASCII")
         lines.append(f"{name}: {value}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return head + body if with_body else head
 
 
 def too_long() -> Refusal:
