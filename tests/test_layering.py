@@ -21,8 +21,8 @@ MAY_IMPORT = {
     "hub": BASE | {"core", "store"},
     "client": BASE | {"core"},
     "store": BASE | {"core"},
-    "server": BASE | {"core", "hub", "store"},
-    "admin": BASE | {"core", "hub", "store"},
+    "server": BASE | {"core", "files", "hub", "store"},
+    "admin": BASE | {"core", "files", "hub", "store"},
     "validation": BASE | {"client", "faults", "COMPILED"},
 }
 NOT_IN_CORE = {

@@ -11,7 +11,8 @@ import trio
 from cryptography import x509
 
 from trio_ws.errors import InvalidConfig
-from trio_ws.server.tls import LOOK_INTERVAL, Certificates
+from trio_ws.files import LOOK_INTERVAL
+from trio_ws.server.tls import Certificates
 
 from .certificates import write_certificate
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+import trio
 
 from trio_ws.errors import InvalidConfig
+from trio_ws.files import LOOK_INTERVAL
 from trio_ws.identity import Identity
 from trio_ws.server.auth import Authenticate, Credentials, Tickets, checked, first_of
-from trio_ws.server.tokens import jwt_authenticator, public_keys
+from trio_ws.server.tokens import PublicKeyFile, jwt_authenticator, public_keys
 
 from .tokens import SECRET, pem, private_key, token
 
@@ -172,6 +176,44 @@ async def test_several_public_keys_while_one_takes_the_place_of_another() -> Non
 def test_what_is_no_public_key(text: bytes, words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         public_keys(text)
+
+
+async def test_a_file_of_keys_that_is_replaced(
+    autojump_clock: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, next = tmp_path / "key.pem", tmp_path / "next.pem"
+    old, new = (token(private_key("ES256", name), "ES256") for name in ("old", "new"))
+    file.write_bytes(pem("ES256", "old"))
+    keys = PublicKeyFile(file)
+    authenticate = jwt_authenticator(keys)
+
+    async def good() -> list[bool]:
+        await trio.sleep(LOOK_INTERVAL)
+        return [await who(authenticate, given) == "ada" for given in (old, new)]
+
+    assert await good() == [True, False]
+    next.write_bytes(pem("ES256", "old") + pem("ES256", "new"))
+    next.replace(file)
+    assert await good() == [True, True]
+    for torn in (pem("ES256", "new")[:60], b"", pem("weak")):
+        file.write_bytes(torn)
+        assert await good() == [True, True]
+    assert "the new public key can't be used, the old one stays: there is no public key in PEM" in caplog.text
+    file.unlink()
+    assert await good() == [True, True]
+    file.write_bytes(pem("ES256", "new"))
+    assert await good() == [False, True]
+    before = file.stat()
+    file.write_bytes(pem("ES256", "old"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert await good() == [False, True]  # nobody can see that it is another one
+    assert keys.reload()
+    assert await good() == [True, False]
+
+
+def test_what_is_no_file_of_keys_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="the public key .*nowhere can't be used: no such file"):
+        PublicKeyFile(tmp_path / "nowhere")
 
 
 def test_a_weak_key_is_none() -> None:

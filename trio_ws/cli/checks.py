@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,8 +14,9 @@ from ..settings import Settings
 from .output import Failure
 
 if TYPE_CHECKING:
+    from ..files import FromFiles
     from ..server.auth import Authenticate, Tickets
-    from ..server.tokens import FixedKeys
+    from ..server.tokens import PublicKeyFile
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +28,12 @@ class Checks:
     Attributes:
       authenticate: None believes each client who it says it is.
       work: runs as long as the server does.
+      files: what was read from files, to be read again when the operator says so.
     """
 
     authenticate: Authenticate | None
     work: tuple[Callable[[], Awaitable[None]], ...] = ()
+    files: tuple[FromFiles[Any], ...] = ()
 
 
 def checks(settings: Settings, tickets: Tickets) -> Checks:
@@ -56,6 +58,7 @@ def checks(settings: Settings, tickets: Tickets) -> Checks:
     )
     ways: list[Authenticate] = [tickets.authenticate]
     work: list[Callable[[], Awaitable[None]]] = []
+    files: list[FromFiles[Any]] = []
     if settings.jwt_secret is not None:
         if len(settings.jwt_secret.encode()) < tokens.MIN_SECRET_BYTES:
             logger.warning(
@@ -64,22 +67,22 @@ def checks(settings: Settings, tickets: Tickets) -> Checks:
             )
         ways.append(check(str(settings.jwt_secret)))
     if settings.jwt_public_key is not None:
-        ways.append(check(_public_keys(settings.jwt_public_key)))
+        pem = _public_keys(settings.jwt_public_key)
+        ways.append(check(pem))
+        files.append(pem)
     if settings.jwt_jwks is not None:
         remote = jwks.RemoteKeys(settings.jwt_jwks)
         ways.append(check(remote))
         work.append(remote.run)
     if not any(keys):
         logger.info("clients need a ticket of POST /v1/tickets: no key for tokens is set")
-    return Checks(auth.first_of(*ways), tuple(work))
+    return Checks(auth.first_of(*ways), tuple(work), tuple(files))
 
 
-def _public_keys(file: str) -> FixedKeys:
+def _public_keys(file: str) -> PublicKeyFile:
     from ..server import tokens
 
     try:
-        return tokens.public_keys(Path(file).read_bytes())
-    except OSError as exc:
-        raise Failure(f"the public key {file}: {exc.strerror or exc}", 2) from None
+        return tokens.PublicKeyFile(file)
     except InvalidConfig as exc:
-        raise Failure(f"the public key {file}: {exc}", 2) from None
+        raise Failure(str(exc), 2) from None

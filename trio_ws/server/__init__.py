@@ -3,11 +3,12 @@
 from .auth import Authenticate, Credentials, Tickets, first_of
 from .jwks import RemoteKeys
 from .listener import serve
-from .tokens import jwt_authenticator, public_keys
+from .tokens import PublicKeyFile, jwt_authenticator, public_keys
 
 __all__ = [
     "Authenticate",
     "Credentials",
+    "PublicKeyFile",
     "RemoteKeys",
     "Tickets",
     "first_of",

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import attrs
 
 from ..errors import InvalidConfig
+from ..files import FromFiles
 from ..identity import Identity
 from .auth import Authenticate, Credentials
 
@@ -132,6 +134,30 @@ def fitting(material: object) -> frozenset[str]:
         case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
             return frozenset(("EdDSA",))
     return frozenset()
+
+
+class PublicKeyFile(FromFiles[FixedKeys]):
+    """The public keys in a PEM file that something may replace at any time, for `jwt_authenticator`.
+
+    A connection that is open stays, whatever becomes of the key that its token was checked with.
+
+    Args:
+      file: the file; see `public_keys` for what it holds.
+
+    Raises:
+      InvalidConfig: it can't be read or used; the text says why.
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self._file = Path(file)
+        super().__init__("public key", self._file)
+
+    def _make(self) -> FixedKeys:
+        return public_keys(self._file.read_bytes())
+
+    async def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
+        """See `Keys.find`; not a checkpoint."""
+        return await self.current().find(kid, algorithm)
 
 
 def jwt_authenticator(
