@@ -142,7 +142,8 @@ class Settings(Config):
       store: ``memory``, or ``sqlite:PATH``; other kinds are refused in this version.
       alert_webhook: where alerts are posted to, masked, since such URLs are secrets.
       otel: ``on`` makes a span of each publish, with the tracer provider that the process has.
-      tls_cert, tls_key: PEM files; the key may be in the same one.
+      api_key_file: a file of keys that are good besides `api_key`, one a line.
+      tls_cert, tls_key: PEM files; the key may be in the same one. admin_tls_cert, admin_tls_key: of the admin API.
       trusted_proxies: networks whose word counts on where a client comes from, told by `proxy_header`.
       allowed_origins: the Origins that browsers may connect from; empty leaves that to the listener.
     """
@@ -168,6 +169,9 @@ class Settings(Config):
     api_key: SecretStr | None = attrs.field(
         default=None, converter=_secret, validator=_text, metadata={"secret": True}
     )
+    api_key_file: str | None = attrs.field(default=None, validator=_text)
+    admin_tls_cert: str | None = attrs.field(default=None, validator=_text)
+    admin_tls_key: str | None = attrs.field(default=None, validator=_text)
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_origins)
     alert_webhook: SecretStr | None = attrs.field(
         default=None, converter=_secret, validator=[_text, _http_url], metadata={"secret": True}
@@ -188,8 +192,9 @@ class Settings(Config):
                 f"insecure would let anyone who reaches host {self.host} read any user's events: "
                 "give --insecure twice if that is meant"
             )
-        if self.tls_key is not None and self.tls_cert is None:
-            raise InvalidConfig("tls_key is of no use without tls_cert")
+        for side in ("", "admin_"):
+            if getattr(self, f"{side}tls_key") is not None and getattr(self, f"{side}tls_cert") is None:
+                raise InvalidConfig(f"{side}tls_key is of no use without {side}tls_cert")
 
     def open_store(self) -> Store | None:
         """The store that is meant, not opened yet; None where all is kept in memory."""

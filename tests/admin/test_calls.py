@@ -285,7 +285,7 @@ async def test_the_description_is_of_this_very_server(open_api) -> None:
         described = (await client.get("/openapi.json", headers={"authorization": "Bearer k"})).json()
         assert described["security"] == [{"key": []}]
         assert "/v1/tickets" in described["paths"]
-        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "401"}
+        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "401", "429"}
         assert described["paths"]["/healthz"]["get"]["security"] == []
 
 

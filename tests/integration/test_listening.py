@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +25,7 @@ from trio_ws.server.tls import Certificates
 
 from ..server.certificates import write_certificate
 from ..server.raw import Peer, request
+from ..server.tokens import pem, private_key, token
 
 pytestmark = pytest.mark.integration
 
@@ -172,44 +175,70 @@ class TestBehindAProxy:
                 nursery.cancel_scope.cancel()
 
 
-def test_the_command_reads_a_certificate_again_on_a_signal(tmp_path: Path) -> None:
-    from ..cli.fake_admin import finish, start
+def test_the_command_reads_its_files_again_on_a_signal(tmp_path: Path) -> None:
+    """Both certificates, the keys of tokens, and those of the admin API; unseen by a look at them."""
+    from ..cli.fake_admin import environment, finish, start, trio_ws
 
-    cert = tmp_path / "both.pem"
-    write_certificate(cert, serial=1)
+    ws, admin, pem_file, keys = (tmp_path / name for name in ("ws.pem", "admin.pem", "tokens.pem", "keys"))
+
+    def write(n: int) -> None:
+        write_certificate(ws, serial=n)
+        write_certificate(admin, serial=n)
+        pem_file.write_bytes(pem("ES256", f"key {n}"))
+        keys.write_text(f"key {n}\n")
+        for file in (ws, admin, pem_file, keys):
+            os.utime(file, ns=(0, 0))
+
+    write(1)
     process = start(
-        "serve",
-        "--store",
-        "memory",
-        "--insecure",
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-        "--tls-cert",
-        str(cert),
+        *("serve", "--store", "memory", "--port", "0", "--admin-port", "0"),
+        *("--tls-cert", str(ws), "--admin-tls-cert", str(admin)),
+        *("--jwt-public-key", str(pem_file), "--api-key-file", str(keys)),
     )
     assert process.stderr is not None
     try:
         lines = []
         while not (lines and lines[-1].startswith("admin on ")):
             lines.append(process.stderr.readline().decode())
-        assert lines[0].startswith("listening on wss://127.0.0.1:"), lines
-        port = int(lines[0].split(":")[-1].split("/")[0])
+        ws_port, admin_port = (
+            int(found[1])
+            for found in (re.search(r"s://127.0.0.1:(\d+)", line) for line in lines[-2:])
+            if found
+        )
 
-        def shown() -> str:
+        def shown(port: int) -> str:
             return ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
 
-        first = shown()
-        before = cert.stat()
-        write_certificate(cert, serial=2)
-        os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns))
+        def published(key: str) -> tuple[int, str]:
+            url = ("--url", f"https://127.0.0.1:{admin_port}", "--api-key", key)
+            trusting = environment(SSL_CERT_FILE=str(admin))
+            status, _, told = trio_ws("publish", *url, "ada", "note", env=trusting)
+            return status, told
+
+        def connected(n: int) -> bytes:
+            context = ssl.create_default_context(cafile=str(ws))
+            bearer = token(private_key("ES256", f"key {n}"), "ES256")
+            with (
+                socket.create_connection(("127.0.0.1", ws_port), 5) as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as stream,
+            ):
+                stream.sendall(request(b"Authorization: Bearer " + bearer.encode()))
+                return stream.recv(100)[9:12]
+
+        first = shown(ws_port), shown(admin_port)
+        assert published("key 1") == (0, "")
+        assert published("key 2")[0] == 1
+        assert (connected(1), connected(2)) == (b"101", b"401")
+        write(2)
         process.send_signal(signal.SIGHUP)
-        for line in iter(process.stderr.readline, b""):
-            if b"read again" in line:
-                break
-        assert shown() != first
+        again = 0
+        while again < 4:
+            again += b"read again" in process.stderr.readline()
+        assert not {shown(ws_port), shown(admin_port)} & set(first)
+        assert published("key 2") == (0, "")
+        assert (connected(1), connected(2)) == (b"401", b"101")
     finally:
         process.send_signal(signal.SIGTERM)
-        status, _, _ = finish(process)
+        status, _, told = finish(process)
     assert status == 0
+    assert "key 1" not in told

@@ -212,7 +212,7 @@ async def test_a_file_of_keys_that_is_replaced(
 
 
 def test_what_is_no_file_of_keys_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match="the public key .*nowhere can't be used: no such file"):
+    with pytest.raises(InvalidConfig, match=r"the public key .*nowhere can't be used: no such file"):
         PublicKeyFile(tmp_path / "nowhere")
 
 

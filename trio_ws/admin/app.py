@@ -18,9 +18,10 @@ from ..core import closing
 from ..core.revocations import TooManyRevoked
 from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
-from .auth import Guard
+from .auth import ClientOf, Guard
 from .batch import publish_batch
 from .events import Events, kept, load
+from .keys import ApiKeys
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
@@ -39,7 +40,8 @@ _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 def create_app(
     hub: Hub,
     *,
-    api_key: str | None = None,
+    api_key: ApiKeys | None = None,
+    client_of: ClientOf | None = None,
     issue_ticket: IssueTicket | None = None,
     sampler: Sampler | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -51,7 +53,8 @@ def create_app(
 
     Args:
       hub: what it publishes to and tells of.
-      api_key: what callers have to know; None for none.
+      api_key: what callers have to know: a key, or what tells the keys that are good now; None for none.
+      client_of: whom a call comes from, where that is not the peer: `TrustedProxies.client`, say.
       issue_ticket: makes tickets; None leaves that call out.
       sampler: samples `hub`, for ``/v1/stream``; somebody has to run it. None leaves that call out.
       extra_routes: further calls, which need the key as well.
@@ -100,7 +103,7 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
-    return Shell(Guard(app, api_key=api_key, open_routes=open_routes))
+    return Shell(Guard(app, hub, keys=api_key, client_of=client_of, open_routes=open_routes))
 
 
 def _by_method(post: Call, get: Call) -> Call:

@@ -71,6 +71,7 @@ class Connection:
       app: what answers.
       config: see `hypercorn_config`.
       server, client: the addresses of both ends, for the app.
+      secure: it is spoken over TLS.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Connection:
         *,
         server: Address | None = None,
         client: Address | None = None,
+        secure: bool = False,
     ) -> None:
         self._stream = stream
+        self._secure = secure
         self._app = app
         self._server, self._client = server, client
         self._config = config
@@ -102,7 +105,7 @@ class Connection:
                 WorkerContext(None),
                 _Calls(self._nursery),
                 ConnectionState({}),
-                False,
+                self._secure,
                 self._client,
                 self._server,
                 self._send,
@@ -142,7 +145,8 @@ class Connection:
             self._over = True
             async with self._write:
                 try:
-                    await self._stream.send_eof()
+                    with trio.move_on_after(WRITE_TIMEOUT):
+                        await self._stream.send_eof()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
             self._expect_within(LINGER)

@@ -49,7 +49,7 @@ def description(*, keyed: bool = False, tickets: bool = True, streams: bool = Tr
     }
     for operations in guarded.values():
         for operation in operations.values():
-            operation["responses"].update(_unauthorized() if keyed else _errors(403))
+            operation["responses"].update(_refused() if keyed else _errors(403))
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -279,7 +279,7 @@ _REASONS: Final = {
     408: "The body did not come in time",
     413: "Too large",
     422: "Not what this call takes; field tells which part",
-    429: "Too many events to this user",
+    429: "Too many events to this user; or too many wrong keys from this address",
     503: "No room (the buffer is full of critical events, too many streams), the store fails, or the server drains",
     504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }
@@ -297,7 +297,8 @@ def _errors(*statuses: int) -> dict[str, Any]:
     return found
 
 
-def _unauthorized() -> dict[str, Any]:
-    refused = _errors(401)
+def _refused() -> dict[str, Any]:
+    """What a call is answered that needs the key."""
+    refused = _errors(401, 429)
     refused["401"]["headers"] = {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}}
     return refused

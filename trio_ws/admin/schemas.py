@@ -34,7 +34,7 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     408: ("request_timeout",),
     413: ("too_large", "event_too_large"),
     422: ("invalid",),
-    429: ("rate_limited",),
+    429: ("rate_limited", "too_many_wrong_keys"),
     500: ("internal_error",),
     503: (
         "buffer_full",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -11,9 +12,12 @@ from starlette.routing import BaseRoute
 
 from ..hub import Hub
 from .app import create_app
-from .connection import Address, Connection, hypercorn_config
+from .auth import ClientOf
+from .connection import HEAD_TIMEOUT, Address, Connection, hypercorn_config
+from .keys import ApiKeys
 from .sampler import Sampler
 from .tickets import IssueTicket
+from .tls import SecureStream
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,9 @@ async def serve_admin(
     *,
     host: str = "127.0.0.1",
     port: int = 8766,
-    api_key: str | None = None,
+    api_key: ApiKeys | None = None,
+    client_of: ClientOf | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     issue_ticket: IssueTicket | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     pages: Sequence[BaseRoute] = (),
@@ -42,8 +48,10 @@ async def serve_admin(
       hub: what it publishes to and tells of.
       host: an address or a name; a name may stand for several addresses.
       port: 0 takes a free one.
-      api_key: what callers have to know; None leaves it open to who can reach it.
-      issue_ticket, extra_routes, pages: see `create_app`.
+      api_key: what callers have to know: a key, or what tells the keys that are good now, as `KeyFile.current` does;
+        None leaves it open to who can reach it.
+      tls: what TLS is spoken by, asked for each connection: `Certificates.current`, say; None speaks none.
+      client_of, issue_ticket, extra_routes, pages: see `create_app`.
       task_status: told the addresses, as (host, port), once they are listened on.
 
     Raises:
@@ -53,6 +61,7 @@ async def serve_admin(
     app = create_app(
         hub,
         api_key=api_key,
+        client_of=client_of,
         issue_ticket=issue_ticket,
         sampler=sampler,
         extra_routes=extra_routes,
@@ -67,7 +76,10 @@ async def serve_admin(
         try:
             if open_count <= MAX_CONNECTIONS:
                 server, client = stream.socket.getsockname()[:2], stream.socket.getpeername()[:2]
-                await Connection(stream, app, config, server=server, client=client).run()
+                secured = stream if tls is None else await _secured(hub, stream, tls())
+                if secured is not None:
+                    secure = tls is not None
+                    await Connection(secured, app, config, server=server, client=client, secure=secure).run()
         except* OSError:
             pass  # it was gone before it was looked at
         except* Exception:
@@ -81,3 +93,14 @@ async def serve_admin(
         nursery.start_soon(sampler.run)
         await nursery.start(trio.serve_listeners, handle, listeners)
         task_status.started(addresses)
+
+
+async def _secured(hub: Hub, stream: trio.SocketStream, context: ssl.SSLContext) -> SecureStream | None:
+    """TLS over `stream`, within `HEAD_TIMEOUT`; None, counted, where the peer does not shake hands."""
+    with trio.move_on_after(HEAD_TIMEOUT):
+        try:
+            return await SecureStream(stream, context).do_handshake()
+        except trio.BrokenResourceError:
+            pass
+    hub.engine.refusals.count("tls")
+    return None

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
-from ..errors import InvalidConfig
 from ..settings import Settings
-from .output import Failure
 
 if TYPE_CHECKING:
-    from ..files import FromFiles
     from ..server.auth import Authenticate, Tickets
     from ..server.tokens import PublicKeyFile
 
@@ -28,20 +25,14 @@ class Checks:
     Attributes:
       authenticate: None believes each client who it says it is.
       work: runs as long as the server does.
-      files: what was read from files, to be read again when the operator says so.
     """
 
     authenticate: Authenticate | None
     work: tuple[Callable[[], Awaitable[None]], ...] = ()
-    files: tuple[FromFiles[Any], ...] = ()
 
 
-def checks(settings: Settings, tickets: Tickets) -> Checks:
-    """What `settings` ask for: tickets, and tokens by each way that is given.
-
-    Raises:
-      Failure: a file can't be read, or holds no public key.
-    """
+def checks(settings: Settings, tickets: Tickets, public_keys: PublicKeyFile | None) -> Checks:
+    """What `settings` ask for: tickets, and tokens by each way that is given."""
     from ..server import auth, jwks, tokens
 
     keys = [settings.jwt_secret, settings.jwt_public_key, settings.jwt_jwks]
@@ -58,7 +49,6 @@ def checks(settings: Settings, tickets: Tickets) -> Checks:
     )
     ways: list[Authenticate] = [tickets.authenticate]
     work: list[Callable[[], Awaitable[None]]] = []
-    files: list[FromFiles[Any]] = []
     if settings.jwt_secret is not None:
         if len(settings.jwt_secret.encode()) < tokens.MIN_SECRET_BYTES:
             logger.warning(
@@ -66,23 +56,12 @@ def checks(settings: Settings, tickets: Tickets) -> Checks:
                 tokens.MIN_SECRET_BYTES,
             )
         ways.append(check(str(settings.jwt_secret)))
-    if settings.jwt_public_key is not None:
-        pem = _public_keys(settings.jwt_public_key)
-        ways.append(check(pem))
-        files.append(pem)
+    if public_keys is not None:
+        ways.append(check(public_keys))
     if settings.jwt_jwks is not None:
         remote = jwks.RemoteKeys(settings.jwt_jwks)
         ways.append(check(remote))
         work.append(remote.run)
     if not any(keys):
         logger.info("clients need a ticket of POST /v1/tickets: no key for tokens is set")
-    return Checks(auth.first_of(*ways), tuple(work), tuple(files))
-
-
-def _public_keys(file: str) -> PublicKeyFile:
-    from ..server import tokens
-
-    try:
-        return tokens.PublicKeyFile(file)
-    except InvalidConfig as exc:
-        raise Failure(str(exc), 2) from None
+    return Checks(auth.first_of(*ways), tuple(work))

@@ -18,10 +18,11 @@ import click
 import trio
 
 from ..addresses import UNIX, Address, is_loopback, netloc
-from ..errors import InvalidConfig, StoreError
+from ..errors import StoreError
 from ..log import configure
 from ..settings import Settings
 from .checks import checks
+from .files import api_keys, open_files
 from .options import load_settings, server_options
 from .output import Failure, run_trio
 from .systemd import ServiceManager
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..hub import Hub
-    from ..server.tls import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +101,12 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
-    checking = checks(settings, tickets)
+    files = open_files(settings)
+    certificates, admin_certificates = files.certificates, files.admin_certificates
+    keys = api_keys(settings, files.api_keys)
+    checking = checks(settings, tickets, files.public_keys)
     authenticate = checking.authenticate
-    certificates = _certificates(settings)
+    proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
     store = settings.open_store()
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -123,7 +126,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 allowed_origins=settings.allowed_origins or None,
                 require_origin=settings.require_origin,
                 tls=None if certificates is None else certificates.current,
-                proxies=TrustedProxies(settings.trusted_proxies, settings.proxy_header),
+                proxies=proxies,
                 insecure=bool(settings.insecure),
             )
             ws = await start(nursery, listener, settings.host, settings.port)
@@ -133,28 +136,30 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 hub,
                 host=settings.admin_host,
                 port=settings.admin_port,
-                api_key=settings.api_key,
+                api_key=keys,
+                client_of=proxies.client,
+                tls=None if admin_certificates is None else admin_certificates.current,
                 issue_ticket=None if authenticate is None else tickets.issue,
                 extra_routes=added.calls,
                 pages=[
                     *client_files(),
-                    *dashboard_pages(key=settings.api_key is not None, demo=extend is not None),
+                    *dashboard_pages(key=keys is not None, demo=extend is not None),
                     *added.pages,
                 ],
             )
             http = await start(nursery, admin, settings.admin_host, settings.admin_port)
             for address in ws:
                 click.echo(f"listening on {_url(address, secure=certificates is not None)}", err=True)
+            scheme = "http" if admin_certificates is None else "https"
             for address in http:
-                click.echo(f"admin on http://{netloc(*address)}", err=True)
+                click.echo(f"admin on {scheme}://{netloc(*address)}", err=True)
             if added.announcement is not None:
-                click.echo(added.announcement(f"http://{netloc(*http[0])}"), err=True)
-            if not is_loopback(settings.admin_host) and settings.api_key is None:
+                click.echo(added.announcement(f"{scheme}://{netloc(*http[0])}"), err=True)
+            if not is_loopback(settings.admin_host) and keys is None:
                 logger.warning("the admin API is open to the network without a key; set api_key")
             for work in checking.work:
                 nursery.start_soon(work)
-            if certificates is not None:
-                await nursery.start(_reload_on_hangup, certificates)
+            await nursery.start(files.reload_on_hangup)
             beside = trio.CancelScope()
             if added.work is not None:
                 nursery.start_soon(_run_within, beside, added.work)
@@ -211,27 +216,6 @@ def summary(hub: Hub) -> str:
     now = hub.statistics()
     state = "draining" if hub.draining else "serving"
     return f"{state}: {now.connections} connections, {now.users} users, {now.events_held} events held"
-
-
-def _certificates(settings: Settings) -> Certificates | None:
-    """What TLS is spoken by, if it is; ends the command with status 2 where that can't be used."""
-    if settings.tls_cert is None:
-        return None
-    from ..server.tls import Certificates
-
-    try:
-        return Certificates(settings.tls_cert, settings.tls_key)
-    except InvalidConfig as exc:
-        raise Failure(str(exc), 2) from None
-
-
-async def _reload_on_hangup(
-    certificates: Certificates, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
-        task_status.started()
-        async for _ in hangups:
-            certificates.reload()
 
 
 def _url(address: Address, *, secure: bool) -> str:

@@ -22,9 +22,10 @@ REASONS: Final = (
     "superseded",  # the session has connected elsewhere meanwhile: 4409
     "hello_timeout",  # request and hello did not come in time: cut, or 4501
     "draining",  # 503, 4503
+    "api_key",  # a call of the admin API with a wrong key, or with any after too many: 401, 429
     "store",  # the user's log can't be read: 503, 4503
 )
-"""Every reason to refuse a connection."""
+"""Every reason to refuse a connection, or a call."""
 
 
 class Refusals:
