@@ -1,16 +1,17 @@
-"""What the measuring scripts share: a server process of their own, and a proxy that cuts connections."""
+"""What the measuring scripts share: a server process of their own, and a network before it that can be broken."""
 
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
 
 import trio
+
+from trio_ws.faults import FaultyNetwork
 
 
 @contextmanager
@@ -42,60 +43,12 @@ def server() -> Iterator[tuple[str, str]]:
         process.wait(20)
 
 
-class Proxy:
-    """Carries one user's connections to the server, and cuts them."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._server = port
-        self._open: list[tuple[trio.SocketStream, trio.SocketStream]] = []
-        self._dead: list[tuple[trio.SocketStream, trio.SocketStream]] = []
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """Carry connections while the block runs; gives the address to connect to."""
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(trio.serve_tcp, self._carry, 0)
-            port = next(x.socket.getsockname()[1] for x in listeners if x.socket.family == socket.AF_INET)
-            yield f"ws://127.0.0.1:{port}/ws"
-            nursery.cancel_scope.cancel()
-
-    async def _carry(self, client: trio.SocketStream) -> None:
-        upstream = await trio.open_tcp_stream("127.0.0.1", self._server)
-        pair = (client, upstream)
-        self._open.append(pair)
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._copy, client, upstream, pair, nursery)
-                nursery.start_soon(self._copy, upstream, client, pair, nursery)
-        finally:
-            self._open.remove(pair)
-            self._dead = [dead for dead in self._dead if dead is not pair]
-            for stream in pair:
-                await trio.aclose_forcefully(stream)
-
-    async def _copy(
-        self,
-        source: trio.SocketStream,
-        target: trio.SocketStream,
-        pair: tuple[trio.SocketStream, trio.SocketStream],
-        nursery: trio.Nursery,
-    ) -> None:
-        try:
-            async for data in source:
-                if not any(dead is pair for dead in self._dead):
-                    await target.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+@asynccontextmanager
+async def faulty_network(ws: str) -> AsyncIterator[tuple[FaultyNetwork, str]]:
+    """A network before the server at `ws` while the block runs, to be broken; and the server's address behind it."""
+    server = urlsplit(ws)
+    network = FaultyNetwork(server.hostname or "", server.port or 0)
+    async with trio.open_nursery() as nursery:
+        [(host, port)] = await nursery.start(network.serve, "127.0.0.1")
+        yield network, f"ws://{host}:{port}{server.path}"
         nursery.cancel_scope.cancel()
-
-    def reset(self) -> None:
-        """Cut with RST, both ways."""
-        for pair in self._open:
-            for stream in pair:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                stream.socket.close()
-
-    def half_open(self) -> None:
-        """Cut without a word: what is open now stands, and carries nothing any more."""
-        self._dead.extend(self._open)

@@ -1,6 +1,6 @@
 """Measures a real server process on the loopback: recovery from cuts, latency, and how large the rooms are.
 
-    scripts/measure recovery [--cuts 200] [--users 20]   cut to last missed event processed: reset and half-open
+    scripts/measure recovery [--cuts 200] [--users 20]   cut to last missed event processed: reset, half-open
     scripts/measure latency [--users 5] [--rate 5] [--seconds 20]   publish to processed
     scripts/measure memory                                resident memory of a held event, and of a user
     scripts/measure dashboard                             weight of the page; opening it to the first figures
@@ -8,8 +8,8 @@
     scripts/measure durability [--events 3000] [--reps 3] [--held 100000 1000000]   its cost, and the time of a start
     scripts/measure rooms                                 lines of code in each folder of the package
 
-Clients are the package's own; they reach the server through a proxy of this script, which cuts them: `reset` sends
-RST in both directions, `half-open` lets the connection stand and carries nothing any more. Publishers use HTTP.
+Clients are the package's own; they reach the server through `trio_ws.faults`, which cuts them: `cut` sends RST in both
+directions, `half_open` lets the connection stand and carries nothing any more. Publishers use HTTP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import durability
 import httpx
 import trio
-from loopback import Proxy, server
+from loopback import faulty_network, server
 
 import trio_ws
 
@@ -76,20 +76,19 @@ async def measure_recovery(how: str, cuts: int, users: int) -> list[float]:
     """The times from a cut to the last missed event processed, of `cuts` cuts spread over `users` users."""
     took: list[float] = []
     with server() as (ws, http):
-        port = int(ws.split(":")[2].split("/")[0])
         names = [f"user-{n}" for n in range(users)]
-        async with trio.open_nursery() as nursery:
+        async with faulty_network(ws) as (network, url), trio.open_nursery() as nursery:
             nursery.start_soon(publish, http, names, 10, "tool_completed")
 
             async def one(name: str, times: int) -> None:
-                proxy, watcher = Proxy(port), Watcher(name)
-                async with proxy.running() as url, trio.open_nursery() as inner:
-                    await inner.start(watcher.watch, url)
+                watcher = Watcher(name)
+                async with trio.open_nursery() as inner:
+                    await inner.start(watcher.watch, f"{url}?link={name}")
                     for _ in range(times):
                         await trio.sleep(STABLE)
                         watcher.caught_up = trio.Event()
                         cut_at = time.time()
-                        getattr(proxy, how)()
+                        getattr(network, how)(name)
                         with trio.fail_after(30):
                             await watcher.caught_up.wait()
                         live_at = time.time()
@@ -270,7 +269,7 @@ def main() -> None:
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
-        for how in ("reset", "half_open"):
+        for how in ("cut", "half_open"):
             show(f"recovery, {how}", trio.run(measure_recovery, how, chosen.cuts, chosen.users))
     elif chosen.command == "latency":
         processed, confirmed = trio.run(measure_latency, chosen.users, chosen.rate, chosen.seconds)

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import trio
 import websockets
-from loopback import Proxy, server
+from loopback import faulty_network, server
 from websockets.trio.client import connect
 
 
@@ -88,8 +88,7 @@ async def prove(command: list[str], every: float, seed: int) -> bool:
     tailed: list[dict[str, Any]] = []
     trio_ws = [sys.executable, "-m", "trio_ws"]
     with server() as (ws, http):
-        proxy = Proxy(int(ws.split(":")[2].split("/")[0]))
-        async with proxy.running() as url, trio.open_nursery() as nursery:
+        async with faulty_network(ws) as (network, url), trio.open_nursery() as nursery:
             tail = await trio.lowlevel.open_process(
                 [*trio_ws, "tail", "ada", "--url", url], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
@@ -107,9 +106,9 @@ async def prove(command: list[str], every: float, seed: int) -> bool:
             async def cut() -> None:
                 while True:
                     await trio.sleep(every * rng.uniform(0.5, 1.5))
-                    how = "half_open" if rng.random() < 0.15 else "reset"
+                    how = "half_open" if rng.random() < 0.15 else "cut"
                     cuts[how] += 1
-                    getattr(proxy, how)()
+                    getattr(network, how)("")
 
             async def follow_both() -> None:
                 async with trio.open_nursery() as both:
