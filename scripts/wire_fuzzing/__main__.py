@@ -7,7 +7,8 @@
 `raw` and `frames` attack a server process of their own, beside a client whose events must come within `--bound`, once
 and in order. In the end the server has to hold what it held before: descriptors, threads, connections, memory; its
 books balance, its log is clean, and it exits with 0. What a connection does hangs on seed and number: a failure says
-how to repeat it. Exit status 1 where anything was found, 77 where there is no atheris for this machine.
+how to repeat it. An interrupt ends the attack, not the checks, and says how to go on. Exit status 1 where anything was
+found, 77 where there is no atheris for this machine.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -28,11 +31,18 @@ import attrs
 import httpx
 import trio
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from . import decoder, frames
 from .attack import attack
-from .target import Control, Target, running
+from .target import Control, Died, Target, running
 
 WARM_UP = 500
 """Connections after which what the server holds is taken as its base."""
@@ -55,6 +65,7 @@ class Outcome:
       latencies: of the control's events, in seconds, sorted.
       before, after: what the server held.
       findings: what should not be.
+      interrupted: it was ended before its time.
     """
 
     connections: int = 0
@@ -64,6 +75,7 @@ class Outcome:
     before: dict[str, int] = attrs.Factory(dict)
     after: dict[str, int] = attrs.Factory(dict)
     findings: list[str] = attrs.Factory(list)
+    interrupted: bool = False
 
 
 async def fuzz(
@@ -87,9 +99,27 @@ async def fuzz(
       bound: seconds within which the control's events must come.
       progress: where to show it.
 
-    Cancelled, all that was started ends.
+    Cancelled, all that was started ends. An interrupt (SIGINT, SIGTERM) ends the attack.
     """
     outcome = Outcome()
+    run = partial(_run, mode, outcome, seed, first, connections, seconds, bound, progress)
+    try:
+        await run()
+    except* (Died, httpx.HTTPError) as group:
+        outcome.findings.append(f"after connection {first + outcome.connections}: {group.exceptions[0]}")
+    return outcome
+
+
+async def _run(
+    mode: str,
+    outcome: Outcome,
+    seed: int,
+    first: int,
+    connections: int | None,
+    seconds: float | None,
+    bound: float,
+    progress: Progress | None,
+) -> None:
     users = [f"fuzz-{n}" for n in range(frames.USERS)] if mode == "frames" else []
     async with running() as target, trio.open_nursery() as nursery:
         control = Control(target, bound, users)
@@ -100,7 +130,8 @@ async def fuzz(
         outcome.before = await _rest(target, None)
         began = trio.current_time()
         numbers = itertools.count(first) if connections is None else range(first, first + connections)
-        await _attack(mode, target, outcome, seed, numbers, seconds, progress)
+        async with _until_interrupted(outcome):
+            await _attack(mode, target, outcome, seed, numbers, seconds, progress)
         outcome.seconds = trio.current_time() - began
         outcome.after = await _rest(target, outcome.before)
         nursery.cancel_scope.cancel()
@@ -108,7 +139,22 @@ async def fuzz(
         outcome.findings += await _unbalanced(target)
     outcome.latencies = sorted(control.latencies)
     outcome.findings += control.findings + [f"the server logged: {line}" for line in target.log]
-    return outcome
+
+
+@asynccontextmanager
+async def _until_interrupted(outcome: Outcome) -> AsyncIterator[None]:
+    """The block is ended by an interrupt, and goes on to what comes after it."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def end_at_first() -> None:
+                await anext(signals)
+                outcome.interrupted = True
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_at_first)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 async def _attack(
@@ -137,22 +183,24 @@ async def _attack(
         [sys.executable, "-m", "wire_fuzzing", "--attack", json.dumps(order)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
     )
-    rest, base = b"", outcome.connections
+    rest, began = b"", trio.current_time()
     try:
         assert attacker.stdout is not None
         async for data in attacker.stdout:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 told = json.loads(line)
-                outcome.connections = base + told.get("done", outcome.connections - base)
-                outcome.ends.update(told.get("outcomes", {}))
+                outcome.connections = told.get("done", outcome.connections)
+                outcome.ends = Counter(told.get("outcomes", outcome.ends))
                 if "finding" in told and len(outcome.findings) < 50:
                     repeat = f"scripts/fuzz {mode} --seed {seed} --first {told['number']} --connections 1"
                     outcome.findings.append(f"{told['finding']}\n    to repeat it alone: {repeat}")
                 if progress is not None and task is not None:
-                    found = f", {len(outcome.findings)} findings" if outcome.findings else ""
-                    progress.update(task, completed=outcome.connections, description=mode + found)
+                    pace = outcome.connections / max(trio.current_time() - began, 0.001)
+                    shown = f"{mode}, {pace:.0f}/s, {len(outcome.findings)} findings"
+                    progress.update(task, completed=outcome.connections, description=shown)
         if await attacker.wait() != 0:
             outcome.findings.append(f"the attack failed after {outcome.connections} connections")
     finally:
@@ -219,13 +267,9 @@ def _carry_out(order: dict[str, Any]) -> int:
     return 0
 
 
-def tell(mode: str, seed: int, outcome: Outcome) -> None:
-    """Print what a run did and found."""
+def tell(mode: str, seed: int, first: int, wanted: int | None, outcome: Outcome) -> None:
+    """Print what a run did and found; the last line says all of it in short."""
     took = outcome.latencies
-    print(
-        f"{mode}, seed {seed}: {outcome.connections} connections in {outcome.seconds:.1f} s "
-        f"({outcome.connections / max(outcome.seconds, 0.001):.0f}/s)"
-    )
     print("they ended: " + ", ".join(f"{n} {end}" for end, n in outcome.ends.most_common()))
     if took:
         p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
@@ -233,13 +277,20 @@ def tell(mode: str, seed: int, outcome: Outcome) -> None:
             f"the control: {len(took)} events, p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, "
             f"max {took[-1] * 1000:.1f} ms"
         )
-    print(
-        "the server held: "
-        + ", ".join(f"{k} {outcome.before[k]} -> {outcome.after[k]}" for k in outcome.before)
-    )
+    if outcome.after:
+        held = (f"{k} {outcome.before[k]} -> {outcome.after[k]}" for k in outcome.before)
+        print("the server held: " + ", ".join(held))
     for finding in outcome.findings:
         print(f"FOUND: {finding}")
-    print(f"{len(outcome.findings)} findings")
+    following = first + outcome.connections
+    if outcome.interrupted:
+        left = "" if wanted is None else f" --connections {wanted - outcome.connections}"
+        print(f"interrupted; it goes on with: scripts/fuzz {mode} --seed {seed} --first {following}{left}")
+    pace = outcome.connections / max(outcome.seconds, 0.001)
+    print(
+        f"{mode}, seed {seed}: {outcome.connections} connections (numbers {first} to {following - 1}) "
+        f"in {outcome.seconds:.1f} s ({pace:.0f}/s), {len(outcome.findings)} findings"
+    )
 
 
 def main() -> int:
@@ -263,11 +314,14 @@ def main() -> int:
     print(f"seed {given.seed}", file=sys.stderr)
     if given.mode == "decoder":
         return decoder.fuzz(seed=given.seed, runs=given.connections, seconds=given.seconds)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TimeRemainingColumn()),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         run = partial(fuzz, given.mode, seed=given.seed, first=given.first, connections=given.connections)
         outcome = trio.run(partial(run, seconds=given.seconds, bound=given.bound, progress=progress))
-    tell(given.mode, given.seed, outcome)
+    tell(given.mode, given.seed, given.first, given.connections, outcome)
     return 1 if outcome.findings else 0
 
 

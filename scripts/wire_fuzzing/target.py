@@ -31,6 +31,10 @@ PACE = 0.02
 """Seconds between two events of the control."""
 
 
+class Died(Exception):
+    """The server's process ended, and should not have, or not so."""
+
+
 @attrs.define
 class Target:
     """A server process, and what is known of it.
@@ -66,10 +70,13 @@ class Target:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Target]:
-    """A server while the block runs; it must then end in order. RuntimeError where it ends otherwise, or before."""
+    """A server while the block runs; it must then end in order. Died where it ends otherwise, or before."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")}
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_ws", "serve", *OPTIONS], stderr=subprocess.PIPE, env=environment
+        [sys.executable, "-m", "trio_ws", "serve", *OPTIONS],
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # what interrupts the fuzzer on its terminal is not meant for the server
     )
     target = Target(process)
     started = trio.Event()
@@ -84,9 +91,7 @@ async def running() -> AsyncIterator[Target]:
             with trio.fail_after(30):
                 status = await process.wait()
         if ended is not None or status != 0:
-            raise RuntimeError(
-                f"the server ended with {status}" + ("" if ended is None else " before its time")
-            )
+            raise Died(f"the server ended with {status}" + ("" if ended is None else " before its time"))
     finally:
         if process.returncode is None:
             process.kill()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 
 import pytest
-from wire_fuzzing.__main__ import fuzz
+import trio
+import wire_fuzzing.__main__
+from wire_fuzzing.__main__ import Outcome, fuzz
 from wire_fuzzing.answers import Answers, Wrong
 from wire_fuzzing.pieces import damage
 from wire_fuzzing.properties import PROPERTIES, Broken
+from wire_fuzzing.target import Target
 
 from trio_ws.core import frames
 from trio_ws.core.wire import text_message
@@ -36,6 +41,29 @@ async def test_a_server_lives_through_it(mode: str, connections: int) -> None:
         "frames": ("closed 1000", "closed 4400"),
     }
     assert all(outcome.ends[end] > 5 for end in wanted[mode]), outcome.ends
+
+
+async def test_a_server_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def attack(mode: str, target: Target, outcome: Outcome, *rest: object) -> None:
+        outcome.connections = 7
+        target.process.kill()
+        await target.process.wait()
+
+    monkeypatch.setattr(wire_fuzzing.__main__, "_attack", attack)
+    outcome = await fuzz("raw", seed=1, first=100, connections=10)
+    assert any(finding.startswith("after connection 107: ") for finding in outcome.findings), outcome.findings
+
+
+async def test_an_interrupt_ends_the_attack_and_not_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def attack(mode: str, target: Target, outcome: Outcome, *rest: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(wire_fuzzing.__main__, "_attack", attack)
+    outcome = await fuzz("raw", seed=1, first=100, connections=10)
+    assert outcome.interrupted
+    assert outcome.findings == []
+    assert outcome.after["connections"] == 1
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
