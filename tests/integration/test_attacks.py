@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import pytest
@@ -77,13 +78,36 @@ async def answer(victim: Victim, *sent: bytes, reset: bool = False) -> bytes:
             return b""
 
 
+async def status_of(victim: Victim, sent: bytes) -> int:
+    """What a call of the admin API is answered, all of which may not be taken: httpx would leave it behind."""
+    host, port = victim.admin.removeprefix("http://").split(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            try:
+                await stream.send_all(sent)
+            except trio.BrokenResourceError:
+                pass
+
+        nursery.start_soon(send)
+        status = int((await Peer(stream).head())[9:12])
+        nursery.cancel_scope.cancel()
+        return status
+
+
 def text(value: Any) -> bytes:
     """A client's text message."""
     return frame(TEXT, value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
+USED: set[str] = set()
+"""Every token and ticket that was given to a server: none of them may show anywhere."""
+
+
 def good(user: str = "mallory", **claims: Any) -> str:
-    return token(**{"sub": user, "aud": "us", "exp": time.time() + 300, **claims})
+    made = token(**{"sub": user, "aud": "us", "exp": time.time() + 300, **claims})
+    USED.add(made)
+    return made
 
 
 @asynccontextmanager
@@ -216,6 +240,7 @@ async def bad_credentials(victim: Victim) -> None:
     """The answer is the same for all."""
     now = time.time()
     issued = (await victim.http.post("/v1/tickets", json={"user": "mallory"})).json()["ticket"]
+    USED.add(issued)
     async with victim.peer(request(V1), text({"t": "hello", "token": issued})) as peer:
         await peer.head()
         await until_frame(peer, "welcome")
@@ -354,24 +379,8 @@ async def events_that_are_none(victim: Victim) -> None:
     for content in bad:
         assert (await post(content=content)).status_code in (400, 422), content[:60]
     large = b'{"type":"agent_started","payload":"' + b"x" * 10_000_000 + b'"}'
-    host, port = victim.admin.removeprefix("http://").split(":")
-    async with await trio.open_tcp_stream(
-        host, int(port)
-    ) as stream:  # httpx leaves a body behind that is not taken
-        head = (
-            f"POST /v1/users/mallory/events HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(large)}\r\n\r\n"
-        )
-        async with trio.open_nursery() as nursery:
-
-            async def send() -> None:
-                try:
-                    await stream.send_all(head.encode() + large)
-                except trio.BrokenResourceError:
-                    pass
-
-            nursery.start_soon(send)
-            assert (await Peer(stream).head())[9:12] == b"413"
-            nursery.cancel_scope.cancel()
+    head = f"POST /v1/users/mallory/events HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n"
+    assert await status_of(victim, head.encode() + large) == 413
     held = (await victim.http.get("/v1/users/mallory")).json()
     assert held.get("buffer", {"events": 0})["events"] == 0
 
@@ -475,27 +484,56 @@ async def peers_that_never_read(victim: Victim) -> None:
 
 async def letters_that_do_not_belong_there(victim: Victim) -> None:
     """In user ids, paths and headers; the log is looked at in the end."""
-    evil = ["a\r\nX: y", "\x1b[31mred", "%s%n%x", "x" * 1_000_000, "\u202egnp"]
-    for name in evil[:3] + evil[4:]:
+    million = "x" * 1_000_000
+    for name, kind in (
+        ("a\r\nX: y", "error"),
+        ("\x1b[31mred", "error"),
+        ("\x9b31mred", "error"),
+        ("x" * 129, "error"),
+        ("%s%n%x", "welcome"),
+        ("\u202egnp", "welcome"),
+    ):
         async with victim.peer(request(V1), text({"t": "hello", "token": good(name)})) as peer:
             await peer.head()
             value = json.loads(await peer.text())
-            assert (value if isinstance(value, dict) else value[0])["t"] in ("error", "welcome")
-    assert b"400" in (await answer(victim, REQUEST.replace(b"/ws", b"/ws%0d%0aX:%20y")))[:20]
-    assert b"400" in (await answer(victim, REQUEST.replace(b"/ws", b"/\x1b[31m")))[:20]
-    assert b"431" in (await answer(victim, request(b"X: " + evil[3].encode())))[:20]
-    await victim.http.post("/v1/users/%1b%5b31m/events", json={"type": "note"})
-    await victim.http.post("/v1/users/ada/events", json={"type": "\x1b[31m"})
+            assert (value if isinstance(value, dict) else value[0])["t"] == kind, name
+        path = f"/v1/users/{quote(name, safe='')}/events"
+        status = (await victim.http.post(path, json={"type": "note"})).status_code
+        assert status == (422 if kind == "error" else 202), name
+    async with victim.peer(request(V1)) as peer:
+        await peer.head()
+        try:
+            await peer.send(text({"t": "hello", "user": million}))
+            assert await closed(peer) == 1009
+        except trio.BrokenResourceError:
+            pass  # it was closed while much was still being sent
+    for target, status in (
+        (b"/ws%0d%0aX:%20y", b"400"),
+        (b"/\x1b[31m", b"400"),
+        (b"/%1b%5b31m", b"400"),
+        (b"/" + million.encode(), b"431"),
+        (b"/ws?user=" + million.encode(), b"431"),
+    ):
+        told = await answer(victim, REQUEST.replace(b"/ws", target))
+        assert told[9:12] == status or (status == b"431" and not told), target[:20]
+        assert b"\nX:" not in told
+    assert b"431" in (await answer(victim, request(b"X: " + million.encode())))[:20]
+    assert await status_of(victim, f"GET /v1/users/{million} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) == 431
+    assert (await victim.http.post("/v1/users/ada/events", json={"type": "\x1b[31m"})).status_code == 422
 
 
 async def tokens_in_addresses(victim: Victim) -> None:
-    """They are in no line of the log; that is looked at in the end."""
+    """They are in no line of the log and no figure; that is looked at in the end."""
     target = b"/ws?token=" + good("leaky").encode()
     async with victim.peer(REQUEST.replace(b"/ws", target)) as peer:
         assert b" 101 " in await peer.head()
     await answer(victim, REQUEST.replace(b"/ws", b"/ws?token=" + good("leaky", exp=1).encode()))
     await answer(victim, REQUEST.replace(b"/ws", b"/other?token=" + good("leaky").encode()))
     await answer(victim, request(b"Authorization: Bearer " + good("leaky", exp=1).encode()))
+    await answer(victim, REQUEST.replace(b"/ws", b"/ws?token=" + good("leaky").encode() * 100))
+    await answer(victim, REQUEST.replace(b"/ws", target + b"&token=x"))
+    await victim.http.get(f"/v1/stats?token={good('leaky')}")
+    await victim.http.get(f"/v1/users/{good('leaky')}", headers={"Authorization": f"Bearer {good('leaky')}"})
 
 
 @attrs.frozen
@@ -593,11 +631,88 @@ async def test_it_comes_through(row: Row, tmp_path: Path) -> None:
             await rested(victim, before)
             now = await victim.refused()
             assert all(now[reason] > refused[reason] for reason in row.counted), (refused, now)
+            metrics = (await victim.http.get("/metrics")).text
+            shown = metrics + "".join(
+                [(await victim.http.get(f"/v1/{path}")).text for path in ("stats", "users")]
+            )
         log = (tmp_path / "log").read_text()
         assert not [c for c in log if ord(c) < 32 and c != "\n"], "a control character in the log"
-        assert SECRET not in log
-        assert "eyJ" not in log, "a token in the log"
+        hides_secrets(log + shown)
+        assert not [user for user in ("mallory", "witness", "busy") if user in metrics], (
+            "a user in the metrics"
+        )
         assert len(log) < 100_000, "the log is flooded"
+
+
+def hides_secrets(shown: str) -> None:
+    """No token is in what a server has said, nor the part of one that makes it good, nor the secret."""
+    assert SECRET not in shown
+    assert "eyJ" not in shown, "a token"
+    assert not [used for used in USED if used.rpartition(".")[2] in shown]
+
+
+@asynccontextmanager
+async def a_page_beside_it(victim: Victim) -> AsyncIterator[list[float]]:
+    """A page of the right origin whose pings are answered all the time; gives how long that took."""
+    took: list[float] = []
+    hello = text({"t": "hello", "token": good("witness")})
+    async with (
+        victim.peer(request(V1, b"Origin: " + ORIGIN.encode()), hello) as peer,
+        trio.open_nursery() as nursery,
+    ):
+        await peer.head()
+        await until_frame(peer, "live")
+
+        async def echo() -> None:
+            while True:
+                begin = time.perf_counter()
+                await peer.send(text({"t": "ping"}))
+                await until_frame(peer, "pong")
+                took.append(time.perf_counter() - begin)
+                await trio.sleep(0.02)
+
+        nursery.start_soon(echo)
+        yield took
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_from_where_is_believed_of_nobody_but_the_proxy(tmp_path: Path) -> None:
+    """An origin is required; 127.0.0.2 is a proxy that is trusted, 127.0.0.3 is anybody."""
+    flags: dict[str, Any] = {"require_origin": True, "trusted_proxies": ["127.0.0.2"]}
+    rates = {"connect_rate": 0.1, "connect_burst": 10}
+
+    async def status(source: str, told: str, *lines: bytes) -> int:
+        connecting = trio.socket.socket()
+        await connecting.bind((source, 0))
+        await connecting.connect(("127.0.0.1", victim.port))
+        async with trio.SocketStream(connecting) as stream:
+            peer = Peer(stream)
+            await peer.send(request(V1, b"X-Forwarded-For: " + told.encode(), *lines))
+            return int((await peer.head())[9:12])
+
+    page = b"Origin: " + ORIGIN.encode()
+    with trio.fail_after(PATIENCE):
+        async with attacked(tmp_path, **flags, **rates) as victim, a_page_beside_it(victim) as took:
+            before = await victim.inside()
+            del took[:]
+            anybody = [await status("127.0.0.3", f"203.0.113.{n}", page) for n in range(20)]
+            assert anybody[:10] == [101] * 10
+            assert set(anybody[11:]) == {429}
+            assert {await status("127.0.0.2", f"203.0.113.{n}", page) for n in range(20)} == {101}
+            forged = [await status("127.0.0.2", f"203.0.113.{n}, 198.51.100.7", page) for n in range(20)]
+            assert forged[:10] == [101] * 10
+            assert set(forged[11:]) == {429}
+            for n, lines in enumerate(
+                [(), (b"Origin:",), (b"Origin: null",), (b"Origin: https://evil.io",), (b"Referer: " + page,)]
+                * 4
+            ):
+                assert await status("127.0.0.2", f"192.0.2.{n}", *lines) == 403, lines
+            await until(partial(some, took))
+            assert statistics.median(took) < 0.1
+            await rested(victim, before)
+            refused = await victim.refused()
+            assert refused["origin"] == 20
+            assert refused["address_rate"] >= 18
 
 
 class TestExhaustion:
