@@ -25,6 +25,7 @@ import pytest
 import trio
 
 import trio_ws
+from trio_ws.store import SqliteStore
 
 from ..server.raw import BINARY, CONTINUATION, PING, REQUEST, TEXT, Peer, close_frame, frame, request
 from ..server.tokens import SECRET, token
@@ -770,6 +771,49 @@ class TestExhaustion:
                 response = await victim.http.post("/v1/users/ada/events", json={"type": "agent_started"})
                 assert response.status_code == 202
                 await until(partial(some, took))
+
+    async def test_disk(self, tmp_path: Path) -> None:
+        """A file that may not grow any more is a disk that is full, to the server."""
+        file = tmp_path / "events.db"
+        accepted: dict[str, int] = {}
+
+        async def publish(user: str) -> int:
+            body = {"type": "agent_started", "payload": "x" * 100_000}
+            response = await victim.http.post(f"/v1/users/{user}/events", json=body)
+            if response.status_code == 202:
+                accepted[user] = accepted.get(user, 0) + 1
+            else:
+                assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
+            return response.status_code
+
+        with trio.fail_after(PATIENCE):
+            async with attacked(tmp_path, store=f"sqlite:{file}") as victim, under_load(victim) as took:
+                limit = partial(resource.prlimit, victim.process.pid, resource.RLIMIT_FSIZE)
+                limit((2 * 2**20, resource.RLIM_INFINITY))
+                async with trio.open_nursery() as publishers:
+                    number = 0
+                    while (await victim.http.get("/readyz")).status_code == 200:
+                        # Nobody is waited for: the one who finds the disk full is answered after a while.
+                        publishers.start_soon(publish, f"hoard{number // 5}")
+                        number += 1
+                        assert number < 100
+                    assert await publish("late") == 503
+                    del took[:]
+                    await until(partial(some, took))
+                    limit((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+                    async def takes_events() -> bool:
+                        return await publish("late") == 202
+
+                    with trio.fail_after(20):
+                        await until(takes_events)
+                assert (await victim.http.get("/readyz")).status_code == 200
+        async with trio_ws.open_hub(store=SqliteStore(file)) as hub:
+            for user, count in accepted.items():
+                await hub.load(user)
+                described = hub.describe(user)
+                assert described is not None
+                assert described["buffer"]["critical_unconfirmed"] >= count, user
 
     async def test_memory(self, tmp_path: Path) -> None:
         """Its bounds hold: publishers who fill the buffer and clients who fill theirs never come near the limit."""
