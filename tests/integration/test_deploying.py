@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -218,6 +219,40 @@ async def test_a_batch_passes_whole(open_proxy: Open, size: int, tmp_path: Path)
     ):
         response = await client.post("/v1/events", content=lines)
         assert [json.loads(answer)["state"] for answer in response.text.splitlines()] == ["held"] * size
+
+
+async def samples(proxy: Proxy, count: int) -> list[float]:
+    """When so many samples of the stream were taken; none where it was refused. Then the client goes.
+
+    Not by httpx, which leaves behind what is not read to its end.
+    """
+    request = f"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    stream = await trio.open_ssl_over_tcp_stream(
+        "localhost", proxy.backends, ssl_context=proxy.trust, https_compatible=True
+    )
+    async with stream:
+        await stream.send_all(request.encode())
+        got = b""
+        while len(found := re.findall(rb'"at":([0-9.]+)', got)) < count:
+            got += await stream.receive_some()
+            if got.startswith(b"HTTP/1.1 503"):
+                return []
+        assert got.startswith(b"HTTP/1.1 200")
+    return [float(at) for at in found]
+
+
+@BOTH
+async def test_the_stream_of_figures_comes_as_it_is_sent(
+    open_proxy: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no end: a proxy that collects it would pass on nothing. And the proxy lets go when its client has gone."""
+    monkeypatch.setattr("trio_ws.admin.stream.MAX_STREAMS", 1)
+    async with served() as (_, ws, admin), open_proxy(tmp_path, ws, admin) as proxy:
+        with trio.fail_after(20):
+            first, second = await samples(proxy, 2)
+            assert first < second
+            while not await samples(proxy, 1):  # noqa: ASYNC110 - for another process
+                await trio.sleep(0.05)
 
 
 async def test_nginx_logs_no_tokens(tmp_path: Path) -> None:
