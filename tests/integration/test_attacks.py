@@ -683,10 +683,7 @@ async def test_who_comes_from_where_is_believed_of_nobody_but_the_proxy(tmp_path
     rates = {"connect_rate": 0.1, "connect_burst": 10}
 
     async def status(source: str, told: str, *lines: bytes) -> int:
-        connecting = trio.socket.socket()
-        await connecting.bind((source, 0))
-        await connecting.connect(("127.0.0.1", victim.port))
-        async with trio.SocketStream(connecting) as stream:
+        async with await victim.dial(source=source) as stream:
             peer = Peer(stream)
             await peer.send(request(V1, b"X-Forwarded-For: " + told.encode(), *lines))
             return int((await peer.head())[9:12])
@@ -727,18 +724,17 @@ class TestExhaustion:
                 del took[:]
                 most = 0
                 for batch in range(10):
-                    opened = [await victim.dial() for _ in range(1000)]
-                    for stream in opened[::2]:
-                        try:
-                            await stream.send_all(REQUEST[:60])
-                        except trio.BrokenResourceError:
-                            pass
-                    async with greeted(victim, f"honest{batch}"):
+                    async with victim.silent(1000) as opened:
+                        for stream in opened[::2]:
+                            try:
+                                await stream.send_all(REQUEST[:60])
+                            except trio.BrokenResourceError:
+                                pass
+                        hello = text({"t": "hello", "token": good(f"honest{batch}")})
+                        await until(partial(victim.lets_in, request(V1), hello))
                         now = await victim.inside()
                         most = max(most, now["fds"])
                         assert now["rss"] - before["rss"] < 2 * SLACK
-                    for stream in opened:
-                        await stream.aclose()
                 assert most < before["fds"] + 400 + 50
                 assert statistics.median(took) < 0.1
                 assert (await victim.refused())["handshakes"] > 5000
@@ -751,23 +747,14 @@ class TestExhaustion:
                 attacked(tmp_path, limits=limits, hello_timeout=2) as victim,
                 under_load(victim) as took,
             ):
-                opened = [await victim.dial() for _ in range(300)]
-                with trio.fail_after(20):
-                    while "can't accept" not in victim.log.read_text():  # noqa: ASYNC110
-                        await trio.sleep(0.05)
-                for stream in opened:
-                    await stream.aclose()
+                async with victim.silent(300):
+                    with trio.fail_after(20):
+                        while "can't accept" not in victim.log.read_text():  # noqa: ASYNC110
+                            await trio.sleep(0.05)
                 del took[:]
-
-                async def lets_in() -> bool:
-                    try:
-                        async with greeted(victim):
-                            return True
-                    except (OSError, trio.BrokenResourceError, AssertionError):
-                        return False
-
+                hello = text({"t": "hello", "token": good()})
                 with trio.fail_after(20):
-                    await until(lets_in)
+                    await until(partial(victim.lets_in, request(V1), hello))
                 response = await victim.http.post("/v1/users/ada/events", json={"type": "agent_started"})
                 assert response.status_code == 202
                 await until(partial(some, took))

@@ -86,12 +86,39 @@ class Victim:
     log: Path
     http: httpx.AsyncClient
 
-    async def dial(self, **options: Any) -> trio.SocketStream:
+    async def dial(self, *, source: str | None = None, **options: Any) -> trio.SocketStream:
+        """A connection, from an address of this machine's own choice or from `source`."""
         connecting = trio.socket.socket()
-        for option, value in options.items():
-            connecting.setsockopt(trio.socket.SOL_SOCKET, getattr(trio.socket, option), value)
-        await connecting.connect(("127.0.0.1", self.port))
-        return trio.SocketStream(connecting)
+        try:
+            for option, value in options.items():
+                connecting.setsockopt(trio.socket.SOL_SOCKET, getattr(trio.socket, option), value)
+            if source is not None:
+                await connecting.bind((source, 0))
+            await connecting.connect(("127.0.0.1", self.port))
+            return trio.SocketStream(connecting)
+        except BaseException:
+            connecting.close()
+            raise
+
+    @asynccontextmanager
+    async def silent(self, count: int) -> AsyncIterator[list[trio.SocketStream]]:
+        """So many connections that say nothing, closed at the end of the block whatever happens in it."""
+        opened: list[trio.SocketStream] = []
+        try:
+            while len(opened) < count:
+                opened.append(await self.dial())
+            yield opened
+        finally:
+            for stream in opened:
+                stream.socket.close()
+
+    async def lets_in(self, *sent: bytes) -> bool:
+        """Whether a client that says hello so gets its welcome."""
+        try:
+            async with self.peer(*sent) as peer:
+                return b" 101 " in await peer.head() and "welcome" in await peer.text()
+        except (OSError, trio.BrokenResourceError, AssertionError):
+            return False
 
     @asynccontextmanager
     async def peer(self, *sent: bytes, **options: Any) -> AsyncIterator[Peer]:
