@@ -15,20 +15,28 @@
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect
 from .config import Config
 from .core import session as _session
+from .core.run_view import RunView
 from .errors import (
     ConfirmationTimeout,
     ConnectionRefused,
     EventTooLarge,
     HubClosed,
+    IllegalTransition,
     InvalidConfig,
     InvalidEvent,
     LocalError,
     MessageRejected,
+    QuestionClosed,
+    QuestionExpired,
     RemoteError,
+    RunEnded,
+    RunFailed,
     SessionEnded,
     StoreError,
     StoreUnavailable,
+    TooManyRuns,
     TrioWSError,
+    UnknownRun,
 )
 from .event import LIFECYCLE_TYPES, Draft, Event, Gap, Merged, Message, Priority
 from .hub import (
@@ -40,7 +48,9 @@ from .hub import (
     HubStatistics,
     PublishChannel,
     Receipt,
+    RunHandle,
     Subscription,
+    ToolCall,
     open_hub,
 )
 from .identity import Identity
@@ -74,6 +84,7 @@ __all__ = [
     "HubClosed",
     "HubStatistics",
     "Identity",
+    "IllegalTransition",
     "InvalidConfig",
     "InvalidEvent",
     "LocalError",
@@ -83,15 +94,24 @@ __all__ = [
     "MessageRejected",
     "Priority",
     "PublishChannel",
+    "QuestionClosed",
+    "QuestionExpired",
     "Receipt",
     "RemoteError",
+    "RunEnded",
+    "RunFailed",
+    "RunHandle",
+    "RunView",
     "SavedSession",
     "SessionEnded",
     "SqliteStore",
     "StoreError",
     "StoreUnavailable",
     "Subscription",
+    "TooManyRuns",
+    "ToolCall",
     "TrioWSError",
+    "UnknownRun",
     "connect",
     "open_hub",
     "serve",

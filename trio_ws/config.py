@@ -138,6 +138,11 @@ class Config:
     max_fragments: int = _count(256)
     max_pending_messages: int = _count(32)
 
+    # Runs of agents
+    max_runs_per_user: int = _count(50)
+    max_runs: int = _count(1000)
+    max_run_text: int = _count(16 * KIB)
+
     # Liveness
     heartbeat_active: float = _seconds(2)
     heartbeat_idle: float = _seconds(25)

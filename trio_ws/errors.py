@@ -35,6 +35,62 @@ class HubClosed(LocalError):
     """The hub has ended or is draining: it accepts nothing any more."""
 
 
+class UnknownRun(LocalError):
+    """There is no such run of this user: it was never opened, or has ended and is forgotten.
+
+    Attributes:
+      run: its id.
+    """
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"no run {run!r} of this user is known")
+        self.run = run
+
+
+class TooManyRuns(LocalError):
+    """As many runs are open as may be: of this user (`max_runs_per_user`), or in all (`max_runs`)."""
+
+
+class IllegalTransition(LocalError):
+    """An event that has no place in its run as that stands (docs/runs.md has the grammar). Nothing has changed.
+
+    Attributes:
+      run: the run's id.
+      type: the event's type.
+    """
+
+    def __init__(self, run: str, type: str, why: str) -> None:
+        super().__init__(f"{type} has no place in run {run!r} now: {why}")
+        self.run = run
+        self.type = type
+
+
+class RunEnded(IllegalTransition):
+    """The run has had its terminal event: nothing comes after that."""
+
+
+class RunFailed(Exception):
+    """Raised by an application in a run to have it fail in these words, which its user gets to see."""
+
+
+class QuestionClosed(TrioWSError):
+    """A question was closed without an answer.
+
+    Attributes:
+      question: its id.
+      outcome: ``withdrawn`` or ``expired``.
+    """
+
+    def __init__(self, question: str, outcome: str) -> None:
+        super().__init__(f"question {question!r} was {outcome}")
+        self.question = question
+        self.outcome = outcome
+
+
+class QuestionExpired(QuestionClosed):
+    """Nobody answered a question in time."""
+
+
 class StoreUnavailable(LocalError):
     """What must be durable before it is accepted can't be made so now: the disk is full, slow or away. Try again later.
 

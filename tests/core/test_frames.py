@@ -173,7 +173,7 @@ MISTAKES = [
     (b'{"t":"message","id":"a","id":"b","type":"c","payload":1}', "message", "twice"),
     (b'{"t":"message","id":"a","type":"c","payload":"x","payload":1}', "message", "twice"),
     # hello
-    (b'{"t":"hello","from":"later"}', "hello", "retained, pending or now"),
+    (b'{"t":"hello","from":"later"}', "hello", "retained, pending, now or snapshot"),
     (b'{"t":"hello","from":null}', "hello", "$.from"),
     (b'{"t":"hello","from":1}', "hello", "$.from"),
     (b'{"t":"hello","token":1}', "hello", "$.token"),

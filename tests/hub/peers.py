@@ -242,7 +242,7 @@ class World:
         hub = self.hub
         assert not hub.engine.attachments
         assert hub.engine.pool.connected == 0
-        waiting = [hub.engine.flusher, *hub.engine.buffer.mailboxes.values()]
+        waiting = [hub.engine.flusher, *hub.engine.buffer.mailboxes.values(), *hub.desk.handles.values()]
         assert all(owner in waiting for owner in hub.engine.timers._armed)
         assert not hub.engine.flusher._marked
         assert not hub.engine.flusher._waiting

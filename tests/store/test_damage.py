@@ -16,8 +16,9 @@ import trio
 
 from tests.hub.peers import Peer
 from trio_ws.config import Config
-from trio_ws.core.gaps import Run
+from trio_ws.core.gaps import Run as Gone
 from trio_ws.core.records import Batch, KeyRecord
+from trio_ws.core.runs import Happened, Run
 from trio_ws.errors import StoreUnavailable
 from trio_ws.hub import Hub, open_hub
 from trio_ws.store import SqliteStore, rows
@@ -34,7 +35,13 @@ NONSENSE = {
     "JSON of another kind": """'{"a": [1e999, null]}'""",
     "deep": f"'{'[' * 100_000}'",
 }
-TABLES = {"users": rows.USER, "events": rows.EVENT, "sessions": rows.SESSION, "keys": rows.KEY}
+TABLES = {
+    "users": rows.USER,
+    "events": rows.EVENT,
+    "sessions": rows.SESSION,
+    "keys": rows.KEY,
+    "runs": rows.RUN,
+}
 CASES = [
     (table, column, kind)
     for table, columns in TABLES.items()
@@ -44,13 +51,18 @@ CASES = [
 
 
 def log_of(user: str) -> Batch:
-    """Three events that nobody has confirmed, a session that has acked the first, and a key of what is gone."""
+    """Three events that nobody has confirmed, a session that has acked the first, a key of what is gone, and a run that
+    has ended."""
+    run = Run("r", 10)
+    run.catch_up(Happened("agent_started", b"{}", 1, 1_700_000_000.0, "a"))
+    run.catch_up(Happened("agent_lost", b'{"outcome":"lost"}', 2, 1_700_000_001.0, "b"))
     seqs = (1, 2, 4)
     return Batch(
         events=[event(user, seq, payload=b"%d" % seq, tracked=True) for seq in seqs],
-        users=[log(user, 4, gone=(Run(3, 3, "evicted", {"note": 1}, 0),))],
+        users=[log(user, 4, gone=(Gone(3, 3, "evicted", {"note": 1}, 0),))],
         sessions=[session(user, f"tab-of-{user}", acked=1)],
         keys=[(user, KeyRecord("gone", 3, "evicted"))],
+        runs=[run.record(user, 2, 2)],
     )
 
 

@@ -19,6 +19,7 @@ from .journal import MIN_IN_ALL, PER_EVENT, Journals
 from .ledger import Ledger
 from .mailbox import Mailbox
 from .retention import Line
+from .runs import RunBooks
 
 CROWDED: Final = 8
 """What is not critical goes from the rest of a log once there is room for no more than the 8th part of it."""
@@ -35,6 +36,7 @@ class Buffer:
     Attributes:
       largest: the size of the largest event that an empty buffer could hold.
       journals: what became of events, of all mailboxes.
+      runs: the runs of agents, of all users.
       spills: what memory has no room for may go to a store only.
       asleep: users whose log a store has, and nothing of it is here; whether it was here before.
     """
@@ -54,6 +56,7 @@ class Buffer:
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
         self.asleep: dict[str, bool] = {}
+        self.runs = RunBooks(config.max_runs_per_user, config.max_runs, config.max_run_text)
         self._new_id = new_id
         self.journals = Journals(max(MIN_IN_ALL, PER_EVENT * config.max_events))
         self._history = Line(CLASS_SETTLED)
@@ -76,11 +79,13 @@ class Buffer:
                 max_joined_bytes=self.config.max_event_bytes,
                 ledger=self.ledger,
             )
+            box.runs = self.runs.users.get(user)
         return box
 
     def close(self, box: Mailbox) -> None:
-        """Forget a mailbox that holds nothing and has no sessions."""
+        """Forget a mailbox that holds nothing and has no sessions nor runs."""
         box.closed = True
+        self.runs.drop(box.user)
         if box.journal is not None:
             self.journals.close(box.journal)
         if self.ledger is not None:
@@ -99,6 +104,8 @@ class Buffer:
         box.fall_asleep()
         if box.journal is not None:
             self.journals.close(box.journal)
+        if box.runs is not None and not box.runs.open:
+            self.runs.drop(box.user)
         del self.mailboxes[box.user]
         self.asleep[box.user] = True
         self._closed += 1
@@ -148,6 +155,20 @@ class Buffer:
         if not box.stale:
             self._touch(box)
         return True
+
+    def accept_beyond(self, box: Mailbox, entry: Entry) -> None:
+        """As `accept`, where that has refused: what can go makes room as far as it goes, and `entry` comes in all the
+        same. For the ends of runs, of which there are only so many."""
+        self.books.now = entry.accepted_at
+        if box.rest is not None:
+            box.spill(entry)
+        else:
+            while box.history:
+                box.forget_oldest()
+            while box.make_room():
+                pass
+            box.append(entry)
+        self._touch(box)
 
     def spill(self, box: Mailbox, entry: Entry) -> bool:
         """Give `entry`, for which there is no room, the next seq of `box`, for the store only.

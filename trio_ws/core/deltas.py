@@ -1,7 +1,7 @@
 """Deltas: neighbours of one stream in a log, and how several of them become one event.
 
-Two events are neighbours of one stream where nothing lies between them and type, key, retention class and shape of
-payload are the same; so any other event, a lifecycle event above all, is a barrier. They are joined in two places:
+Two events are neighbours of one stream where nothing lies between them and type, key, run, retention class and shape
+of payload are the same; so any other event, a lifecycle event above all, is a barrier. They are joined in two places:
 for one session, when it is sent several that wait (`Deltas.neighbours`, `Deltas.tail_of`), and in the log itself, where
 room is needed and no session was sent any of them yet (`Deltas.next_run`, `joined`).
 """
@@ -106,6 +106,7 @@ def joined(run: list[Entry]) -> Entry:
         payload=text,
         truncated=any(delta.truncated for delta in run),
         owned_id=last.owned_id,
+        run=last.run,
     )
     entry.first, entry.seq = start.first, last.seq
     entry.line, entry.user = start.line, start.user
@@ -120,7 +121,7 @@ def _append(run: list[Entry]) -> tuple[bytes, bytes]:
     """The wire form, and the payload, of the deltas of `run` as one event."""
     text = payload.append_all([delta.payload or b"null" for delta in run])
     last = run[-1]
-    return wire.event_tail(last.id, last.type, text, last.ts), text
+    return wire.event_tail(last.id, last.type, text, last.ts, last.run), text
 
 
 def _joinable(start: Entry, entry: Entry) -> bool:
@@ -130,6 +131,7 @@ def _joinable(start: Entry, entry: Entry) -> bool:
         and entry.merge
         and start.type == entry.type
         and start.key == entry.key
+        and start.run == entry.run
         and start.retention == entry.retention
         and payload.joinable(start.payload or b"", entry.payload or b"")
     )

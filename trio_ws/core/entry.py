@@ -62,6 +62,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
       line: the retention class that it stands in as it is now, `FIRM` where it can't go; `GONE` outside of its log,
         `SPILLED` in its rest.
       user: whose log it is in; empty before.
+      run: the agent's run that it is part of.
       stored: the store has it, or the commit under way will bring it there.
       tracked: confirmation is timed and redelivery happens; so for critical events and those with `confirm`.
       first_sent: when it was first written to a session, or None.
@@ -86,6 +87,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     payload: bytes | None = None
     truncated: bool = False
     owned_id: bool = False
+    run: str | None = None
     stored: bool = False
 
     first: int = 0

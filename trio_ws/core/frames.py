@@ -72,7 +72,7 @@ class Hello(_Frame, frozen=True, rename={"from_": "from"}):
     session: str | None = None
     epoch: str | None = None
     seq: _Seq | None = None
-    from_: Literal["retained", "pending", "now"] = "retained"
+    from_: Literal["retained", "pending", "now", "snapshot"] = "retained"
 
 
 class Ack(_Frame, frozen=True):
@@ -191,7 +191,7 @@ def _look_closely(data: bytes | str) -> list[ClientFrame | Mistake]:
 def _explain(kind: str, error: msgspec.ValidationError) -> str:
     text = str(error)
     # The one message of msgspec's that quotes the value, which may be anything.
-    return "hello: from must be retained, pending or now" if "enum" in text else f"{kind}: {text}"
+    return "hello: from must be retained, pending, now or snapshot" if "enum" in text else f"{kind}: {text}"
 
 
 class _Doubled(dict[str, Any]):

@@ -20,21 +20,37 @@ MAX_RUNS: Final = 64
 MAX_TYPES: Final = 32
 """How many types one run tells apart; what is lost of further ones is counted as `ANY_TYPE`."""
 
+MAX_AGENTS: Final = 64
+"""Of how many agents' runs one run of seqs tells what is lost."""
+
 ANY_TYPE: Final = "*"
 _GRAVITY: Final = {SETTLED: 0, SUPERSEDED: 1, RESET: 2, EVICTED: 3, EXPIRED: 4}
 
 
 class Run:
-    """The seqs `first` to `last`, gone for one `reason`: how many of each type, how many of them critical."""
+    """The seqs `first` to `last`, gone for one `reason`: how many of each type, how many of them critical.
 
-    __slots__ = ("critical", "first", "last", "lost", "reason")
+    Attributes:
+      agents: how many of it, at the least, are in the snapshots of which agents' runs, by the run's id; None for none.
+    """
 
-    def __init__(self, first: int, last: int, reason: str, lost: dict[str, int], critical: int) -> None:
+    __slots__ = ("agents", "critical", "first", "last", "lost", "reason")
+
+    def __init__(
+        self,
+        first: int,
+        last: int,
+        reason: str,
+        lost: dict[str, int],
+        critical: int,
+        agents: dict[str, int] | None = None,
+    ) -> None:
         self.first = first
         self.last = last
         self.reason = reason
         self.lost = lost
         self.critical = critical
+        self.agents = agents
 
     def absorb(self, other: Run) -> None:
         """Take in the neighbour `other`; of two reasons the graver one stays."""
@@ -48,18 +64,32 @@ class Run:
             name = kind if kind in self.lost or len(self.lost) < MAX_TYPES else ANY_TYPE
             self.lost[name] = self.lost.get(name, 0) + count
         self.critical += other.critical
+        if other.agents is not None:
+            agents = {} if self.agents is None else self.agents
+            for id, count in other.agents.items():
+                if id in agents or len(agents) < MAX_AGENTS:
+                    agents[id] = agents.get(id, 0) + count
+            self.agents = agents
         if _GRAVITY[other.reason] > _GRAVITY[self.reason]:
             self.reason = other.reason
 
     def part(self, first: int, last: int) -> Run:
         """What of it lies from `first` to `last`, seqs within it."""
         if first == self.first and last == self.last:
-            return Run(first, last, self.reason, dict(self.lost), self.critical)
+            agents = None if self.agents is None else dict(self.agents)
+            return Run(first, last, self.reason, dict(self.lost), self.critical, agents)
         count = last - first + 1
+        agents = None if self.agents is None else self._agents_of_part(count)
         if not self.lost:  # nobody knows what was lost, if anything was
-            return Run(first, last, self.reason, {}, 0)
+            return Run(first, last, self.reason, {}, 0, agents)
         kind = next(iter(self.lost)) if len(self.lost) == 1 else ANY_TYPE
-        return Run(first, last, self.reason, {kind: count}, min(self.critical, count))
+        return Run(first, last, self.reason, {kind: count}, min(self.critical, count), agents)
+
+    def _agents_of_part(self, count: int) -> dict[str, int]:
+        """`agents` of so many seqs of it: where not all are one agent's, nobody knows whose these are."""
+        assert self.agents is not None
+        alone = len(self.agents) == 1 and sum(self.agents.values()) == self.last - self.first + 1
+        return dict.fromkeys(self.agents, count if alone else 0)
 
 
 class Gone:
@@ -74,14 +104,19 @@ class Gone:
         # The run that was added to last, what it is made of, and the last seq before the run after it. What goes is
         # mostly the next of its kind: that takes a fifth of the time that finding its place takes.
         self._growing: Run | None = None
-        self._alike: tuple[str, str, bool] = ("", "", False)
+        self._alike: tuple[str, str, bool, str | None] = ("", "", False, None)
         self._end = 0.0
 
     def __len__(self) -> int:
         return len(self._runs)
 
-    def add(self, first: int, last: int, kind: str, reason: str, critical: bool) -> bool:
+    def add(
+        self, first: int, last: int, kind: str, reason: str, critical: bool, agent: str | None = None
+    ) -> bool:
         """Note that the entry of type `kind` at `first` to `last` went for `reason`.
+
+        Args:
+          agent: the agent's run in whose snapshot it is.
 
         Returns: whether it is time to `compact`, as `crowded` says.
         """
@@ -90,17 +125,21 @@ class Gone:
             run is not None
             and run.last + 1 == first
             and last < self._end
-            and self._alike == (kind, reason, critical)
+            and self._alike == (kind, reason, critical, agent)
         ):
             run.last = last
             run.lost[kind] += last - first + 1
+            if agent is not None:
+                run.agents[agent] += last - first + 1  # type: ignore[index]
             if critical:
                 run.critical += last - first + 1
             return False
-        self._place(first, last, kind, reason, critical)
+        self._place(first, last, kind, reason, critical, agent)
         return self.crowded
 
-    def _place(self, first: int, last: int, kind: str, reason: str, critical: bool) -> None:
+    def _place(
+        self, first: int, last: int, kind: str, reason: str, critical: bool, agent: str | None
+    ) -> None:
         """As `add`, wherever it belongs among the runs."""
         count = last - first + 1
         losses = count if critical else 0
@@ -109,22 +148,27 @@ class Gone:
         self._growing = None
         left = runs[at - 1] if at else None
         right = runs[at] if at < len(runs) and runs[at].first == last + 1 else None
-        if left is not None and left.last == first - 1 and _only(left, kind, reason, critical):
+        if left is not None and left.last == first - 1 and _only(left, kind, reason, critical, agent):
             left.last = last
             left.lost[kind] += count
             left.critical += losses
-            if right is not None and _only(right, kind, reason, critical):
+            if left.agents is not None and agent is not None:
+                left.agents[agent] += count
+            if right is not None and _only(right, kind, reason, critical, agent):
                 left.absorb(right)
                 del runs[at], starts[at]
-            self._growing, self._alike = left, (kind, reason, critical)
+            self._growing, self._alike = left, (kind, reason, critical, agent)
             self._end = starts[at] - 1 if at < len(starts) else math.inf
             return
-        if right is not None and _only(right, kind, reason, critical):
+        if right is not None and _only(right, kind, reason, critical, agent):
             right.first = starts[at] = first
             right.lost[kind] += count
             right.critical += losses
+            if right.agents is not None and agent is not None:
+                right.agents[agent] += count
             return
-        runs.insert(at, Run(first, last, reason, {kind: count}, losses))
+        agents = None if agent is None else {agent: count}
+        runs.insert(at, Run(first, last, reason, {kind: count}, losses, agents))
         starts.insert(at, first)
 
     def at(self, seq: int) -> Run | None:
@@ -192,11 +236,14 @@ class Gone:
         self._starts = [run.first for run in joined]
 
 
-def _only(run: Run, kind: str, reason: str, critical: bool) -> bool:
-    """Whether all of `run` is of type `kind` and went for `reason`, and is critical or not as `critical` says."""
+def _only(run: Run, kind: str, reason: str, critical: bool, agent: str | None) -> bool:
+    """Whether all of `run` is of type `kind` and of the run of `agent`, went for `reason`, and is critical or not as
+    `critical` says."""
+    count = run.last - run.first + 1
     return (
         run.reason == reason
         and len(run.lost) == 1
         and kind in run.lost
-        and run.critical == (run.last - run.first + 1 if critical else 0)
+        and run.critical == (count if critical else 0)
+        and run.agents == (None if agent is None else {agent: count})
     )

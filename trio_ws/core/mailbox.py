@@ -37,6 +37,8 @@ from .ledger import Ledger
 from .remembered import Remembered
 from .rest import Rest
 from .retention import Line, Retention
+from .run_view import FOLDED
+from .runs import Runs
 from .track import Track
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Mailbox:
       deltas: those of them that may be joined.
       sent_high: the highest seq that any session was ever sent: nothing at or below it is joined.
       sessions: the cursors over it, by session id.
+      runs: the runs of agents that are known of this user; None while there were none.
       history: how many of the entries have settled.
       journal: what its sessions were sent and answered; None while nothing was.
       firm_events, firm_bytes: unsettled critical entries, which can't make room.
@@ -92,6 +95,7 @@ class Mailbox:
         "ready",
         "relief_dry",
         "rest",
+        "runs",
         "sent_high",
         "sessions",
         "stale",
@@ -118,6 +122,7 @@ class Mailbox:
         self.entries: dict[int, Entry] = {}
         self.gone = Gone()
         self.sessions: dict[str, Session] = {}
+        self.runs: Runs | None = None
         self.bytes = self.history = self.firm_events = self.firm_bytes = self.unconfirmed = 0
         self.last_event_at, self.next_expiry = -math.inf, math.inf
         self.stale = self.closed = self.relief_dry = False
@@ -378,6 +383,12 @@ class Mailbox:
     # -- where a session may start
 
     @property
+    def safe(self) -> int:
+        """What is up to here can't be given to another event, and may be told of: the head, but for what is to be made
+        durable first. Sessions may be given less of it (`ready`), where part of it is in a store only."""
+        return self.head if self.track is None else self.track.safe
+
+    @property
     def low(self) -> int:
         """The seq before the oldest that is held; the head where nothing is."""
         return next(iter(self.entries.values())).first - 1 if self.entries else self.head
@@ -521,7 +532,8 @@ class Mailbox:
         lost = reason != SETTLED and entry.retention == FIRM
         if self.track is not None:
             self.track.removed(entry)
-        if self.gone.add(entry.first, entry.seq, entry.type, reason, lost):
+        agent = entry.run if entry.run is not None and entry.type in FOLDED else None
+        if self.gone.add(entry.first, entry.seq, entry.type, reason, lost, agent):
             cursors = {position for s in self.sessions.values() for position in (s.acked, s.cursor)}
             self.gone.compact(cursors | {self.calm})
 

@@ -53,6 +53,7 @@ class Admitted:
     Attributes:
       session: it, not yet attached.
       position: where it goes on from.
+      snapshots: it is to be given those of all agents' runs first.
       resumed: what the client knew of the log still holds.
       displaced: sessions that have to make way, still attached or parked; the caller ends them.
     """
@@ -61,6 +62,7 @@ class Admitted:
     position: int
     resumed: bool
     skip_confirmed: bool
+    snapshots: bool
     displaced: list[Session]
 
 
@@ -118,7 +120,7 @@ class Pool:
             self.hits += 1
             self.reused += known.link is None
             position = known.acked if ask.seq is None else max(ask.seq, known.acked)
-            return Admitted(known, position, True, False, [])
+            return Admitted(known, position, True, False, False, [])
         displaced = self._make_way(box, now)
         if isinstance(displaced, Refused):
             self.rejected += 1
@@ -132,7 +134,8 @@ class Pool:
             # What lies below stays pending: nobody knows any more whom it was sent to.
             base = position = box.boundary(ask.seq)
         else:
-            start = {"now": box.head, "pending": box.first_unconfirmed - 1}.get(ask.start, box.low)
+            pending = box.first_unconfirmed - 1
+            start = {"now": box.head, "pending": pending, "snapshot": pending}.get(ask.start, box.low)
             base = position = min(box.head if ask.plain else start, box.ready)
         session = Session(
             self._new_id(),
@@ -144,7 +147,9 @@ class Pool:
             now=now,
             plain=ask.plain,
         )
-        return Admitted(session, position, resumed, not resumed and ask.start == "pending", displaced)
+        snapshots = not resumed and ask.start == "snapshot" and not ask.plain
+        skip_confirmed = snapshots or (not resumed and ask.start == "pending")
+        return Admitted(session, position, resumed, skip_confirmed, snapshots, displaced)
 
     def attach(self, admitted: Admitted, link: Any, now: float) -> None:
         """`link` takes over an admitted session. A connection that it had before is for the caller to fence off."""
@@ -154,7 +159,13 @@ class Pool:
         self.total_connected += 1
         self._unpark(session)
         session.box.sessions[session.id] = session
-        session.attach(link, admitted.position, now, skip_confirmed=admitted.skip_confirmed)
+        session.attach(
+            link,
+            admitted.position,
+            now,
+            skip_confirmed=admitted.skip_confirmed,
+            snapshots=admitted.snapshots,
+        )
 
     def park(self, session: Session, now: float) -> list[Session]:
         """The connection of `session` is gone; it waits for the next one.

@@ -23,6 +23,7 @@ class EventRecord(NamedTuple):
       expires: when its time to live is over; None for never.
       owned_id: the id is the publisher's own key.
       confirmed: a client has processed it.
+      run: the agent's run that it is part of.
     """
 
     user: str
@@ -40,6 +41,7 @@ class EventRecord(NamedTuple):
     truncated: bool
     owned_id: bool
     confirmed: bool
+    run: str | None = None
 
 
 class Removal(NamedTuple):
@@ -114,6 +116,22 @@ class RevokedRecord(NamedTuple):
     until: float
 
 
+class RunRecord(NamedTuple):
+    """One run of an agent; the events of it that its user's log holds beyond are to be folded in.
+
+    Attributes:
+      open: it has had no terminal event.
+      lease: seconds for which it outlives its publisher's silence; None where a scope of the process ran it.
+      state: JSON: where it stands, and up to which seq.
+    """
+
+    user: str
+    run: str
+    open: bool
+    lease: float | None
+    state: bytes
+
+
 @attrs.define
 class Batch:
     """What one commit writes, all of it or nothing. To write it once more changes nothing.
@@ -128,6 +146,7 @@ class Batch:
       ended: sessions that are over: user and session.
       keys: of what was never written and has left the logs: user and key. Its user is known, or among `users`.
       revoked: users who are, or are so anew. Of others, a store may forget those whose time was over by then.
+      forgotten: runs of which nothing is kept any more: user and run.
     """
 
     closed: list[str] = attrs.field(factory=list)
@@ -139,6 +158,8 @@ class Batch:
     ended: list[tuple[str, str]] = attrs.field(factory=list)
     keys: list[tuple[str, KeyRecord]] = attrs.field(factory=list)
     revoked: list[RevokedRecord] = attrs.field(factory=list)
+    runs: list[RunRecord] = attrs.field(factory=list)
+    forgotten: list[tuple[str, str]] = attrs.field(factory=list)
 
 
 @attrs.frozen
@@ -194,3 +215,4 @@ class Kept:
     keys: list[KeyRecord] = attrs.field(factory=list)
     damaged: list[Run] = attrs.field(factory=list)
     rest: KeptRest | None = None
+    runs: list[RunRecord] = attrs.field(factory=list)

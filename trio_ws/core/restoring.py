@@ -9,9 +9,11 @@ from . import wire
 from .books import Books
 from .confirmations import Confirmations
 from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry
-from .gaps import ANY_TYPE, Run
+from .gaps import ANY_TYPE, MAX_AGENTS, Run
 from .mailbox import Mailbox
 from .records import EventRecord, Kept, KeyRecord, SessionRecord, UserRecord
+from .runs import NONSENSE, Happened, Runs
+from .runs import Run as AgentRun
 from .session import Session
 
 
@@ -29,7 +31,7 @@ def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep:
     box.epoch = user.epoch
     box.head = box.sent_high = reserved
     for key in kept.keys:
-        box.remember(_gone_entry(key))
+        box.remember(gone_entry(key))
     for event in kept.events:
         box.take_back(entry_of(event, now, wall_offset))
     lost = sorted([*(user.gone or ()), *kept.damaged], key=_first)
@@ -39,7 +41,8 @@ def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep:
     if reserved > user.head:
         lost.append(Run(user.head + 1, reserved, RESET, {}, 0))
     settled_upto = user.confirmed if user.partial and not asleep else box.head
-    box.gone.restore(list(_gone(box, lost, settled_upto)))
+    agents = dict.fromkeys([run.run for run in kept.runs][:MAX_AGENTS], 0) or None
+    box.gone.restore(list(_gone(box, lost, settled_upto, agents)))
     assert box.track is not None
     box.track.restored(user.confirmed, user.reserved, as_it_was=reserved == user.head and not kept.damaged)
 
@@ -48,6 +51,27 @@ def _behind(user: UserRecord, lost: list[Run]) -> int:
     """How many events are in the rest: all behind what is here, but for those that are known to be lost."""
     gone = sum(max(0, min(run.last, user.head) - max(run.first, user.rest) + 1) for run in lost)
     return user.head - user.rest + 1 - gone
+
+
+def restore_runs(runs: Runs, kept: Kept, now: float, wall_offset: float) -> None:
+    """Put back the runs of `kept`, with what its log holds of them beyond their records; `runs` knows none yet.
+
+    A record that makes no sense is left out: what is in the log of that run is delivered all the same.
+    """
+    found: dict[str, AgentRun] = {}
+    for record in kept.runs:
+        try:
+            found[record.run] = AgentRun.restored(record, runs.max_text)
+        except NONSENSE:
+            continue
+    for event in kept.events:
+        run = None if event.run is None else found.get(event.run)
+        if run is not None:
+            run.catch_up(Happened(event.type, event.payload, event.seq, event.ts, event.id))
+    for run in sorted(found.values(), key=_opened):
+        if (ended := run.ended_ts) is not None:
+            run.ended_at = min(ended - wall_offset, now)
+        runs.add(run)
 
 
 def restored_session(
@@ -75,6 +99,7 @@ def restored_session(
     # What it was sent is not known: all of it, or an ack that was under way would be a mistake.
     session.top = max(box.ready, session.acked)
     session.skipped = set(record.skipped)
+    session.unjoined = box.head  # of which snapshots it was sent nobody knows, either
     session.parked_at = session.cut_at = (
         parked_at if record.parked is None else min(record.parked - wall_offset, now)
     )
@@ -84,7 +109,7 @@ def restored_session(
 def entry_of(event: EventRecord, now: float, wall_offset: float) -> Entry:
     """The entry of an event that a store has kept; see `restore`."""
     at = min(event.ts - wall_offset, now)
-    tail = wire.event_tail(event.id, event.type, event.payload, event.ts)
+    tail = wire.event_tail(event.id, event.type, event.payload, event.ts, event.run)
     entry = Entry(
         id=event.id,
         type=event.type,
@@ -101,6 +126,7 @@ def entry_of(event: EventRecord, now: float, wall_offset: float) -> Entry:
         payload=event.payload if event.merge else None,
         truncated=event.truncated,
         owned_id=event.owned_id,
+        run=event.run,
         stored=True,
     )
     entry.first, entry.seq = event.first, event.seq
@@ -109,7 +135,7 @@ def entry_of(event: EventRecord, now: float, wall_offset: float) -> Entry:
     return entry
 
 
-def _gone_entry(key: KeyRecord) -> Entry:
+def gone_entry(key: KeyRecord) -> Entry:
     """What is known of an event whose key is remembered."""
     entry = Entry(
         id=key.id,
@@ -131,9 +157,9 @@ def _gone_entry(key: KeyRecord) -> Entry:
     return entry
 
 
-def _gone(box: Mailbox, lost: list[Run], settled_upto: int) -> Iterator[Run]:
+def _gone(box: Mailbox, lost: list[Run], settled_upto: int, agents: dict[str, int] | None) -> Iterator[Run]:
     """All that is not held as runs in order: `lost`, and between them what has settled; above `settled_upto` nobody
-    knows that."""
+    knows that. Which of the runs of `agents` it was of is not known either."""
     at = 1
     for first, last in _holes(box):
         at = first
@@ -141,20 +167,24 @@ def _gone(box: Mailbox, lost: list[Run], settled_upto: int) -> Iterator[Run]:
             if run.last < at or run.first > last:
                 continue
             low, high = max(run.first, at), min(run.last, last)
-            yield from _settled(at, low - 1, settled_upto)
-            yield run.part(low, high)
+            yield from _settled(at, low - 1, settled_upto, agents)
+            part = run.part(low, high)
+            if part.agents is None and part.reason == RESET:
+                part.agents = agents and dict(agents)
+            yield part
             at = high + 1
-        yield from _settled(at, last, settled_upto)
+        yield from _settled(at, last, settled_upto, agents)
     for run in lost:
         if box.rest is not None and run.last >= box.rest.first:
             yield run.part(max(run.first, box.rest.first), run.last)
 
 
-def _settled(first: int, last: int, upto: int) -> Iterator[Run]:
+def _settled(first: int, last: int, upto: int, agents: dict[str, int] | None) -> Iterator[Run]:
     if first <= min(last, upto):
-        yield Run(first, min(last, upto), SETTLED, {ANY_TYPE: min(last, upto) - first + 1}, 0)
+        count = min(last, upto) - first + 1
+        yield Run(first, min(last, upto), SETTLED, {ANY_TYPE: count}, 0, agents and dict(agents))
     if max(first, upto + 1) <= last:
-        yield Run(max(first, upto + 1), last, RESET, {}, 0)
+        yield Run(max(first, upto + 1), last, RESET, {}, 0, agents and dict(agents))
 
 
 def _holes(box: Mailbox) -> Iterator[tuple[int, int]]:
@@ -171,3 +201,7 @@ def _holes(box: Mailbox) -> Iterator[tuple[int, int]]:
 
 def _first(run: Run) -> int:
     return run.first
+
+
+def _opened(run: AgentRun) -> int:
+    return run.opened_seq

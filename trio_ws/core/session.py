@@ -25,6 +25,7 @@ from .flight import Flight
 from .gaps import Run
 from .journal import ACKED, MERGED, NACKED, REDELIVERED, SENT, TOLD, Line
 from .mailbox import Mailbox
+from .run_view import FOLDED
 
 
 class Impossible(Exception):
@@ -50,6 +51,7 @@ class Session:
       live_at: the seq at which the client has caught up and is told so; None once it was.
       skipped: entries that it was not sent, by first seq: superseded ones that it was told of in a gap, and those that
         a client claimed to have. Its acks don't confirm them.
+      unjoined: deltas of agents' runs up to here are not joined for it: a snapshot that it was sent may end among them.
       context: what the shell keeps with it: the identity that was authenticated, answers to messages.
     """
 
@@ -59,6 +61,8 @@ class Session:
         "_flight",
         "_intervals",
         "_settled_upto",
+        "_told",
+        "_untold",
         "acked",
         "base",
         "blocked",
@@ -75,6 +79,7 @@ class Session:
         "plain",
         "skipped",
         "top",
+        "unjoined",
     )
 
     def __init__(
@@ -102,18 +107,30 @@ class Session:
         self._books = books
         self._confirmations = confirmations
         self._intervals = retry_intervals
-        self._settled_upto = 0
+        self._settled_upto = self.unjoined = 0
+        # Of which agents' runs this connection was sent a snapshot, and as of which seq; and of which it is to be.
+        self._told: dict[str, int] = {}
+        self._untold: list[str] = []
         self._flight = Flight(box.entries, retry_intervals, now)
 
     # -- coming and going
 
-    def attach(self, link: Any, position: int, now: float, *, skip_confirmed: bool = False) -> None:
+    def attach(
+        self,
+        link: Any,
+        position: int,
+        now: float,
+        *,
+        skip_confirmed: bool = False,
+        snapshots: bool = False,
+    ) -> None:
         """A connection takes the session over; it goes on from `position`.
 
         Args:
           link: the connection.
           position: the last seq that the client has accounted for; what was acked already is not sent again.
           skip_confirmed: what another session confirmed until now is left out, as a gap (``from: "pending"``).
+          snapshots: it is given those of all agents' runs that are known, before all else (``from: "snapshot"``).
         """
         self.link = link
         self._books.now = now
@@ -127,6 +144,8 @@ class Session:
         self.box.sent_high = max(self.box.sent_high, self.cursor)
         self.live_at = None if self.plain else self.box.ready
         self._settled_upto = self.box.head if skip_confirmed else 0
+        self._told = {}
+        self._untold = [] if self.box.runs is None or not snapshots else [run.id for run in self.box.runs]
         self.blocked = None
         self._flight = Flight(self.box.entries, self._intervals, now)
         self.box.may_relieve()
@@ -160,7 +179,11 @@ class Session:
     @property
     def pending(self) -> bool:
         """Whether `take` has something to give."""
-        return self.cursor < self.box.ready or (self.live_at is not None and self.cursor >= self.live_at)
+        return (
+            self.cursor < self.box.ready
+            or (self.live_at is not None and self.cursor >= self.live_at)
+            or len(self._untold) > 0
+        )
 
     def owes(self, entry: Entry) -> bool:
         """Whether this session is still to process `entry`."""
@@ -181,6 +204,8 @@ class Session:
         if self.cursor <= self.acked:
             self._flight.progress_at = now  # nothing was in flight: what is taken now has just begun to be
         ready = box.ready
+        while self._untold and size < max_bytes:
+            size += self._tell(self._untold.pop(0), frames)
         while self.cursor < ready and size < max_bytes:
             entry = box.entries.get(self.cursor + 1)
             if entry is not None and entry.seq > ready:
@@ -289,7 +314,8 @@ class Session:
 
     def _delta_frame(self, entry: Entry, now: float) -> bytes:
         """The frame of a delta and of those right after it that wait as well, joined; the cursor moves over them."""
-        run = self.box.deltas.neighbours(entry, self.box.ready)
+        alone = entry.run is not None and entry.seq <= self.unjoined
+        run = [entry] if alone else self.box.deltas.neighbours(entry, self.box.ready)
         for at, delta in enumerate(run):
             if at and self._spared(delta, now) is not None:
                 del run[at:]
@@ -333,7 +359,43 @@ class Session:
     def _put_gap(self, gap: Run | None, now: float, frames: list[bytes]) -> None:
         if gap is not None and not self.plain:
             self._note(now, TOLD, gap.first, gap.last, reason=gap.reason)
-            frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical))
+            if gap.agents is not None:
+                self._heal(gap, frames)
+            else:
+                frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical))
+
+    def _heal(self, gap: Run, frames: list[bytes]) -> None:
+        """Put a gap in which agents' runs have lost events into a frame, and behind it the snapshots that have them.
+
+        A snapshot is as of the newest event: what is lost before that is in it already, and it is not sent again.
+        """
+        assert gap.agents is not None
+        follow, healed = list[str](), 0
+        snapshots = list[bytes]()
+        for id, count in gap.agents.items():
+            if self._told.get(id, 0) >= gap.last:
+                healed += count
+            elif self._tell(id, snapshots):
+                follow.append(id)
+                healed += count
+        frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical, follow, healed))
+        frames += snapshots
+
+    def _tell(self, id: str, frames: list[bytes]) -> int:
+        """Put the snapshot of an agent's run into a frame, as of all that may be told of; returns its length.
+
+        From here on nothing may be joined across its end: who folds leaves out what is in the snapshot, and could not
+        leave out half an event.
+        """
+        box = self.box
+        view = None if box.runs is None else box.runs.view(id, box.safe)
+        if view is None:
+            return 0
+        frames.append(wire.snapshot(box.safe, id, view.payload(), view.ts))
+        self._told[id] = self.unjoined = box.safe
+        if box.sent_high < box.safe:
+            box.sent_high = box.safe
+        return len(frames[-1])
 
     def _missing(self, seq: int, now: float) -> Run | None:
         """The run of seqs from `seq` on that this session is not given, and why; None where the next is an event."""
@@ -348,7 +410,8 @@ class Session:
         if reason is None:
             return None
         critical = entry.weight if entry.critical and reason == EXPIRED else 0
-        run = Run(seq, entry.seq, reason, {entry.type: entry.weight}, critical)
+        agents = {entry.run: entry.weight} if entry.run is not None and entry.type in FOLDED else None
+        run = Run(seq, entry.seq, reason, {entry.type: entry.weight}, critical, agents)
         if reason == SUPERSEDED:
             self.skipped.add(entry.first)
             self._moved()

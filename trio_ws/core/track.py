@@ -21,12 +21,16 @@ is more."""
 
 RESERVED_AT_MOST: Final = 1024
 
+RECORD_EVERY: Final = 1.0
+"""Seconds after which a run is written again of which nothing has changed but its text."""
+
 
 class Track:
     """What of one mailbox is not durable yet.
 
     Attributes:
       committed: the newest seq that was drawn up and is durable: all that must not be lost up to here is not lost.
+      safe: see `Mailbox.safe`.
       written: something of this mailbox was drawn up; the store knows it.
     """
 
@@ -47,10 +51,12 @@ class Track:
         "_removed",
         "_reserved",
         "_rest_from",
+        "_runs",
         "_sessions",
         "_tightened",
         "_waiting",
         "committed",
+        "safe",
         "written",
     )
 
@@ -61,6 +67,7 @@ class Track:
         self._removed: list[Removal] = []
         self._keys: list[Entry] = []  # of what has left the log, and was never written
         self._sessions: dict[str, Session] = {}
+        self._runs: dict[str, bool] = {}  # what has changed, and whether its record is to be drawn up at once
         self._acks: list[tuple[int, int]] = []
         self._gone_changed = self._tightened = self.written = False
         self._confirmed = 0  # everything up to here is confirmed or gone
@@ -68,7 +75,7 @@ class Track:
             0  # the first durable seq that is not drawn up, and not committed; 0 for none
         )
         self._losable = 0  # events that may be lost, since the last drawing up
-        self._reserved = self._drawn_reserved = self._drawn_head = self.committed = 0
+        self._reserved = self._drawn_reserved = self._drawn_head = self.committed = self.safe = 0
         self._rest_from = self._drawn_rest = 0  # where the rest begins, as the store knows it; 0 for none
         self._landing = (0, 0)  # what the commit under way has of the rest: events, and bytes
 
@@ -92,7 +99,7 @@ class Track:
     @property
     def idle(self) -> bool:
         """Whether the store has all of it: nothing is to be drawn up, and nothing is under way."""
-        return not self._drawn_head and self._box not in self._ledger._dirty
+        return not self._drawn_head and self._box not in self._ledger._dirty and not self._runs
 
     def tighten(self) -> None:
         """Have no seqs reserved any more."""
@@ -113,6 +120,8 @@ class Track:
             self._losable += 1
             if ledger.others_written:
                 self._note_fresh(entry)
+        if entry.run is not None:
+            self._note_run(entry.run, entry.retention == FIRM)
         self._see_ready()
         ledger.touch(self._box, NOW if durable else SOON)
 
@@ -122,6 +131,8 @@ class Track:
         self._fresh.append(entry)
         if durable and not self._waiting:
             self._waiting = entry.seq
+        if entry.run is not None:
+            self._note_run(entry.run, True)
         self._see_ready()
         self._ledger.touch(self._box, NOW if durable else SOON)
 
@@ -143,6 +154,8 @@ class Track:
                 self._keep_key(delta)
         if self._ledger.others_written or self._ledger.all_durable:
             self._note_fresh(entry)
+        if entry.run is not None:
+            self._note_run(entry.run, True)
         self._ledger.touch(self._box)
 
     def removed(self, entry: Entry) -> None:
@@ -153,6 +166,8 @@ class Track:
             self._keep_key(entry)
         if not entry.settled:
             self._gone_changed = True
+        if entry.run is not None and self._is_unrecorded(entry.run, entry.seq):
+            self._note_run(entry.run, True)
         self._ledger.touch(self._box)
 
     def acked(self, low: int, high: int) -> None:
@@ -165,6 +180,23 @@ class Track:
         if not session.plain:
             self._sessions[session.id] = session
             self._ledger.touch(self._box)
+
+    def run_changed(self, run: str) -> None:
+        """What is to be kept of `run` has changed without an event."""
+        self._note_run(run, True)
+        self._ledger.touch(self._box, SOON)
+
+    def runs_forgotten(self) -> None:
+        """Runs are to be forgotten."""
+        self._ledger.touch(self._box)
+
+    def _note_run(self, run: str, urgent: bool) -> None:
+        self._runs[run] = urgent or self._runs.get(run, False)
+
+    def _is_unrecorded(self, id: str, seq: int) -> bool:
+        """Whether what the store has of a run lacks the event at `seq`, which has left the log."""
+        run = None if self._box.runs is None else self._box.runs.get(id)
+        return run is not None and run.recorded < seq
 
     def _note_fresh(self, entry: Entry) -> None:
         fresh = self._fresh
@@ -187,14 +219,15 @@ class Track:
 
     def _see_ready(self) -> None:
         box, ready = self._box, min(self._box.head, self._reserved)
-        if box.rest is not None and box.rest.first <= ready:
-            ready = box.rest.first - 1
-        if self._rest_from and self._rest_from <= ready:
-            ready = self._rest_from - 1
         if self._waiting and self._waiting <= ready:
             ready = self._waiting - 1
         if self._flying and self._flying <= ready:
             ready = self._flying - 1
+        self.safe = ready
+        if box.rest is not None and box.rest.first <= ready:
+            ready = box.rest.first - 1
+        if self._rest_from and self._rest_from <= ready:
+            ready = self._rest_from - 1
         box.ready = ready
 
     # -- commits
@@ -217,6 +250,7 @@ class Track:
         self._drawn_rest = 0 if box.rest is None else box.rest.first
         landing = [entry.size for entry in fresh if entry.line == SPILLED]
         self._landing = len(landing), sum(landing)
+        self._draw_up_runs(batch, head, now)
         self._reserve(now)
         batch.removed += self._removed
         self._removed = []
@@ -289,6 +323,7 @@ class Track:
             entry.truncated,
             entry.owned_id,
             entry.confirmed_at is not None,
+            entry.run,
         )
         if entry.line == SPILLED:
             entry.tail, entry.payload = b"", None
@@ -317,6 +352,26 @@ class Track:
                     if entry.stored and entry.confirmed_at is not None
                 ]
         self._acks = []
+
+    def _draw_up_runs(self, batch: Batch, head: int, now: float) -> None:
+        """Put runs that have changed up to `head` into `batch`: what is critical at once, the rest now and then."""
+        runs, changed, self._runs = self._box.runs, self._runs, {}
+        if runs is None:
+            return
+        for id, urgent in changed.items():
+            run = runs.get(id)
+            if run is None:
+                continue
+            due = urgent or self._tightened or run.recorded_at + RECORD_EVERY <= now
+            if run.opened_seq <= head and due:
+                batch.runs.append(run.record(self._box.user, self.safe, head))
+                run.recorded, run.recorded_at = head, now
+            if run.recorded < run.newest:
+                self._runs[id] = urgent
+        if self._runs:
+            self._ledger.loosen(self._box, now)
+        batch.forgotten += [(self._box.user, id) for id in runs.forgotten]
+        runs.forgotten.clear()
 
     def _draw_up_sessions(self, batch: Batch, wall_offset: float) -> None:
         for session in self._sessions.values():

@@ -95,6 +95,8 @@ __all__ = [
     "ping",
     "plain_event",
     "rejected",
+    "snapshot",
+    "standing",
     "text_message",
     "welcome",
 ]
@@ -143,13 +145,22 @@ def welcome(
     return _dumps(frame)
 
 
-def event_tail(id: str, type: str, payload_json: bytes, ts: float) -> bytes:
+def event_tail(id: str, type: str, payload_json: bytes, ts: float, run: str | None = None) -> bytes:
     """What every frame of an event ends with, whoever gets it and however often: made once, then shared.
 
     Args:
       payload_json: one JSON text, as `payload.encode` makes it.
       ts: when the event was accepted, in seconds since the Unix epoch; finite.
+      run: the agent's run that it is part of.
     """
+    if run is not None:
+        return b',"id":%b,"type":%b,"run":%b,"payload":%b,"ts":%b}' % (
+            _dumps(id),
+            _dumps(type),
+            _dumps(run),
+            payload_json,
+            _dumps(ts),
+        )
     return b',"id":%b,"type":%b,"payload":%b,"ts":%b}' % (_dumps(id), _dumps(type), payload_json, _dumps(ts))
 
 
@@ -196,11 +207,37 @@ def plain_event(tail: bytes) -> bytes:
     return b"{" + tail[1:]
 
 
-def gap(first: int, last: int, reason: str, lost: Mapping[str, int], critical: int) -> bytes:
-    """The seqs `first` to `last`, both inclusive, will not come."""
-    return _dumps(
-        {"t": "gap", "from": first, "to": last, "reason": reason, "lost": lost, "critical": critical}
-    )
+def gap(
+    first: int,
+    last: int,
+    reason: str,
+    lost: Mapping[str, int],
+    critical: int,
+    snapshots: Sequence[str] = (),
+    healed: int = 0,
+) -> bytes:
+    """The seqs `first` to `last`, both inclusive, will not come.
+
+    Args:
+      snapshots: the runs whose snapshots follow right behind.
+      healed: how many of what is lost is in snapshots that the client has, or that follow; left out where it is 0.
+    """
+    frame = {"t": "gap", "from": first, "to": last, "reason": reason, "lost": lost, "critical": critical}
+    if snapshots:
+        frame["snapshots"] = snapshots
+    if healed:
+        frame["healed"] = healed
+    return _dumps(frame)
+
+
+def snapshot(seq: int, run: str, payload: Mapping[str, Any], ts: float) -> bytes:
+    """A run as it stands with everything up to `seq`."""
+    return _dumps({"t": "snapshot", "seq": seq, "run": run, "payload": payload, "ts": ts})
+
+
+def standing(seq: int, questions: Sequence[Mapping[str, Any]]) -> bytes:
+    """The questions that wait for the user's answer at `seq`."""
+    return _dumps({"t": "standing", "seq": seq, "questions": questions})
 
 
 def live(seq: int) -> bytes:

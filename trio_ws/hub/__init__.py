@@ -9,6 +9,7 @@ from .figures import HubStatistics
 from .hub import Hub, open_hub
 from .inbox import OnMessage
 from .receipt import Confirmation, Receipt
+from .run import RunHandle, ToolCall
 from .subscription import Subscription
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "OnMessage",
     "PublishChannel",
     "Receipt",
+    "RunHandle",
     "Subscription",
+    "ToolCall",
     "open_hub",
 ]

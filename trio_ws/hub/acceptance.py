@@ -7,6 +7,9 @@ from typing import Final
 
 from ..core.entry import Entry
 from ..core.mailbox import Mailbox
+from ..core.records import KeyRecord
+from ..core.restoring import gone_entry
+from ..core.runs import Happened
 from ..errors import EventTooLarge
 from .attachment import Attachment
 from .engine import Engine
@@ -38,6 +41,7 @@ class Acceptance:
         Raises:
           EventTooLarge: it is larger than a user's mailbox may be.
           StoreUnavailable: it must be durable, and can't be made so now.
+          IllegalTransition, UnknownRun, TooManyRuns: it has no place in its run.
         """
         engine = self._engine
         buffer = engine.buffer
@@ -46,16 +50,28 @@ class Acceptance:
         if parcel.id is not None and (known := box.find(parcel.id)) is not None:
             engine.books.duplicates += 1
             return Receipt(known, box, timeout, True, durability)
-        if durability is not None:
+        if parcel.run is not None:
+            if box.runs is None:
+                box.runs = buffer.runs.of(user)
+            box.runs.check(parcel.run, parcel.type, parcel.call, parcel.question)
+        if durability is not None and not parcel.beyond:
             durability.check(parcel.retention)
         id = parcel.id or parcel.shared_id or engine.fresh_id()
         entry = self._intake.entry(parcel, id, engine.clock(), engine.wall_clock())
-        if entry.size > buffer.largest:
+        if entry.size > buffer.largest and not parcel.beyond:
             raise EventTooLarge("the event is larger than a user's mailbox may be", field="payload")
         if box.sessions and buffer.is_pressed(box, entry):
             self._write_first(box)
-        if (box.rest is not None or not buffer.accept(box, entry)) and not self._find_place(box, entry):
+        if (
+            (box.rest is not None or not buffer.accept(box, entry))
+            and not self._find_place(box, entry)
+            and not parcel.beyond
+        ):
             return None
+        if not entry.seq:
+            buffer.accept_beyond(box, entry)
+        if parcel.run is not None:
+            self._note_run(box, parcel, entry)
         for session in box.sessions.values():
             link = session.link
             if link is not None and not link.marked and session.cursor < box.ready:
@@ -67,6 +83,20 @@ class Acceptance:
         if engine.books.resolved:
             engine.react()
         return Receipt(entry, box, timeout, False, durability)
+
+    def known(self, user: str, id: str, seq: int) -> Receipt:
+        """The receipt of an event that was accepted before under this id, at `seq`."""
+        engine = self._engine
+        box = engine.buffer.mailbox(user)
+        entry = box.entries.get(seq) or gone_entry(KeyRecord(id, seq, "settled"))
+        return Receipt(entry, box, engine.config.confirm_timeout, True, engine.durability)
+
+    def _note_run(self, box: Mailbox, parcel: Parcel, entry: Entry) -> None:
+        """Have the run that `entry` is part of know of it."""
+        assert box.runs is not None
+        assert parcel.run is not None
+        event = Happened(parcel.type, parcel.encoded, entry.seq, entry.ts, entry.id)
+        box.runs.accepted(parcel.run, event, parcel.lease, entry.accepted_at, box.safe)
 
     def _find_place(self, box: Mailbox, entry: Entry) -> bool:
         """Accept `entry`, for which memory has no room, or for what came before it: in the store only, where there is

@@ -133,10 +133,16 @@ class Attachment:
             self._promised = self._engine.config.heartbeat_idle
             self.written_at = now
         else:
-            self._send([welcome], now)
+            self._send([welcome, *self._standing()], now)
         self._link.expect_by(now + self._promised + self._engine.config.heartbeat_grace)
         self._engine.flusher.mark(self, urgent=True)
         self._arm()
+
+    def _standing(self) -> list[bytes]:
+        """A frame with the questions that wait for the user, where there are any."""
+        box = self.session.box
+        questions = [] if box.runs is None else box.runs.standing(box.safe)
+        return [wire.standing(box.safe, questions)] if questions else []
 
     def recovers(self, cut_at: float, head: int, now: float) -> None:
         """Note that this connection mends a cut, and is through with it once everything up to `head` is acked."""

@@ -52,9 +52,14 @@ def _sweep(engine: Engine, box: Mailbox, now: float) -> None:
     if box.closed:
         return
     box.sweep(now)
+    if box.runs is not None:
+        box.runs.forget_ended(now - engine.config.event_ttl)
+        if box.runs.forgotten and box.track is not None:
+            box.track.runs_forgotten()
     keep = engine.config.session_ttl + engine.config.event_ttl
     idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
-    if idle and not box.entries and box.rest is None and not box.sessions and not engine.room.line(box.user):
+    held = box.entries or box.rest is not None or box.sessions or box.runs
+    if idle and not held and not engine.room.line(box.user):
         engine.buffer.close(box)
         engine.timers.disarm(box)
 

@@ -25,10 +25,15 @@ COMMIT_GRACE: Final = 2.5
 
 
 class Draining:
-    """The end of a hub."""
+    """The end of a hub.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+      last_words: accepts what is to be accepted last, before the last commit.
+    """
+
+    def __init__(self, engine: Engine, last_words: Callable[[], None]) -> None:
         self.engine = engine
+        self._last_words = last_words
         self._lock = trio.Lock()
         self._gone = False
 
@@ -40,6 +45,7 @@ class Draining:
         async with self._lock:
             if not self._gone:
                 await self._drain(self.engine.config.drain_timeout if timeout is None else timeout)
+                self._last_words()
                 if self.engine.durability is not None:
                     with trio.move_on_after(COMMIT_GRACE):
                         await self.engine.durability.finish()

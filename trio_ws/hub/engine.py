@@ -64,6 +64,7 @@ class Engine:
       recovery: how long cuts lasted, to the last missed event processed.
       draining, closed: nothing is accepted any more; it has ended.
       stopping: is set when draining begins.
+      on_woken: is called with each log that came into memory from the store.
       see_to_rests: is called where something is to be done about what is in the store only.
       after_step: is called after each step of the core, for whoever drains.
     """
@@ -118,6 +119,7 @@ class Engine:
         self.revocations = Revocations()
         self.draining = self.closed = False
         self.stopping = trio.Event()
+        self.on_woken: Callable[[Mailbox], None] | None = None
         self.after_step: Callable[[], None] | None = None
         self.see_to_rests: Callable[[], None] | None = None
         self.alerts = Alerts(self, on_alert)

@@ -13,6 +13,7 @@ from .engine import Engine
 from .history import lag, stored
 from .inbox import Inbox
 from .intake import Intake
+from .runs import RunDesk
 
 _PRIORITY = {CLASS_LOW: "low", CLASS_NORMAL: "normal", CLASS_HIGH: "high", FIRM: "critical"}
 
@@ -59,7 +60,7 @@ def statistics(engine: Engine) -> HubStatistics:
     )
 
 
-def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
+def stats(engine: Engine, intake: Intake, inbox: Inbox, desk: RunDesk) -> dict[str, Any]:
     """Every figure of a hub: rates are 0 to 1, times in seconds."""
     books, pool, confirmations, recovery = engine.books, engine.pool, engine.confirmations, engine.recovery
     latency = confirmations.latency
@@ -120,6 +121,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox) -> dict[str, Any]:
             "merged": books.merged,
             "publishers_waiting": engine.room.waiting,
         },
+        "runs": desk.stats(),
         "recovery": {
             "count": recovery.count,
             "p50": recovery.percentile(0.5),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -38,9 +38,14 @@ from .inbox import OnMessage
 from .intake import check_name
 from .publisher import Publisher
 from .reception import Reception
+from .run import RunHandle
+from .runs import RunDesk
 from .subscription import Subscription
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_LEASE: Final = 30.0
+"""Seconds that a run outlives its publisher's last sign of life, where nobody says otherwise."""
 
 CLOSE_GRACE: Final = 2.0
 """Seconds that a store has to close."""
@@ -52,12 +57,16 @@ class Hub(Publisher):
     Attributes:
       engine: the state that all parts share; for those who build on the hub, not for those who use it.
       reception: gives connections their sessions.
+      desk: has all that concerns runs.
     """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.reception = Reception(engine)
-        self._draining = Draining(engine)
+        self.desk = RunDesk(self)
+        self._draining = Draining(engine, self.desk.last_words)
+        engine.on_woken = self.desk.adopt
+        self.reception.inbox.verbs.update(agent_answer=self.desk.answered, agent_cancel=self.desk.cancelled)
 
     @property
     def config(self) -> Config:
@@ -89,13 +98,14 @@ class Hub(Publisher):
         return PublishChannel(self, user)
 
     def subscribe(
-        self, user: str, *, start: Literal["retained", "pending", "now"] = "retained"
+        self, user: str, *, start: Literal["retained", "pending", "now", "snapshot"] = "retained"
     ) -> Subscription:
         """One user's events in this process, as a channel to receive batches from; close it when done.
 
         Args:
           user: whose.
-          start: where it begins: all that is held, what nobody confirmed, or what comes from now on.
+          start: where it begins: all that is held, what nobody confirmed, what comes from now on; or as ``pending``,
+            with snapshots of all runs before.
 
         Raises:
           LocalError: the user's connection limit is reached and the policy is to reject, or the hub drains.
@@ -166,6 +176,90 @@ class Hub(Publisher):
         """Whether these credentials were issued before their user was revoked."""
         return self.reception.is_revoked(identity)
 
+    # -- runs of agents
+
+    def run(
+        self,
+        user: str,
+        run_id: str | None = None,
+        *,
+        name: str | None = None,
+        parent: str | None = None,
+        input: Any = None,
+    ) -> AbstractAsyncContextManager[RunHandle]:
+        """An agent's run, as a block: ``agent_started`` on entry, and exactly one terminal event on the way out.
+
+        The block completes, fails (by the exception that leaves it, of which its user is told the kind and not the
+        words; see `trio_ws.RunFailed`) or is cancelled: from outside, or by the user (`cancel_run`), which ends it
+        quietly, as a `trio.CancelScope` does. The exception goes on. When the hub ends before it does, the run is
+        ``lost``.
+
+        Cancelled on entry, the run was not begun, or ends at once. On the way out the terminal event is accepted in any
+        case, beyond all bounds; that it becomes durable is waited for at most `drain_timeout` seconds, cancelled or
+        not.
+
+        Args:
+          user: whose.
+          run_id: a name, 1 to 128 characters, that no other run of the user has; None makes one.
+          name: of the agent.
+          parent: the id of the run that this one is a part of; see `RunHandle.run`.
+          input: what it was asked to do: any value that has a JSON form.
+
+        Raises:
+          TooManyRuns: so many are open.
+          IllegalTransition: the user has such a run.
+          InvalidEvent: a field is out of its bounds; or, on the way out, `RunHandle.result` has no JSON form.
+        """
+        return self.desk.run(user, run_id, name=name, parent=parent, input=input)
+
+    async def open_run(
+        self,
+        user: str,
+        run_id: str | None = None,
+        *,
+        name: str | None = None,
+        parent: str | None = None,
+        input: Any = None,
+        lease: float = DEFAULT_LEASE,
+    ) -> RunHandle:
+        """A run whose publisher is elsewhere: it is ``lost`` when nothing was heard of that one for `lease` seconds.
+
+        The same run opened again while it is open, with the same arguments, is that one. A checkpoint. Cancelled, the
+        run was not begun, or ends at once.
+
+        Args:
+          user, run_id, name, parent, input: see `run`.
+          lease: seconds, 1 to 3600; each event renews it, and `RunHandle.renew` does. It outlives a restart, with a
+            store.
+
+        Raises:
+          TooManyRuns, InvalidEvent: as `run`.
+          RunEnded: the user had such a run.
+          IllegalTransition: the user has such a run, and it was opened otherwise.
+        """
+        return await self.desk.open(user, run_id, name=name, parent=parent, input=input, lease=lease)
+
+    async def find_run(self, user: str, run_id: str) -> RunHandle | None:
+        """The run of this id, open or ended; None where none is known. A checkpoint."""
+        return await self.desk.find(user, run_id)
+
+    async def runs(self, user: str) -> list[dict[str, Any]]:
+        """All known runs of a user, as the payloads of their snapshots, with the id as ``run``. A checkpoint."""
+        return await self.desk.snapshots(user)
+
+    async def cancel_run(self, user: str, run_id: str, reason: str | None = None) -> None:
+        """Have a run stop: its user is told (``agent_cancelling``), its block is cancelled, or its publisher told.
+
+        To ask for it again is fine. A checkpoint; cancelled, the run may have been told to stop.
+
+        Args:
+          reason: at most 1024 characters, which the user gets to see.
+
+        Raises:
+          UnknownRun, RunEnded: there is nothing to cancel.
+        """
+        await self.desk.cancel(user, run_id, reason)
+
     async def drain(self, timeout: float | None = None) -> None:
         """Go away in order: accept nothing more, tell each client, flush within a deadline, close with 4503.
 
@@ -188,7 +282,7 @@ class Hub(Publisher):
 
     def stats(self) -> dict[str, Any]:
         """Every figure, nested and named as `/v1/stats` has them."""
-        return figures.stats(self.engine, self.intake, self.reception.inbox)
+        return figures.stats(self.engine, self.intake, self.reception.inbox, self.desk)
 
     def describe(self, user: str) -> dict[str, Any] | None:
         """What there is to know of one user: sessions, connections, buffer, lag; None for one who is not known."""
@@ -303,6 +397,8 @@ async def open_hub(
             nursery.start_soon(hub.engine.deadlines.run)
             nursery.start_soon(cleanup, hub.engine, hub.reception, hub.loader)
             nursery.start_soon(hub.engine.alerts.run)
+            if opened is not None and opened.with_open_runs:
+                nursery.start_soon(hub.desk.recover, opened.with_open_runs)
             try:
                 yield hub
                 await hub.drain()

@@ -12,7 +12,7 @@ from ..core import payload as payloads
 from ..core import wire
 from ..core.limits import MAX_USERS, KeyedBuckets
 from ..core.session import Session
-from ..errors import MessageRejected
+from ..errors import MessageRejected, StoreUnavailable
 from ..event import Message
 from ..identity import Identity
 from .engine import Engine
@@ -25,6 +25,11 @@ are sent on, those of any other exception are not."""
 
 REMEMBERED: Final = 128
 """How many answers a session keeps, so that a message that is sent again is answered again."""
+
+
+Verb: TypeAlias = Callable[[str, str, Message], None]
+"""What the hub itself does with a message of a reserved type: called with user, session and message, it raises
+`MessageRejected` or has done it."""
 
 
 class Letters:
@@ -78,10 +83,12 @@ class Inbox:
     Attributes:
       accepted, rejected: how many were, since the start.
       rate_limited: how many of those rejected were too many of one user.
+      verbs: what is done with messages of reserved types; the application never sees them.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.accepted = self.rejected = self.rate_limited = 0
+        self.verbs: dict[str, Verb] = {}
         self._engine = engine
         self._rates = KeyedBuckets[str](engine.config.message_rate, engine.config.message_burst, MAX_USERS)
 
@@ -94,7 +101,8 @@ class Inbox:
         if (answer := letters.answers.get(message.id)) is not None:
             self._answer(session, answer)
             return
-        if context.on_message is None:
+        verb = self.verbs.get(message.type)
+        if context.on_message is None and verb is None:
             self._close(session, letters, message.id, wire.rejected(message.id, "no_handler"))
             return
         if not self._rates.take(session.box.user, self._engine.clock()):
@@ -102,11 +110,15 @@ class Inbox:
             self.rate_limited += 1
             self._answer(session, wire.rejected(message.id, "rate_limited"))
             return
-        if len(letters.waiting) >= self._engine.config.max_pending_messages:
+        pending = letters.waiting if verb is None else letters.taken
+        if len(pending) >= self._engine.config.max_pending_messages:
             self.rejected += 1
             self._answer(session, wire.rejected(message.id, "too_many_pending"))
             return
         letters.taken[message.id] = None
+        if verb is not None:
+            self._obey(session, message, verb)
+            return
         letters.waiting.append(message)
         if not letters.busy:
             letters.busy = True
@@ -131,6 +143,37 @@ class Inbox:
         finally:
             letters.busy = False
 
+    def _obey(self, session: Session, message: wire.Message, verb: Verb) -> None:
+        """Do what a message of a reserved type asks for, at once: it does not wait for what the application is at."""
+        letters = context_of(session).letters
+        try:
+            verb(
+                session.box.user,
+                session.id,
+                Message(id=message.id, type=message.type, payload=payloads.decode(message.payload)),
+            )
+        except MessageRejected as error:
+            self._close(session, letters, message.id, wire.rejected(message.id, str(error)))
+        except Exception:
+            logger.exception("a message of a reserved type failed")
+            self._close(session, letters, message.id, wire.rejected(message.id, "handler_failed"))
+        else:
+            if self._engine.durability is None:
+                self._close(session, letters, message.id, wire.accepted(message.id))
+            else:
+                head = session.box.head
+                self._engine.nursery.start_soon(self._accept_when_durable, session, message.id, head)
+
+    async def _accept_when_durable(self, session: Session, id: str, head: int) -> None:
+        assert self._engine.durability is not None
+        try:
+            await self._engine.durability.wait(session.box, head)
+        except StoreUnavailable:
+            answer = wire.rejected(id, "store_unavailable")
+        else:
+            answer = wire.accepted(id)
+        self._close(session, context_of(session).letters, id, answer)
+
     async def _handle(self, user: str, message: wire.Message, handler: OnMessage | None) -> bytes:
         if handler is None:  # the session was taken up again where there is none
             return wire.rejected(message.id, "no_handler")
@@ -141,7 +184,7 @@ class Inbox:
         except MessageRejected as error:
             return wire.rejected(message.id, str(error) or "rejected")
         except Exception:
-            logger.exception("on_message failed")
+            logger.exception("handling a message failed")
             return wire.rejected(message.id, "handler_failed")
         return wire.accepted(message.id)
 

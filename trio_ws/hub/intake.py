@@ -176,7 +176,7 @@ class Intake:
           ts: seconds since the Unix epoch.
         """
         retention, merge, life = parcel.retention, parcel.merge, parcel.ttl
-        tail = parcel.tail or wire.event_tail(id, parcel.type, parcel.encoded, ts)
+        tail = parcel.tail or wire.event_tail(id, parcel.type, parcel.encoded, ts, parcel.run)
         if life is None:
             life = self._critical_ttl if retention == FIRM else self._event_ttl
         return Entry(  # by position: with names it takes twice as long
@@ -195,6 +195,7 @@ class Intake:
             parcel.encoded if merge else None,
             parcel.truncated,
             parcel.id is not None,
+            parcel.run,
         )
 
 

@@ -12,7 +12,7 @@ import trio
 
 from ..core import wire
 from ..core.records import Kept
-from ..core.restoring import restore, restored_session
+from ..core.restoring import restore, restore_runs, restored_session
 from ..errors import StoreError, StoreUnavailable
 from ..event import Priority
 from .engine import Engine
@@ -134,6 +134,9 @@ class Loader:
         box = engine.buffer.mailbox(kept.user.user)
         counted = books.accepted, books.held, books.settled
         restore(box, kept, now, offset, asleep=known)
+        if box.runs is None and kept.runs:  # of who has open runs they never left memory
+            box.runs = engine.buffer.runs.of(box.user)
+            restore_runs(box.runs, kept, now, offset)
         self.loaded += 1
         assert engine.durability is not None
         if not known:
@@ -166,5 +169,7 @@ class Loader:
         loaded, engine.durability.loaded = engine.durability.loaded, trio.Event()
         loaded.set()
         self._waking = box.user  # who has it loaded is to find it here
+        if engine.on_woken is not None:
+            engine.on_woken(box)
         engine.react()
         self._waking = None

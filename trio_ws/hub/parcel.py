@@ -12,6 +12,9 @@ class Parcel(msgspec.Struct, gc=False, eq=False):
       id: the publisher's own key, if it gave one.
       shared_id: the id that all users' events are to have, where they share one; each gets its own otherwise.
       tail: the wire form that they share then.
+      run: the agent's run that it is part of; `call` and `question` are what it is about in it.
+      lease: of a run that it opens, see `core.runs.Run`.
+      beyond: it is let in also where there is no room, and where the store can't be relied on: so a run always ends.
     """
 
     type: str
@@ -25,3 +28,8 @@ class Parcel(msgspec.Struct, gc=False, eq=False):
     truncated: bool = False
     shared_id: str = ""
     tail: bytes = b""
+    run: str | None = None
+    call: int = 0
+    question: str = ""
+    lease: float | None = None
+    beyond: bool = False

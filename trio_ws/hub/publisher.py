@@ -94,6 +94,57 @@ class Publisher:
             await receipt.committed()
         return receipt
 
+    async def submit(self, user: str, parcel: Parcel, *, commit: bool = True) -> Receipt:
+        """As `publish`, of what was checked and encoded already: for events of a run.
+
+        Args:
+          commit: wait until it is durable, where it has to be.
+        """
+        self._check_open()
+        self._turn += 1
+        if self._turn % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        if user in self._asleep:
+            await self.load(user)
+        self._check_open()
+        receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
+        if receipt is None:
+            receipt = await self._wait(user, parcel)
+        if commit and receipt.to_be_committed:
+            await receipt.committed()
+        return receipt
+
+    def submit_nowait(self, user: str, parcel: Parcel) -> Receipt:
+        """As `publish_nowait`, of what was checked and encoded already."""
+        self._check_open()
+        if user in self._asleep:
+            self.loader.load_soon(user)
+            raise trio.WouldBlock
+        receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
+        if receipt is None:
+            self.engine.books.refused += 1
+            raise trio.WouldBlock
+        return receipt
+
+    def put(self, user: str, parcel: Parcel) -> Receipt:
+        """Accept what must come in, also beyond all bounds and while the hub drains; the user's log is here.
+
+        Raises:
+          HubClosed: the hub has ended.
+        """
+        if self.engine.closed:
+            raise HubClosed("the hub has ended")
+        parcel.beyond = True
+        receipt = self._acceptance.accept(user, parcel)
+        assert receipt is not None
+        return receipt
+
+    def receipt(self, user: str, id: str, seq: int) -> Receipt:
+        """The receipt, as a duplicate, of an event that was accepted before and may have left the log."""
+        return self._acceptance.known(user, id, seq)
+
     async def load(self, user: str, *, to_connect: bool = False) -> None:
         """Have the log of `user` here, if the store has one: all that does not wait needs that. A checkpoint where it
         has; cancelled, nothing has changed.
@@ -127,17 +178,9 @@ class Publisher:
             log of this user that was not read yet, which is done now (`load` waits for it).
         """
         parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
-        self._check_open()
         self._check_user(user)
         self.intake.encode(parcel, payload)
-        if user in self._asleep:
-            self.loader.load_soon(user)
-            raise trio.WouldBlock
-        receipt = None if self._has_to_wait(user, parcel) else self._acceptance.accept(user, parcel)
-        if receipt is None:
-            self.engine.books.refused += 1
-            raise trio.WouldBlock
-        return receipt
+        return self.submit_nowait(user, parcel)
 
     async def publish_draft(self, user: str, draft: Draft) -> Receipt:
         """As `publish`, of an event that is worded already."""

@@ -37,7 +37,7 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
         self,
         reception: Reception,
         user: str,
-        start: Literal["retained", "pending", "now"],
+        start: Literal["retained", "pending", "now", "snapshot"],
         load: Callable[[str], Awaitable[None]],
     ) -> None:
         self._reception = reception

@@ -16,10 +16,12 @@ class Opened:
     Attributes:
       users: who has anything in it.
       revoked: who is revoked, or was.
+      with_open_runs: those of the users who have runs that have not ended.
     """
 
     users: list[str]
     revoked: list[RevokedRecord] = attrs.field(factory=list)
+    with_open_runs: list[str] = attrs.field(factory=list)
 
 
 class Store(Protocol):

@@ -20,6 +20,7 @@ from ..core.records import (
     KeyRecord,
     Part,
     RevokedRecord,
+    RunRecord,
     SessionRecord,
     UserRecord,
 )
@@ -36,6 +37,7 @@ class _Log:
     events: dict[int, EventRecord] = attrs.field(factory=dict)
     sessions: dict[str, SessionRecord] = attrs.field(factory=dict)
     keys: dict[int, KeyRecord] = attrs.field(factory=dict)
+    runs: dict[str, RunRecord] = attrs.field(factory=dict)
 
 
 def _rest(events: list[EventRecord]) -> KeptRest:
@@ -73,7 +75,10 @@ class MemoryStore:
             for event in log.events.values()
             if not event.confirmed and event.seq > log.user.confirmed
         )
-        return Opened(list(self._logs), list(self._revoked.values()))
+        with_open_runs = [
+            user for user, log in self._logs.items() if any(run.open for run in log.runs.values())
+        ]
+        return Opened(list(self._logs), list(self._revoked.values()), with_open_runs)
 
     async def commit(self, batch: Batch) -> None:
         """See `Store`."""
@@ -123,6 +128,10 @@ class MemoryStore:
         for user, ended in batch.ended:
             logs[user].sessions.pop(ended, None)
         self._revoked.update((record.user, record) for record in batch.revoked)
+        for run in batch.runs:
+            logs[run.user].runs[run.run] = run
+        for user, forgotten in batch.forgotten:
+            logs[user].runs.pop(forgotten, None)
 
     async def load(self, user: str) -> Kept | None:
         """See `Store`."""
@@ -140,6 +149,7 @@ class MemoryStore:
             list(log.sessions.values()),
             [log.keys[seq] for seq in sorted(log.keys)],
             rest=None if rest == math.inf else _rest(behind),
+            runs=list(log.runs.values()),
         )
 
     async def read(self, user: str, part: Part) -> list[EventRecord]:

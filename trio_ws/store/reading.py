@@ -23,7 +23,7 @@ from .rows import Damaged
 
 T = TypeVar("T")
 
-KEYS: Final = {"users": "user", "events": "first", "sessions": "session", "keys": "seq"}
+KEYS: Final = {"users": "user", "events": "first", "sessions": "session", "keys": "seq", "runs": "run"}
 """The column of each table that tells apart the rows of one user."""
 
 
@@ -102,10 +102,12 @@ def _read(db: sqlite3.Connection, aside: Aside) -> Kept | None:
     else:
         head = log.reserved
         going_on = _sift(misfits, "sessions", sessions, lambda row: rows.session_of(row, head))
+    of_user = f"SELECT {rows.RUN} FROM runs WHERE user = ? ORDER BY run"
+    runs = _sift(misfits, "runs", db.execute(of_user, (user,)).fetchall(), rows.run_of)
     upto = log.confirmed
     events = [event._replace(confirmed=event.confirmed or event.seq <= upto) for event in events]
     kept_rest = _rest(db, user, log.rest) if log.rest else None
-    return Kept(log, events, going_on, keys, _lost(misfits, upto, log.head), kept_rest)
+    return Kept(log, events, going_on, keys, _lost(misfits, upto, log.head), kept_rest, runs)
 
 
 def _log(row: Sequence[Any] | None) -> UserRecord:

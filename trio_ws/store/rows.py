@@ -10,15 +10,16 @@ from typing import Any, Final
 
 from ..core.entry import EVICTED, EXPIRED, RESET, SETTLED, SUPERSEDED
 from ..core.gaps import ANY_TYPE, Run
-from ..core.records import EventRecord, KeyRecord, RevokedRecord, SessionRecord, UserRecord
+from ..core.records import EventRecord, KeyRecord, RevokedRecord, RunRecord, SessionRecord, UserRecord
 
 CRITICAL: Final = 3
 
 EVENT: Final = (
     "user, first, seq, id, type, priority, payload, ts, expires, key, "
-    "merge, tracked, truncated, owned_id, confirmed, crc"
+    "merge, tracked, truncated, owned_id, confirmed, crc, run"
 )
 USER: Final = "user, epoch, head, reserved, confirmed, due, partial, gone, rest"
+RUN: Final = "user, run, open, lease, state"
 SESSION: Final = "user, session, base, acked, skipped, created, parked"
 KEY: Final = "user, seq, id, state"
 REVOKED: Final = "user, since, until"
@@ -42,7 +43,7 @@ def event_row(event: EventRecord) -> tuple[Any, ...]:
     """The row of an event, in the order of `EVENT`."""
     columns = tuple(event)
     payload = event.payload.decode()
-    return (*columns[:6], payload, *columns[7:], _crc(columns[:14]))
+    return (*columns[:6], payload, *columns[7:15], _crc(event), event.run)
 
 
 def event_of(row: Sequence[Any]) -> EventRecord:
@@ -51,11 +52,12 @@ def event_of(row: Sequence[Any]) -> EventRecord:
     Raises:
       Damaged: it is not what `event_row` has made.
     """
-    user, first, seq, id, type, priority, payload, ts, expires, key, *flags, crc = row
+    user, first, seq, id, type, priority, payload, ts, expires, key, *flags, crc, run = row
     try:
         columns = (user, first, seq, id, type, priority, payload.encode(), ts, expires, key)
-        event = EventRecord(*columns, *(flag == 1 for flag in flags))
-        if _crc(tuple(event)[:14]) != crc or not 0 < first <= seq:
+        merge, tracked, truncated, owned_id, confirmed = (flag == 1 for flag in flags)
+        event = EventRecord(*columns, merge, tracked, truncated, owned_id, confirmed, run)
+        if _crc(event) != crc or not 0 < first <= seq:
             raise Damaged("its checksum is another")
     except _NONSENSE as error:
         raise Damaged(f"a column is of the wrong kind: {error}") from None
@@ -83,17 +85,19 @@ def is_seq(value: object, upto: int = _HIGHEST) -> bool:
     return isinstance(value, int) and 0 <= value <= upto
 
 
-def _crc(columns: tuple[Any, ...]) -> int:
-    """Of all columns up to the last that never changes."""
-    head = repr((*columns[:6], float(columns[7]), *columns[8:])).encode("utf-8", "backslashreplace")
-    return zlib.crc32(columns[6], zlib.crc32(head))
+def _crc(event: EventRecord) -> int:
+    """Of all columns that never change; of the run only where there is one: older versions knew none."""
+    columns = (*event[:6], float(event.ts), *event[8:14], *(() if event.run is None else (event.run,)))
+    return zlib.crc32(event.payload, zlib.crc32(repr(columns).encode("utf-8", "backslashreplace")))
 
 
 def user_row(user: UserRecord) -> tuple[Any, ...]:
     """The row of a user, in the order of `USER`."""
     gone = None
     if user.gone is not None:
-        gone = json.dumps([[run.first, run.last, run.reason, run.lost, run.critical] for run in user.gone])
+        gone = json.dumps(
+            [[run.first, run.last, run.reason, run.lost, run.critical, run.agents] for run in user.gone]
+        )
     return (*user[:7], gone, user.rest)
 
 
@@ -119,17 +123,45 @@ def user_of(row: Sequence[Any]) -> UserRecord:
         raise Damaged(f"a column is of the wrong kind: {error}") from None
 
 
-def _run_of(first: int, last: int, reason: str, lost: dict[str, int], critical: int) -> Run:
+def _run_of(
+    first: int,
+    last: int,
+    reason: str,
+    lost: dict[str, int],
+    critical: int,
+    agents: dict[str, int] | None = None,
+) -> Run:
     known = {str(kind): int(count) for kind, count in lost.items()}
+    whose = None if agents is None else {str(agent): int(count) for agent, count in agents.items()}
     if not (is_seq(last) and is_seq(first, last) and is_seq(critical) and reason in _REASONS):
         raise Damaged("what is gone is not what it can be")
-    return Run(first, last, reason, known, critical)
+    return Run(first, last, reason, known, critical, whose)
 
 
 def _time(value: Any) -> float | None:
     if value is not None and not math.isfinite(value):
         raise ValueError("a time that is none")
     return None if value is None else float(value)
+
+
+def run_row(run: RunRecord) -> tuple[Any, ...]:
+    """The row of a run, in the order of `RUN`."""
+    return (*run[:4], run.state.decode())
+
+
+def run_of(row: Sequence[Any]) -> RunRecord:
+    """The run of a row in the order of `RUN`.
+
+    Raises:
+      Damaged: it makes no sense.
+    """
+    try:
+        user, run, open, lease, state = row
+        if not is_text(run) or not isinstance(json.loads(state), dict):
+            raise Damaged("its id is none, or its state no object")
+        return RunRecord(user, run, open == 1, _time(lease), state.encode())
+    except _NONSENSE as error:
+        raise Damaged(f"a column is of the wrong kind: {error}") from None
 
 
 def session_row(session: SessionRecord) -> tuple[Any, ...]:

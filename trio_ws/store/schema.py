@@ -79,7 +79,20 @@ CREATE TABLE revoked (           -- users whose credentials are taken only if th
 CREATE INDEX revoked_until ON revoked (until);
 """
 
-MIGRATIONS: Final = (FIRST, WITH_REST, REVOKED)
+RUNS: Final = """
+ALTER TABLE events ADD COLUMN run TEXT;    -- the agent's run that it is part of
+CREATE TABLE runs (              -- agents' runs
+  user      TEXT NOT NULL,
+  run       TEXT NOT NULL,
+  open      INTEGER NOT NULL,    -- it has had no terminal event
+  lease     REAL,                -- seconds that it outlives its publisher's silence; NULL for a block of the process
+  state     TEXT NOT NULL,       -- JSON: where it stands; events of it above its seq are to be folded in
+  PRIMARY KEY (user, run)
+) WITHOUT ROWID;
+CREATE INDEX open_runs ON runs (user) WHERE open;
+"""
+
+MIGRATIONS: Final = (FIRST, WITH_REST, REVOKED, RUNS)
 """What makes each version out of the one before; the version that a file has is its `user_version`."""
 
 

@@ -178,9 +178,12 @@ class SqliteStore:
             (self._quarantined,) = self._reader.execute("SELECT count(*) FROM quarantine").fetchone()
             self._reader.execute("ROLLBACK")
             file.remember()
+            users = dict.fromkeys(_users(self._snapshot))
+            open_runs = self._snapshot.execute("SELECT DISTINCT user FROM runs WHERE open")
             return Opened(
-                _users(self._snapshot),
+                list(users),
                 [rows.revoked_of(row, time.time()) for row in self._snapshot.execute(_REVOKED)],
+                [user for (user,) in open_runs if user in users],
             )
         except BaseException:
             self._let_go()
@@ -207,7 +210,7 @@ class SqliteStore:
         self._file.remember_size()
 
     def _write(self, db: sqlite3.Connection, batch: Batch) -> None:
-        for table in ("users", "events", "sessions", "keys"):
+        for table in ("users", "events", "sessions", "keys", "runs"):
             if batch.closed:
                 db.executemany(f"DELETE FROM {table} WHERE user = ?", [(user,) for user in batch.closed])
         for user, first, last, state, owned_ids in batch.removed:
@@ -227,6 +230,9 @@ class SqliteStore:
         )
         _insert(db, "users", rows.USER, map(rows.user_row, batch.users), upsert)
         _insert(db, "sessions", rows.SESSION, map(rows.session_row, batch.sessions))
+        _insert(db, "runs", rows.RUN, map(rows.run_row, batch.runs))
+        if batch.forgotten:
+            db.executemany("DELETE FROM runs WHERE user = ? AND run = ?", batch.forgotten)
         if batch.ended:
             db.executemany("DELETE FROM sessions WHERE user = ? AND session = ?", batch.ended)
         if batch.revoked:
