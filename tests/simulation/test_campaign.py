@@ -51,6 +51,26 @@ def test_a_campaign_over_a_disk_holds() -> None:
     assert summary.faults["disk_stall"]
 
 
+@pytest.mark.parametrize(("durable", "reached"), [(False, "lease"), (True, "crash")])
+def test_a_campaign_of_runs_holds(durable: bool, reached: str) -> None:
+    summary = run_campaign(
+        range(60), level="message", durable=durable, runs=True, jobs=min(2, os.cpu_count() or 1)
+    )
+    assert not summary.failures, "\n".join(map(told, summary.failures[:5]))
+    states = {
+        f"a run was lost: {reached}",
+        "a snapshot was sent",
+        "a folded view was compared",
+        "a question was answered",
+        "an answer was already_answered",
+        "a user cancelled a run",
+        "an agent died without a word",
+        "the grammar was broken",
+    }
+    assert all(summary.sometimes[name] for name in states), summary.sometimes
+    assert summary.sometimes["a run went on in another life"] > 0 or not durable
+
+
 def test_over_a_disk_a_server_may_die_at_any_step() -> None:
     plan = attrs.evolve(BUSY, durable=True)
     summary = crash_each_step(1, plan, level="message", stride=11)

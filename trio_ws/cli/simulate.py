@@ -52,6 +52,11 @@ SHOWN_FAILURES = 10
     help="With a disk under the server, which outlives it and has faults of its own.",
 )
 @click.option(
+    "--runs",
+    is_flag=True,
+    help="Agents work in runs, die and are cancelled, and their users answer; nothing else is published.",
+)
+@click.option(
     "--crash-each-step",
     is_flag=True,
     help="With --seed: a small run for each step of the server's tasks, which dies there. --plan takes another run.",
@@ -68,6 +73,7 @@ def command(
     crash_each_step: bool,
     shrink: bool,
     durable: bool,
+    runs: bool,
 ) -> None:
     """Run the server, real clients and a network that drops, stalls and lies, on simulated time.
 
@@ -77,20 +83,22 @@ def command(
     if seed is None:
         if shrink or crash_each_step:
             raise click.UsageError("--shrink and --crash-each-step need --seed")
-        _many(seeds, first, minutes, jobs, level, plan_text, durable)
+        _many(seeds, first, minutes, jobs, level, plan_text, durable, runs)
     elif seeds is not None or minutes is not None:
         raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
+    elif crash_each_step and runs:
+        raise click.UsageError("--crash-each-step takes a run of runs by --plan")
     elif crash_each_step:
         _each_step(seed, level, plan_text, jobs, durable)
     else:
-        _one(seed, level, plan_text, shrink, durable)
+        _one(seed, level, plan_text, shrink, durable, runs)
 
 
-def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool, durable: bool) -> None:
+def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool, durable: bool, runs: bool) -> None:
     from ..testing.campaign import shrink as shrunk
     from ..testing.scenario import simulate
 
-    outcome = simulate(seed, _plan(plan_text), level=level, durable=durable)
+    outcome = simulate(seed, _plan(plan_text), level=level, durable=durable, runs=runs)
     if shrink and outcome.violations:
         outcome = shrunk(outcome)
     click.echo(f"seed {seed} at {level} level: {outcome.plan}")
@@ -144,6 +152,7 @@ def _many(
     level: LevelName,
     plan_text: str | None,
     durable: bool,
+    runs: bool,
 ) -> None:
     from ..testing.campaign import run_campaign
 
@@ -156,6 +165,7 @@ def _many(
                 plan=_plan(plan_text),
                 level=level,
                 durable=durable,
+                runs=runs,
                 jobs=jobs or os.cpu_count() or 1,
                 seconds=None if minutes is None else 60 * minutes,
                 on_run=advance,
@@ -210,5 +220,6 @@ def _line(name: str, counts: dict[str, int]) -> str:
 
 
 def _replay(outcome: Outcome, *, planned: bool = False) -> str:
-    plan = f" --plan '{outcome.plan.to_json()}'" if planned else " --durable" if outcome.plan.durable else ""
+    drawn = " --durable" * outcome.plan.durable + " --runs" * (outcome.plan.runs > 0)
+    plan = f" --plan '{outcome.plan.to_json()}'" if planned else drawn
     return f"replay: trio-ws simulate --level {outcome.level} --seed {outcome.seed}{plan}"

@@ -97,6 +97,7 @@ def run_campaign(
     plan: Plan | None = None,
     level: LevelName = "wire",
     durable: bool = False,
+    runs: bool = False,
     jobs: int = 1,
     seconds: float | None = None,
     on_run: Callable[[Outcome], object] = lambda outcome: None,
@@ -109,13 +110,14 @@ def run_campaign(
       plan: what happens in each; None draws it from the seed.
       level: what travels: bytes, or whole messages.
       durable: plans that are drawn have a disk under them, which outlives the hubs.
+      runs: in plans that are drawn agents work in runs, and nothing else is published.
       jobs: how many processes; with 1 it all happens here. Second runs are in one of their own in any case.
       seconds: real time after which no further run is begun.
       on_run: called with each outcome as it comes, in no certain order.
       run: what is run, in the place of `scenario.simulate` with `plan` at `level`; it must be importable by its name.
     """
     summary = Summary()
-    run = run or partial(simulate, plan=plan, level=level, durable=durable)
+    run = run or partial(simulate, plan=plan, level=level, durable=durable, runs=runs)
     again: list[tuple[Outcome, Future[Outcome]]] = []
     with ProcessPoolExecutor(1, get_context("spawn"), _follow_parent) as elsewhere:
         try:

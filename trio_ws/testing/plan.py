@@ -88,6 +88,7 @@ class Plan:
       hot: how many times as often the first user is published to.
       odd: users have names of odd characters.
       dies_at: after how many steps of its tasks the server dies; 0 leaves that to the faults.
+      runs: how often an agent begins a run for each user, a second; where it is above 0, nothing else is published.
       durable: the hub has a store on a disk, which outlives it.
       limits: what the hub's configuration has that is not the default.
     """
@@ -121,6 +122,7 @@ class Plan:
     hot: int = 1
     odd: bool = False
     dies_at: int = 0
+    runs: float = 0.0
     durable: bool = False
     faults: Mapping[str, float] = attrs.field(factory=dict)
     characters: Mapping[str, int] = attrs.field(factory=dict)
@@ -195,6 +197,28 @@ class Plan:
         limits["commit_interval"] = rng.choice((0.0, 0.005, 0.05))
         limits["max_stored_events_per_user"] = rng.choice((0, 10, 100, 10_000))
         return attrs.evolve(self, durable=True, faults=faults, limits=limits)
+
+    def of_runs(self, rng: random.Random) -> Plan:
+        """This plan with agents that work in runs in the place of publishers; who talks nonsense stays away."""
+        limits = {name: value for name, value in self.limits.items() if "bytes" not in name}
+        if rng.random() < 0.3:
+            limits["max_run_text"] = rng.choice((10, 100))
+        if rng.random() < 0.2:
+            limits["max_runs_per_user"] = rng.choice((3, 8))
+        characters = {
+            kind: count for kind, count in self.characters.items() if kind in ("mute", "plain", "hasty")
+        }
+        # While a log waits to be confirmed nothing converges: times to live are those of the events of runs.
+        limits.pop("critical_ttl", None)
+        return attrs.evolve(
+            self,
+            runs=rng.choice((0.3, 1.0, 2.0)),
+            tabs=rng.choice((1, 2, 3)),
+            talk=0.0,
+            failing=0.0,
+            limits=limits,
+            characters=characters,
+        )
 
     def to_json(self) -> str:
         """One line that `from_json` takes."""

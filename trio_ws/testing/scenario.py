@@ -22,6 +22,7 @@ from ..config import Config
 from ..core.entry import Entry
 from ..hub import Hub
 from ..server import serve
+from .cast.agents import Agents
 from .cast.cancels import Cancels
 from .cast.chaos import Chaos
 from .cast.doors import Doors
@@ -31,6 +32,7 @@ from .cast.probe import Probe
 from .cast.publishers import Publisher
 from .cast.tabs import Tab
 from .cast.talk import Talk
+from .checkers.agents import OF_RUNS
 from .checkers.bookkeeping import IN_THE_BOOKS
 from .checkers.conduct import IN_CONDUCT
 from .checkers.duties import OF_CLIENTS
@@ -113,6 +115,7 @@ def simulate(
     level: LevelName = "wire",
     watchers: Sequence[Watcher] | None = None,
     durable: bool = False,
+    runs: bool = False,
 ) -> Outcome:
     """Run the scenario of `seed`, and tell what came of it. It runs Trio itself: call it outside of any loop.
 
@@ -122,6 +125,7 @@ def simulate(
       level: what travels: bytes, or whole messages.
       watchers: the checkers; None takes all that are for such a run.
       durable: a plan that is drawn has a disk under it, which outlives its hubs.
+      runs: in a plan that is drawn, agents do their work in runs, and nothing else is published.
     """
     begun = time.process_time()
     sim = Simulation(seed, level=level)
@@ -129,8 +133,10 @@ def simulate(
         plan = Plan.draw(sim.derive("plan"))
         if durable:
             plan = plan.over_disk(sim.derive("disk's plan"))
+        if runs:
+            plan = plan.of_runs(sim.derive("runs' plan"))
     if watchers is None:
-        watchers = ACROSS_LIVES if plan.durable else CHECKERS
+        watchers = OF_RUNS if plan.runs else ACROSS_LIVES if plan.durable else CHECKERS
     world = World(sim, plan, watchers)
     with _Errors(world):
         try:
@@ -164,7 +170,13 @@ class World:
     def __init__(self, sim: Simulation, plan: Plan, watchers: Sequence[Watcher]) -> None:
         self.sim = sim
         self.plan = plan
-        self.record = Record(sim.clock.current_time, watchers, durable=plan.durable, sometimes=sim.sometimes)
+        self.record = Record(
+            sim.clock.current_time,
+            watchers,
+            durable=plan.durable,
+            of_runs=plan.runs > 0,
+            sometimes=sim.sometimes,
+        )
         self.disk = Disk(sim.derive("disk"), sim.trace) if plan.durable else None
         self.config = Config(**plan.limits)
         self.cancels = Cancels(sim.sometimes)
@@ -213,7 +225,7 @@ class World:
             violations=self.record.violations,
             seconds=self.sim.clock.current_time(),
             healed=self._healed,
-            events=sum(event.receipt is not None for event in self.record.events.values()),
+            events=self.record.accepted_events,
             steps=self._steps,
             faults=dict(self.faults),
             sometimes=self.sim.sometimes.counts,
@@ -244,7 +256,9 @@ class World:
                         tabs.start_soon(tab.run)
                     await self._disturb()
                     await self._heal(tabs)
-                    await Probe(self, list(self._staying().values())).run()
+                    self.record.healed()
+                    if not plan.runs:
+                        await Probe(self, list(self._staying().values())).run()
                     await self._converge()  # what was probed with is acked too, before everybody leaves
                     for tab in self.tabs:
                         await tab.stop()
@@ -297,7 +311,8 @@ class World:
         with trio.move_on_after(self.plan.duration):
             async with trio.open_nursery() as nursery:
                 for user in self.users:
-                    nursery.start_soon(Publisher(self, user).run)
+                    worker = Agents(self, user) if self.plan.runs else Publisher(self, user)
+                    nursery.start_soon(worker.run)
                 nursery.start_soon(self.talk.run)
                 nursery.start_soon(Chaos(self).run)
 
@@ -359,6 +374,8 @@ class World:
             return "the server is away"
         if hub.engine.durability is not None and hub.engine.durability.state != "ok":
             return "the store is away"
+        if hub.desk.handles:
+            return f"{next(iter(hub.desk.handles.values()))} is open"
         for tab in tabs:
             box = hub.engine.buffer.mailboxes.get(tab.user)
             client = tab.client
@@ -416,6 +433,7 @@ class World:
         )
         if self.disk is None:
             self.letters.count()
+        self._nothing(runs=len(engine.buffer.runs))
         self._over(hub)
 
     def _nothing(self, **left: int) -> None:

@@ -41,20 +41,22 @@ class Trial:
 
 def try_one(name: str, seeds: Iterable[int], level: LevelName) -> Trial:
     """Plant the bug of that name, and run seeds until one catches it."""
-    from . import BUGS, OVER_DISK
+    from . import BUGS, OF_RUNS, OVER_DISK
+
+    options = {"durable": name in OVER_DISK, "runs": name in OF_RUNS}
 
     begun, runs = time.process_time(), 0
     with pytest.MonkeyPatch.context() as patch:
         if name:
             BUGS[name](patch)
         for seed in seeds:
-            outcome = simulate(seed, level=level, durable=name in OVER_DISK)
+            outcome = simulate(seed, level=level, **options)
             runs += 1
             invariant, text = "", ""
             if outcome.violations:
                 invariant, text = outcome.violations[0].invariant, outcome.violations[0].text
             elif seed % TWICE_EVERY == 0:
-                again = simulate(seed, level=level, durable=name in OVER_DISK)
+                again = simulate(seed, level=level, **options)
                 if (again.trace_hash, again.wire_hash) != (outcome.trace_hash, outcome.wire_hash):
                     invariant = CHANCE
             if invariant:

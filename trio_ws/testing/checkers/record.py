@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ...client import ClientState
 from ...core import payload as payloads
 from ...core import wire
 from ...core.closing import CloseCode
+from ...core.entry import FIRM
 from ...core.pool import Ask, Refused
+from ...core.runs import RETENTION, TERMINAL
 from ...event import Event, Gap
 from ...hub import Attachment, Hub, Identity, Link, OnMessage, Receipt
-from .sight import Checker, Known, Line, Published, Violation
+from ...hub.acceptance import Acceptance
+from ...hub.parcel import Parcel
+from .sight import Checker, Known, Line, Published, Step, Told, Violation
+
+RECORDED_AFTER: Final = 10.0
+"""Seconds after which what is in no log is in the record of its run, in a hub that could write."""
 
 
 class Watcher(Protocol):
@@ -34,6 +41,7 @@ class Record:
       clock: the simulated time.
       watchers: the checkers' classes.
       durable: logs outlive their hubs.
+      of_runs: all that is published are events of agents' runs.
       sometimes: counts rare states.
 
     Attributes:
@@ -46,6 +54,8 @@ class Record:
       jumped_from, jumped_at: when the clock last jumped, to where: what was due by then may be late.
       begun_at: when this hub began.
       broadcasts: how many are under way.
+      runs: those of agents, by user and id; where there are any, nothing else is published.
+      answers: what users said to a question, and when; `accepted_answers` what was called accepted.
     """
 
     def __init__(
@@ -54,10 +64,12 @@ class Record:
         watchers: Iterable[Watcher],
         *,
         durable: bool = False,
+        of_runs: bool = False,
         sometimes: Callable[[str, bool], None] = lambda name, happened: None,
     ) -> None:
         self.clock = clock
         self.durable = durable
+        self.of_runs = of_runs
         self.sometimes = sometimes
         self.hub: Hub | None = None
         self.life = 0
@@ -72,6 +84,9 @@ class Record:
         self._by_attachment: dict[Attachment, Line] = {}
         self._dead = 0
         self.broadcasts = 0
+        self.runs: dict[tuple[str, str], Told] = {}
+        self.answers: dict[str, list[tuple[str, float]]] = {}
+        self.accepted_answers: dict[str, list[str]] = {}
         self.checkers = [watcher(self) for watcher in watchers]
         self._hearing: dict[str, list[Callable[..., None]]] = {}
         self._looking = [
@@ -96,6 +111,12 @@ class Record:
         for hear in hearing:
             hear(*args)
 
+    @property
+    def accepted_events(self) -> int:
+        """How many events were accepted, as far as their publishers know."""
+        published = sum(event.receipt is not None for event in self.events.values())
+        return published + sum(len(told.history) for told in self.runs.values())
+
     # -- the hub
 
     def watch(self, hub: Hub) -> None:
@@ -104,6 +125,8 @@ class Record:
         self.life += 1
         self.begun_at = self.clock()
         self._by_attachment.clear()
+        for told in self.runs.values():
+            told.over = told.over or not self.durable
         plain_attach, plain_end_session = hub.attach, hub.end_session
         plain_drain, plain_end_now = hub.drain, hub.end_now
 
@@ -141,6 +164,8 @@ class Record:
         hub.drain = drain  # type: ignore[method-assign]
         hub.end_now = end_now  # type: ignore[method-assign]
         hub.engine.after_step = self.stepped
+        if self.of_runs:
+            hub._acceptance = _Acceptance(self, hub._acceptance, self.life)  # type: ignore[assignment]
 
     def end_life(self) -> None:
         """The hub is about to end."""
@@ -155,6 +180,9 @@ class Record:
 
     def forget_unwritten(self) -> None:
         """A hub has ended: what it had accepted, and neither made durable nor shown to anybody, may not have been."""
+        for told in self.runs.values():
+            told.doubtful |= {step.seq for step in told.history if self._is_doubtful(step)}
+            told.ended = any(s.type in TERMINAL and s.seq not in told.doubtful for s in told.history)
         for event in self.events.values():
             if event.life != self.life or event.sent_to or event.receipt is None:
                 continue
@@ -164,6 +192,12 @@ class Record:
             if log.get(event.seq) is event:
                 del log[event.seq]
                 event.seq, event.epoch = 0, ""
+
+    def _is_doubtful(self, step: Step) -> bool:
+        """Whether a crash may have cost an event of a run."""
+        assert self.hub is not None
+        bare = self.hub.config.durability == "none" and RETENTION.get(step.type) != FIRM
+        return _is_unwritten(step.receipt) or (bare and step.at > self.clock() - RECORDED_AFTER)
 
     def is_dead(self, life: int) -> bool:
         """Whether this hub has died, as far as the last ones go."""
@@ -206,6 +240,53 @@ class Record:
             next_at = min(next_at, due)
         return next_at
 
+    # -- agents and their users
+
+    def opening(self, user: str, run: str, lease: float | None) -> Told:
+        """An agent is about to open a run."""
+        return self.runs.setdefault((user, run), Told(user=user, run=run, lease=lease))
+
+    def run_event(self, receipt: Receipt, parcel: Parcel) -> None:
+        """An event of a run was accepted."""
+        assert parcel.run is not None
+        told = self.opening(receipt.user, parcel.run, parcel.lease)
+        told.doubtful = {seq for seq in told.doubtful if seq < receipt.seq}
+        told.history = [step for step in told.history if step.seq < receipt.seq]
+        told.ends += parcel.beyond
+        payload = payloads.decode(parcel.encoded)
+        step = Step(
+            seq=receipt.seq,
+            type=parcel.type,
+            payload=payload,
+            ts=receipt._entry.ts,
+            life=self.life,
+            at=self.clock(),
+            receipt=receipt,
+        )
+        told.history.append(step)
+        told.ended = told.ended or step.type in TERMINAL
+        self._tell("run_event", told, step)
+
+    def standing(self, user: str) -> tuple[list[str], list[str]]:
+        """What a user may answer, some of it late, and the runs that may be open."""
+        asked: dict[str, None] = {}
+        open = [told for told in self.runs.values() if told.user == user and told.history and not told.ended]
+        for step in (step for told in open for step in told.history):
+            if step.type == "question_asked":
+                asked[step.payload["question"]] = None
+            elif step.type == "question_closed" and step.payload["question"] in self.answers:
+                asked.pop(step.payload["question"], None)
+        return list(asked), [told.run for told in open]
+
+    def answer_accepted(self, question: str, answer: str) -> None:
+        """A client was told that its answer is accepted."""
+        self.accepted_answers.setdefault(question, []).append(answer)
+        self._tell("answered", question, answer)
+
+    def healed(self) -> None:
+        """All has converged."""
+        self._tell("healed")
+
     # -- publishers and tabs
 
     def publish(self, event: Published) -> dict[str, Any]:
@@ -246,6 +327,8 @@ class Record:
 
     def processed(self, client: str, seen: Event) -> None:
         """A tab is through with an event."""
+        if self.of_runs:
+            return
         user = client.partition("/")[0]
         event = self.find(seen.payload["n"], user)
         if event is None:
@@ -282,8 +365,12 @@ class Record:
     def sent(self, line: Line, frames: list[bytes]) -> None:
         """A connection was handed frames."""
         for data in frames:
+            if self.of_runs and not line.plain:
+                self._tell("frame", line, payloads.decode(data))
             if line.plain:
                 line.events += 1
+                if self.of_runs:
+                    continue
                 for token in tokens(payloads.decode(data)["payload"]["text"]):
                     event = self.find(token, line.user)
                     assert event is not None
@@ -341,6 +428,25 @@ def _is_unwritten(receipt: Receipt) -> bool:
     """Whether an event is not durable yet, as far as its hub knows."""
     track = receipt._box.track
     return track is not None and track.committed < receipt.seq
+
+
+class _Acceptance:
+    """What accepts events, and notes those of agents' runs."""
+
+    def __init__(self, record: Record, acceptance: Acceptance, life: int) -> None:
+        self._record = record
+        self._acceptance = acceptance
+        self._life = life
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._acceptance, name)
+
+    def accept(self, user: str, parcel: Parcel) -> Receipt | None:
+        receipt = self._acceptance.accept(user, parcel)
+        fresh = receipt is not None and not receipt.duplicate and parcel.run is not None
+        if receipt is not None and fresh and not self._record.is_dead(self._life):
+            self._record.run_event(receipt, parcel)
+        return receipt
 
 
 class _Link:

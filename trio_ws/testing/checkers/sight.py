@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -112,6 +112,52 @@ class Published:
         return f"{self.user} #{self.seq} ({self.type}, {self.priority.name.lower()}, {self.state})"
 
 
+@attrs.frozen(eq=False, kw_only=True)
+class Step:
+    """An event of an agent's run, as the hub accepted it in one of its lives, at a time."""
+
+    seq: int
+    type: str
+    payload: Any
+    ts: float
+    life: int
+    at: float
+    receipt: Receipt
+
+
+@attrs.define(eq=False, kw_only=True)
+class Told:
+    """A run of an agent, and what its agent was told of it.
+
+    Attributes:
+      lease: None for one in a block.
+      opened: its agent was told that it is open.
+      alive_at: when its agent gave its last sign of life that the hub has answered.
+      cancels: how often somebody asked for its end; `cancelling_at` when the hub took that up.
+      history: its events in order.
+      doubts: how many of them a crash may have cost.
+      over: the log that it was in is gone for good.
+      ended: it has had its terminal event, as far as is known.
+      ends: how many of its events may have come in beyond all bounds.
+    """
+
+    user: str
+    run: str
+    lease: float | None
+    opened: bool = False
+    alive_at: float = math.inf
+    cancels: int = 0
+    cancelling_at: float = math.inf
+    history: list[Step] = attrs.field(factory=list)
+    doubtful: set[int] = attrs.field(factory=set)
+    over: bool = False
+    ended: bool = False
+    ends: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.user}'s run {self.run}"
+
+
 @attrs.define(eq=False, kw_only=True)
 class Line:
     """One connection that holds, or held, a session.
@@ -129,6 +175,7 @@ class Line:
         took all.
       until: when its credentials run out.
       acks: its client means to ack what it processes.
+      standing: the questions that it is to be told of next; None where that is not known.
     """
 
     number: int
@@ -153,6 +200,7 @@ class Line:
     free_since: float = -math.inf
     until: float = math.inf
     acks: bool = True
+    standing: set[str] | None = None
 
     @property
     def open(self) -> bool:
@@ -185,6 +233,18 @@ class Checker:
 
     def sent(self, line: Line, frame: wire.ServerFrame) -> None:
         """A connection of protocol v1 was handed a frame. `line.cursor` is where it was before."""
+
+    def frame(self, line: Line, frame: dict[str, Any]) -> None:
+        """As `sent`, of any frame, as it is."""
+
+    def run_event(self, told: Told, step: Step) -> None:
+        """An event of an agent's run was accepted: the last of its history."""
+
+    def answered(self, question: str, answer: str) -> None:
+        """A client was told that its answer is accepted."""
+
+    def healed(self) -> None:
+        """All has converged."""
 
     def sent_plain(self, line: Line, event: Published) -> None:
         """A plain client was handed an event."""
