@@ -21,6 +21,7 @@ Measures the server against its peers and against its goals. Without a command: 
   scripts/bench crowd              5,000 connections at one event a second each                     4 minutes
   scripts/bench neighbours         what slow and stuck clients cost the others                      4 minutes
   scripts/bench resume             CPU of a new connection and of a resumed one                     1 minute
+  scripts/bench runs               a delta in a run and bare; a late tab with and without folding   20 seconds
   scripts/bench flame              flame graphs of the server in A, B and E, as SVG                 1 minute
 
 A run of a scenario takes: A 11 s, B 3 to 15, C 3 to 15, D 5, E 4, F 9, G 5 to 9. Every command is bounded in time.
@@ -47,9 +48,11 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, help="folder for results.json and report.md (.bench/results-TIME)"
     )
-    commands = parser.add_subparsers(dest="command", metavar="micro|growth|crowd|neighbours|resume|flame")
+    commands = parser.add_subparsers(
+        dest="command", metavar="micro|growth|crowd|neighbours|resume|runs|flame"
+    )
     commands.add_parser("micro", add_help=False)
-    for name in ("growth", "crowd", "neighbours", "resume"):
+    for name in ("growth", "crowd", "neighbours", "resume", "runs"):
         commands.add_parser(name).add_argument("--reps", type=int, default=3, help="repetitions (3)")
     flame = commands.add_parser("flame")
     flame.add_argument("--scenarios", default="ABE", help="letters (ABE)")
