@@ -157,17 +157,17 @@ class Buffer:
         return True
 
     def accept_beyond(self, box: Mailbox, entry: Entry) -> None:
-        """As `accept`, where that has refused: what can go makes room as far as it goes, and `entry` comes in all the
-        same. For the ends of runs, of which there are only so many."""
+        """As `accept`, where that has refused: what can be spared best goes, and `entry` comes in all the same. For the
+        ends of runs, of which there are only so many."""
         self.books.now = entry.accepted_at
         if box.rest is not None:
             box.spill(entry)
+            return
+        if box.history:
+            box.forget_oldest()
         else:
-            while box.history:
-                box.forget_oldest()
-            while box.make_room():
-                pass
-            box.append(entry)
+            box.make_room()
+        box.append(entry)
         self._touch(box)
 
     def spill(self, box: Mailbox, entry: Entry) -> bool:
