@@ -70,14 +70,19 @@ class Merged:
 class Event:
     """An event as a client receives it.
 
+    Two kinds have no id and are no part of the log, so they are never lost, merged or redelivered: a ``snapshot`` is
+    a run as it stands with everything up to `seq` (docs/protocol.md, "Runs"), ``standing`` has the user's open
+    questions as its payload's ``questions``. Both stand in their place among the others.
+
     Attributes:
       seq: its place in its user's log, from 1.
       id: its own id, the same in each redelivery.
-      ts: when it was accepted, in seconds since the Unix epoch.
+      ts: when it was accepted, in seconds since the Unix epoch; 0 of ``standing``.
       critical: never dropped to make room.
       retry: how many times it was redelivered before this.
       merged: which deltas before it are in it, if any.
       truncated: its payload was over the limit and was cut.
+      run: the agent's run that it is part of, if any.
     """
 
     seq: int
@@ -89,6 +94,7 @@ class Event:
     retry: int = 0
     merged: Merged | None = None
     truncated: bool = False
+    run: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -99,6 +105,9 @@ class Gap:
       reason: ``evicted``, ``expired``, ``superseded``, ``settled`` or ``reset``.
       lost: how many of each type.
       critical: how many critical events are lost by it.
+      snapshots: the runs whose ``snapshot`` follows right behind, because they have lost events here.
+      healed: how many of the lost events are in these snapshots. Where it is the sum of `lost`, nothing is missing for
+        who folds runs.
     """
 
     first: int
@@ -106,6 +115,8 @@ class Gap:
     reason: str
     lost: dict[str, int]
     critical: int = 0
+    snapshots: tuple[str, ...] = ()
+    healed: int = 0
 
 
 @attrs.frozen(kw_only=True)

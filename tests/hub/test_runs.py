@@ -24,6 +24,7 @@ from trio_ws.errors import (
     TooManyRuns,
     UnknownRun,
 )
+from trio_ws.event import Event
 from trio_ws.store import MemoryStore
 
 from .peers import Peer, World, running, settled
@@ -630,6 +631,30 @@ async def test_deltas_of_two_runs_are_not_joined() -> None:
         await settled()
         assert [f["payload"]["text"] for f in frames(peer, "a")[1:]] == ["a0!", "a1!", "a2!"]
         assert [f["payload"]["text"] for f in frames(peer, "b")[1:]] == ["b0", "b1", "b2"]
+
+
+async def test_a_subscription_is_given_snapshots_and_questions_too() -> None:
+    async with running() as world:
+        world.peer(acks=True).connect()
+        run = await world.hub.open_run("ada", "r", name="n")
+        await run.delta("Hello")
+        question = await run.open_question("Well?")
+        await settled()
+        with world.hub.subscribe("ada", start="snapshot") as late:
+            told: list[Event] = []
+
+            async def receive(count: int) -> None:
+                while len(told) < count:
+                    told.extend(event for event in await late.receive() if isinstance(event, Event))
+
+            await receive(2)
+            await run.close()
+            await receive(4)
+        standing, snapshot, closed, end = told
+        assert (standing.type, standing.payload["questions"][0]["question"]) == ("standing", question)
+        assert (snapshot.type, snapshot.run, snapshot.seq) == ("snapshot", "r", 3)
+        assert snapshot.payload["text"] == "Hello"
+        assert (closed.type, end.type, end.run) == ("question_closed", "agent_completed", "r")
 
 
 async def test_plain_clients_are_told_of_runs_and_nothing_else() -> None:

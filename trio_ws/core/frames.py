@@ -277,7 +277,7 @@ class MergedFrom(msgspec.Struct, frozen=True, gc=False, rename={"from_": "from"}
 
 
 class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event"):
-    """One event."""
+    """One event; `run` where it is one of an agent's run."""
 
     seq: _Seq
     id: str
@@ -288,16 +288,35 @@ class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event"):
     retry: int = 0
     merged: MergedFrom | None = None
     truncated: bool = False
+    run: str | None = None
 
 
 class GapFrame(msgspec.Struct, frozen=True, tag_field="t", tag="gap", rename={"first": "from", "last": "to"}):
-    """Seqs that will not come."""
+    """Seqs that will not come. What is lost of the runs in `snapshots` is in these, which follow right behind."""
 
     first: _Seq
     last: _Seq
     reason: str
     lost: dict[str, int]
     critical: int
+    snapshots: tuple[str, ...] = ()
+    healed: int = 0
+
+
+class SnapshotFrame(msgspec.Struct, frozen=True, tag_field="t", tag="snapshot"):
+    """A run as it stands with everything up to `seq`. It has no place in the accounting."""
+
+    seq: _Seq
+    run: str
+    payload: Any
+    ts: float
+
+
+class StandingFrame(msgspec.Struct, frozen=True, tag_field="t", tag="standing"):
+    """The questions that wait for the user. It has no place in the accounting."""
+
+    seq: _Seq
+    questions: list[Any]
 
 
 class Live(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="live"):
@@ -342,13 +361,25 @@ class ErrorFrame(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="erro
 
 
 ServerFrame: TypeAlias = (
-    Welcome | EventFrame | GapFrame | Live | Accepted | Rejected | ServerPing | Pong | Drain | ErrorFrame
+    Welcome
+    | EventFrame
+    | GapFrame
+    | SnapshotFrame
+    | StandingFrame
+    | Live
+    | Accepted
+    | Rejected
+    | ServerPing
+    | Pong
+    | Drain
+    | ErrorFrame
 )
 
 _server = msgspec.json.Decoder[Any](ServerFrame | Annotated[list[ServerFrame], msgspec.Meta(min_length=1)])
 _server_one = msgspec.json.Decoder[ServerFrame](ServerFrame)
 _SERVER_KINDS = frozenset(
-    ("welcome", "event", "gap", "live", "accepted", "rejected", "ping", "pong", "drain", "error")
+    ("welcome", "event", "gap", "snapshot", "standing", "live", "accepted", "rejected")
+    + ("ping", "pong", "drain", "error")
 )
 
 

@@ -11,7 +11,7 @@ head before it. The other hot frames are spliced by hand too; every string goes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -41,6 +41,8 @@ from .frames import (
     Rejected,
     ServerFrame,
     ServerPing,
+    SnapshotFrame,
+    StandingFrame,
     Welcome,
     decode_client,
     decode_server,
@@ -76,6 +78,9 @@ __all__ = [
     "Rejected",
     "ServerFrame",
     "ServerPing",
+    "SnapshotFrame",
+    "StandingFrame",
+    "Start",
     "Welcome",
     "accepted",
     "ack",
@@ -100,6 +105,9 @@ __all__ = [
     "text_message",
     "welcome",
 ]
+
+Start: TypeAlias = Literal["retained", "pending", "now", "snapshot"]
+"""Where a new session starts."""
 
 # --- Server to client --------------------------------------------------------------------------------
 
@@ -303,7 +311,7 @@ def hello(
     session: str | None = None,
     epoch: str | None = None,
     seq: int | None = None,
-    from_: Literal["retained", "pending", "now"] | None = None,
+    from_: Start | None = None,
 ) -> bytes:
     """The first frame; what is None is left out."""
     fields = {"token": token, "user": user, "session": session, "epoch": epoch, "seq": seq, "from": from_}

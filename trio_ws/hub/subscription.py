@@ -11,7 +11,7 @@ import trio
 from ..core import wire
 from ..core.closing import CloseCode
 from ..core.pool import Ask, Refused
-from ..core.received import event_of, gap_of
+from ..core.received import event_of, gap_of, told_of
 from ..errors import LocalError
 from ..event import Event, Gap
 from ..identity import Identity
@@ -26,6 +26,8 @@ HELD: Final = 64
 
 class Subscription(trio.abc.ReceiveChannel[Batch]):
     """Receives what is published to one user, gaps included, in order. Made by `Hub.subscribe`.
+
+    Snapshots of runs and standing questions come among them, as events of type ``snapshot`` and ``standing``.
 
     A batch is confirmed when the next one is asked for: asking says that it was processed. It counts as one of the
     user's sessions; what it did not confirm when it is closed stays pending for the user's next one. Where a store has
@@ -101,6 +103,8 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
                 elif isinstance(frame, wire.GapFrame):
                     batch.append(gap_of(frame))
                     self._given = frame.last
+                elif isinstance(frame, wire.SnapshotFrame | wire.StandingFrame):
+                    batch.append(told_of(frame))
         return batch
 
     def close(self) -> None:
