@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "store": BASE | {"core"},
     "server": BASE | {"core", "files", "hub", "store"},
     "admin": BASE | {"core", "files", "hub", "store"},
+    "publisher": BASE | {"core"},
     "validation": BASE | {"client", "faults", "COMPILED"},
 }
 NOT_IN_CORE = {
@@ -50,6 +51,7 @@ EXTRAS = (
     "jwt",
     "rich",
     "httpx",
+    "anyio",
     "pygal",
     "markdown_it",
     "prometheus_client",
