@@ -297,20 +297,19 @@ class AsyncRun:
         """Opens the run, and ends it with the block."""
         await self._play(self._script.open())
         self._script.on_change = self._scope.cancel
-        failure: BaseException | None = None
-        try:
+        of_block, of_tasks = _Caught(), _Caught()
+        with of_tasks:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep)
                 tasks.start_soon(self._flush)
-                try:
+                with of_block:
                     async with self._told():
                         yield self
-                except BaseException as exc:
-                    failure = exc  # past the task group, which would wrap it
                 tasks.cancel_scope.cancel()
-        except BaseException:
-            if failure is None or isinstance(failure, _cancelled()):
-                raise
+        # The task group is no business of the caller's: what left the block goes on as it was.
+        failure = of_block.exc
+        if failure is None or isinstance(failure, _cancelled()):
+            failure = of_tasks.exc or failure
         if failure is not None:
             raise failure
 
@@ -417,6 +416,23 @@ class AsyncTool:
     async def output(self, text: str) -> None:
         """A piece of its output, as it comes; sent as deltas are. A checkpoint."""
         await self._run._add_text(text, self.call)
+
+
+class _Caught:
+    """Keeps what leaves its block, a cancellation too, to be raised a few lines later.
+
+    Attributes:
+      exc: what it was.
+    """
+
+    exc: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> Literal[True]:
+        self.exc = exc
+        return True
 
 
 def _cancelled() -> tuple[type[BaseException], ...]:
