@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,14 +25,13 @@ from .keys import ApiKeys
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
-from .requests import name_in_path, seconds_to_revoke
+from .requests import name_in_path, route, seconds_to_revoke
+from .runs import RunCalls
 from .sampler import Sampler
 from .stream import Streams
 from .tickets import IssueTicket, TicketDesk
 
 logger = logging.getLogger(__name__)
-
-Call: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
@@ -66,6 +65,7 @@ def create_app(
     )
     calls = Calls(hub, described)
     lookups = Lookups(hub)
+    runs = RunCalls(hub, events)
     optional = []
     if issue_ticket is not None:
         optional.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
@@ -79,10 +79,9 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/v1/users", lookups.users),
-            Route(
-                "/v1/users/{user}/events", _by_method(events.publish, lookups.events), methods=["GET", "POST"]
-            ),
+            route("/v1/users/{user}/events", GET=lookups.events, POST=events.publish),
             Route("/v1/users/{user}/events/{id}", lookups.event),
+            *runs.routes(),
             Route("/v1/events", partial(publish_batch, events), methods=["POST"]),
             Route("/v1/users/{user}", calls.user),
             Route("/v1/users/{user}/sessions", calls.end_sessions, methods=["DELETE"]),
@@ -104,15 +103,6 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return Shell(Guard(app, hub, keys=api_key, client_of=client_of, open_routes=open_routes))
-
-
-def _by_method(post: Call, get: Call) -> Call:
-    """One route for two calls, so that `Allow` names both."""
-
-    async def call(request: Request) -> Response:
-        return await (post if request.method == "POST" else get)(request)
-
-    return call
 
 
 class Shell:

@@ -9,7 +9,7 @@ write deadline.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import trio
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..config import KIB, MIB
 from .answers import ApiError
-from .events import Events, Line, Turn
+from .events import Line, Turn
 from .requests import declared_length, too_large
 
 MAX_BATCH: Final = 16 * MIB
@@ -33,8 +33,11 @@ _PIECE: Final = 64 * KIB
 _encode = msgspec.json.encode
 
 
-async def publish_batch(events: Events, request: Request) -> BatchAnswer:
+async def publish_batch(events: Takes, request: Request) -> BatchAnswer:
     """The call: ``POST /v1/events``.
+
+    Args:
+      events: what takes the lines.
 
     Raises:
       ApiError: 413, if the head declares more than `MAX_BATCH` bytes.
@@ -45,6 +48,20 @@ async def publish_batch(events: Events, request: Request) -> BatchAnswer:
     return BatchAnswer(events, held=length > 0)
 
 
+class Takes(Protocol):
+    """What takes the lines of a batch, each of at most `max_body` bytes, and answers them."""
+
+    max_body: int
+
+    async def publish_line(self, line: bytes) -> Line:
+        """The answer to a line, and what must be durable before it is given."""
+        ...
+
+    async def durable(self, line: Line) -> dict[str, Any]:
+        """The answer to a line, once what it tells of is durable."""
+        ...
+
+
 class BatchAnswer:
     """The answer to a batch: an ASGI app that reads, publishes and answers.
 
@@ -53,7 +70,7 @@ class BatchAnswer:
       held: answer when the batch has ended, or `MAX_PENDING` bytes of answers wait.
     """
 
-    def __init__(self, events: Events, *, held: bool = False) -> None:
+    def __init__(self, events: Takes, *, held: bool = False) -> None:
         self._events = events
         self._held = held
         self._pending: list[tuple[bytes, Line]] = []

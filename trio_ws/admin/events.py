@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal
 
 import attrs
@@ -21,11 +23,21 @@ from starlette.responses import Response
 
 from ..config import KIB
 from ..core.limits import MAX_USERS, KeyedBuckets
-from ..errors import ConfirmationTimeout, EventTooLarge, HubClosed, InvalidEvent, StoreUnavailable
+from ..errors import (
+    ConfirmationTimeout,
+    EventTooLarge,
+    HubClosed,
+    IllegalTransition,
+    InvalidEvent,
+    RunEnded,
+    StoreUnavailable,
+    TooManyRuns,
+    UnknownRun,
+)
 from ..event import Priority
 from ..hub import Hub, Receipt
 from .answers import ApiError, answer, internal_error, quoted, retry_after
-from .requests import decode, name_in_path, read_body, wait_for_confirmation
+from .requests import decode, name_in_path, read_body, seconds_to_wait
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +94,7 @@ class Events:
     async def publish(self, request: Request) -> Response:
         """One event to one user: 202, or with ``?wait=confirmed`` 200 when a client has processed it, else 504."""
         user = name_in_path(request, "user")
-        timeout = wait_for_confirmation(request)
+        timeout = seconds_to_wait(request, "confirmed")
         body = decode(_body_decoder, await read_body(request, self.max_body))
         receipt = await self._publish(user, body)
         await committed([receipt], self._hub)
@@ -160,19 +172,26 @@ class Events:
         told = {"id": body.id, "users": len(users), "accepted": len(users) - refused, "refused": refused}
         return Line(told, receipts)
 
-    async def _publish(self, user: str, body: EventBody) -> Receipt:
-        """Publish without waiting for room, unless that is a commit away. A checkpoint then, and where the log is to be
-        read first."""
-        hub = self._hub
-        now = hub.engine.clock()
+    def spend(self, user: str) -> None:
+        """Account for one event to `user`.
+
+        Raises:
+          ApiError: 429, where there are too many.
+        """
+        now = self._hub.engine.clock()
         if self._rates is not None and not self._rates.take(user, now):
             after = max(1, math.ceil(self._rates.wait(user, now)))
             raise ApiError(429, "rate_limited", "too many events to this user", retry_after=after)
-        try:
+
+    async def _publish(self, user: str, body: EventBody) -> Receipt:
+        """Publish without waiting for room, unless that is a commit away. A checkpoint then, and where the log is to be
+        read first."""
+        self.spend(user)
+        with refusals(self._hub):
             while True:
-                await hub.load(user)
+                await self._hub.load(user)
                 try:
-                    return hub.publish_nowait(
+                    return self._hub.publish_nowait(
                         user,
                         body.type,
                         bytes(body.payload),
@@ -184,25 +203,8 @@ class Events:
                         confirm=body.confirm,
                     )
                 except trio.WouldBlock:
-                    if not await hub.landed():
+                    if not await self._hub.landed():
                         raise
-        except EventTooLarge as error:
-            raise ApiError(413, "event_too_large", str(error), field=error.field) from None
-        except InvalidEvent as error:
-            raise ApiError(422, "invalid", quoted(str(error)), field=error.field) from None
-        except trio.WouldBlock:
-            raise ApiError(
-                503,
-                "buffer_full",
-                "the buffer is full of events that must not be dropped",
-                retry_after=retry_after(hub),
-            ) from None
-        except HubClosed:
-            raise ApiError(
-                503, "draining", "the server is going away", retry_after=retry_after(hub)
-            ) from None
-        except StoreUnavailable as error:
-            raise store_unavailable(error, hub) from None
 
 
 @attrs.frozen
@@ -219,12 +221,10 @@ async def committed(receipts: list[Receipt], hub: Hub) -> None:
     Raises:
       ApiError: 503, for what does not come to be in time.
     """
-    try:
+    with refusals(hub):
         for receipt in receipts:
             if receipt.to_be_committed:
                 await receipt.committed()
-    except StoreUnavailable as error:
-        raise store_unavailable(error, hub) from None
 
 
 async def load(hub: Hub, user: str) -> None:
@@ -233,10 +233,38 @@ async def load(hub: Hub, user: str) -> None:
     Raises:
       ApiError: 503, where it can't be read.
     """
-    try:
+    with refusals(hub):
         await hub.load(user)
+
+
+@contextmanager
+def refusals(hub: Hub) -> Iterator[None]:
+    """What `hub` refuses within the block, as the answer to a call.
+
+    Raises:
+      ApiError: for any refusal of the hub's.
+    """
+    try:
+        yield
+    except EventTooLarge as error:
+        raise ApiError(413, "event_too_large", str(error), field=error.field) from None
+    except InvalidEvent as error:
+        raise ApiError(422, "invalid", quoted(str(error)), field=error.field) from None
+    except UnknownRun as error:
+        raise ApiError(404, "unknown_run", quoted(str(error))) from None
+    except IllegalTransition as error:
+        code = "run_ended" if isinstance(error, RunEnded) else "illegal_transition"
+        raise ApiError(409, code, str(error), run=error.run, type=error.type) from None
+    except TooManyRuns as error:
+        raise ApiError(429, "too_many_runs", str(error), retry_after=retry_after(hub)) from None
+    except trio.WouldBlock:
+        message = "the buffer is full of events that must not be dropped"
+        raise ApiError(503, "buffer_full", message, retry_after=retry_after(hub)) from None
+    except HubClosed:
+        message = "the server is going away"
+        raise ApiError(503, "draining", message, retry_after=retry_after(hub)) from None
     except StoreUnavailable as error:
-        raise store_unavailable(error, hub) from None
+        raise ApiError(503, "store_unavailable", str(error), retry_after=retry_after(hub)) from None
 
 
 async def kept(hub: Hub) -> None:
@@ -245,15 +273,8 @@ async def kept(hub: Hub) -> None:
     Raises:
       ApiError: 503, where the store can't be relied on; it was done all the same.
     """
-    try:
+    with refusals(hub):
         await hub.committed()
-    except StoreUnavailable as error:
-        raise store_unavailable(error, hub) from None
-
-
-def store_unavailable(error: StoreUnavailable, hub: Hub) -> ApiError:
-    """The answer where the store does not take what must be durable, or can't be read."""
-    return ApiError(503, "store_unavailable", str(error), retry_after=retry_after(hub))
 
 
 class Turn:

@@ -8,10 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..core.wire import MAX_SEQ
-from ..errors import StoreUnavailable
 from ..hub import Hub
 from .answers import ApiError, answer
-from .events import load, store_unavailable
+from .events import load, refusals
 from .requests import check_query, name_in_path, number_in_query
 
 MAX_USERS: Final = 500
@@ -44,10 +43,8 @@ class Lookups:
         limit = number_in_query(request, "limit", 50, MAX_EVENTS) or 50
         await load(self._hub, user)
         before = number_in_query(request, "before", None, MAX_SEQ)
-        try:
+        with refusals(self._hub):
             found = await self._hub.find_events(user, limit, before)
-        except StoreUnavailable as error:
-            raise store_unavailable(error, self._hub) from None
         if found is None:
             raise ApiError(404, "unknown_user", "nothing is known of this user")
         return answer(found)
@@ -56,10 +53,8 @@ class Lookups:
         """What became of one event, step by step."""
         user = name_in_path(request, "user")
         await load(self._hub, user)
-        try:
+        with refusals(self._hub):
             found = await self._hub.find_event(user, name_in_path(request, "id"))
-        except StoreUnavailable as error:
-            raise store_unavailable(error, self._hub) from None
         if found is None:
             raise ApiError(404, "unknown_event", "nothing is known of this event, or not any more")
         return answer(found)

@@ -16,6 +16,7 @@ from ..core.wire import MAX_SEQ
 from .events import NAME_PATTERN, EventBody, EventLine
 from .lookups import MAX_EVENTS, MAX_PREFIX, MAX_USERS
 from .requests import MAX_REVOKE
+from .runs import BODIES, LINES
 from .schemas import REF, TEXT, Schema, answers, error, ref
 from .tickets import TicketBody
 
@@ -31,12 +32,13 @@ def description(*, keyed: bool = False, tickets: bool = True, streams: bool = Tr
       tickets: the server issues tickets.
       streams: it has ``/v1/stream``.
     """
-    _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody), ref_template=REF)
+    _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody, *BODIES), ref_template=REF)
     bodies["EventLine"]["oneOf"] = [_only("user", not_="users"), _only("users", not_="user")]
     guarded: dict[str, Any] = {
         "/v1/users": {"get": _users()},
         "/v1/users/{user}/events": {"post": _publish(), "get": _events()},
         "/v1/users/{user}/events/{id}": {"get": _event()},
+        **_run_paths(),
         "/v1/events": {"post": _publish_batch()},
         "/v1/users/{user}": {"get": _user()},
         "/v1/users/{user}/sessions": {"delete": _end_sessions()},
@@ -76,13 +78,7 @@ def _publish() -> dict[str, Any]:
         "summary": "Publish one event to a user",
         "parameters": [
             _in_path("user"),
-            {"name": "wait", "in": "query", "schema": {"type": "string", "enum": ["confirmed"]}},
-            {
-                "name": "timeout",
-                "in": "query",
-                "description": "Seconds to wait for the confirmation.",
-                "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 60, "default": 5},
-            },
+            *_wait("confirmed", "Seconds to wait for the confirmation."),
         ],
         "requestBody": _body("application/json", ref("EventBody")),
         "responses": {
@@ -97,23 +93,158 @@ def _publish() -> dict[str, Any]:
 
 
 def _publish_batch() -> dict[str, Any]:
-    lines = "application/x-ndjson"
     return {
         "operationId": "publishBatch",
         "summary": "Publish JSON lines, each an EventLine; answered by as many lines, in order",
         "description": "As OpenAPI 3.2 has it, the schemas of JSON lines are those of the array of them.",
         "requestBody": {
-            **_body(lines, {"type": "array", "items": ref("EventLine")}),
+            **_body(LINES, {"type": "array", "items": ref("EventLine")}),
             "required": False,  # a batch may be empty
         },
         "responses": {
             "200": {
                 "description": "A line each; one that is wrong is answered by a LineError, and spoils no other",
-                "content": {lines: {"schema": {"type": "array", "items": ref("LineAnswer")}}},
+                "content": {LINES: {"schema": {"type": "array", "items": ref("LineAnswer")}}},
             },
             **_errors(413),
         },
     }
+
+
+def _run_paths() -> dict[str, Any]:
+    """The calls that concern runs; those of one run have its name, and its user's, in the path."""
+    runs = "/v1/users/{user}/runs"
+    run, of_user, of_run = f"{runs}/{{run}}", [_in_path("user")], [_in_path("user"), _in_path("run")]
+    of_question = [*of_run, _in_path("question")]
+    cancelling = _wait("cancelling", "Seconds to wait until the run is to stop, or has ended.")
+    answered = _wait("answered", "Seconds to wait until the question is closed, or the run is to stop.")
+    return {
+        runs: {
+            "get": _call("listRuns", "A user's runs, as they stand", of_user, {200: "Runs"}, 422, 503),
+            "post": {
+                **_call(
+                    "openRun",
+                    "A run begins; it lives by its lease",
+                    of_user,
+                    {201: "RunOpened", 200: "RunOpened"},
+                    *(400, 408, 409, 413, 422, 429, 503),
+                ),
+                "requestBody": _body("application/json", ref("RunBody")),
+            },
+        },
+        run: {
+            "get": _call(
+                "lookAtRun", "A run as it stands", [*of_run, *cancelling], {200: "Run"}, 404, 422, 503
+            )
+        },
+        f"{run}/events": {"post": _publish_in_run(of_run)},
+        f"{run}/heartbeat": {
+            "post": {
+                **_call(
+                    "keepRun",
+                    "A sign of life of a run's publisher",
+                    [*of_run, *cancelling],
+                    {200: "RunSigns"},
+                    *(400, 404, 408, 409, 413, 422, 503),
+                ),
+                "requestBody": {**_body("application/json", ref("HeartbeatBody")), "required": False},
+            }
+        },
+        f"{run}/close": {
+            "post": {
+                **_call(
+                    "closeRun",
+                    "A run ends",
+                    of_run,
+                    {200: "RunEnded"},
+                    *(400, 404, 408, 409, 413, 422, 503),
+                ),
+                "requestBody": _body("application/json", ref("CloseBody")),
+            }
+        },
+        f"{run}/cancel": {
+            "post": {
+                **_call(
+                    "cancelRun",
+                    "A run is to stop",
+                    of_run,
+                    {202: "RunCancelling"},
+                    *(400, 404, 408, 409, 413, 422, 503),
+                ),
+                "requestBody": {**_body("application/json", ref("CancelBody")), "required": False},
+            }
+        },
+        f"{run}/questions": {
+            "post": {
+                **_call(
+                    "ask",
+                    "A question to the user, which stands until it is answered, withdrawn or expired",
+                    of_run,
+                    {201: "Asked", 200: "Asked"},
+                    *(400, 404, 408, 409, 413, 422, 429, 503),
+                ),
+                "requestBody": _body("application/json", ref("QuestionBody")),
+            }
+        },
+        f"{run}/questions/{{question}}": {
+            "get": _call(
+                "hear",
+                "What has become of a question",
+                [*of_question, *answered],
+                {200: "Question"},
+                404,
+                422,
+                503,
+            ),
+            "delete": {
+                "operationId": "withdraw",
+                "summary": "A question is taken back",
+                "parameters": of_question,
+                "responses": {"204": {"description": "It is closed"}, **_errors(404, 422, 503)},
+            },
+        },
+    }
+
+
+def _publish_in_run(of_run: list[dict[str, Any]]) -> dict[str, Any]:
+    answers = {"schema": {"type": "array", "items": ref("RunAnswer")}}
+    described = _call(
+        "publishInRun",
+        "Publish one event of a run, or JSON lines of them, answered by as many lines, in order",
+        of_run,
+        {202: "RunTold"},
+        *(400, 404, 408, 409, 413, 422, 429, 503),
+    )
+    described["requestBody"] = _body("application/json", ref("EventBody"))
+    described["requestBody"]["content"][LINES] = {"schema": {"type": "array", "items": ref("EventBody")}}
+    described["responses"]["200"] = {
+        "description": "Of JSON lines, a line each; behind one that is refused for now, all are",
+        "content": {LINES: answers},
+    }
+    return described
+
+
+def _call(
+    name: str, summary: str, parameters: list[dict[str, Any]], answers: dict[int, str], *refusals: int
+) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {
+            **{str(status): _response(_ANSWERED[status], schema) for status, schema in answers.items()},
+            **_errors(*refusals),
+        },
+    }
+
+
+def _wait(what: str, description: str) -> list[dict[str, Any]]:
+    """The query parameters of a call that can wait for `what`."""
+    seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": 60, "default": 5}
+    return [
+        {"name": "wait", "in": "query", "schema": {"type": "string", "enum": [what]}},
+        {"name": "timeout", "in": "query", "description": description, "schema": seconds},
+    ]
 
 
 def _ticket() -> dict[str, Any]:
@@ -271,15 +402,17 @@ def _response(what: str, schema: str) -> dict[str, Any]:
     return {"description": what, "content": {"application/json": {"schema": ref(schema)}}}
 
 
+_ANSWERED: Final = {200: "As asked", 201: "Begun", 202: "Accepted"}
 _REASONS: Final = {
     400: "Not JSON",
     401: "No key, or not the right one",
     403: "From a page of another origin, and there is no key to tell who it is",
     404: "Not known",
     408: "The body did not come in time",
+    409: "The run has ended, or has no place for this as it stands",
     413: "Too large",
     422: "Not what this call takes; field tells which part",
-    429: "Too many events to this user; or too many wrong keys from this address",
+    429: "Too many events to this user, or runs; or too many wrong keys from this address",
     503: "No room (the buffer is full of critical events, too many streams), the store fails, or the server drains",
     504: "Accepted, and not confirmed in time; a later ack still confirms it",
 }

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 import trio
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Route
 
 from ..errors import InvalidEvent
 from ..hub.intake import check_name
 from .answers import ApiError, quoted
 
 T = TypeVar("T")
+Call: TypeAlias = Callable[[Request], Awaitable[Any]]
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds within which the body of a single call is there."""
@@ -27,6 +30,16 @@ _PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,20}")
 _AT_FIELD = re.compile(r" - at `\$\.(\w+)")
 _NAMED_FIELD = re.compile(r"field `(.*)`", re.DOTALL)
+
+
+def route(path: str, **calls: Call) -> Route:
+    """One route for the calls of a path, by their methods, so that `Allow` names them all."""
+
+    async def call(request: Request) -> Any:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await calls[method](request)
+
+    return Route(path, call, methods=list(calls))
 
 
 def name_in_path(request: Request, field: str) -> str:
@@ -126,8 +139,8 @@ def number_in_query(request: Request, name: str, default: int | None, high: int)
     return int(given)
 
 
-def wait_for_confirmation(request: Request) -> float | None:
-    """For how many seconds ``?wait=confirmed&timeout=…`` asks to wait, with 5 as the default; None if it does not.
+def seconds_to_wait(request: Request, what: str) -> float | None:
+    """For how many seconds ``?wait=WHAT&timeout=…`` asks to wait, with 5 as the default; None if it does not.
 
     Raises:
       ApiError: 422 for another `wait`, a `timeout` that is not above 0 and at most 60, and parameters that there
@@ -135,8 +148,8 @@ def wait_for_confirmation(request: Request) -> float | None:
     """
     check_query(request, "wait", "timeout")
     query = request.query_params
-    if query.get("wait", "confirmed") != "confirmed":
-        raise ApiError(422, "invalid", "wait can only be confirmed", field="wait")
+    if query.get("wait", what) != what:
+        raise ApiError(422, "invalid", f"wait can only be {what}", field="wait")
     given = query.get("timeout", "5")
     timeout = float(given) if _PLAIN_NUMBER.fullmatch(given) else math.nan
     if not 0 < timeout <= 60:

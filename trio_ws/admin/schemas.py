@@ -8,6 +8,7 @@ from ..core.refusals import REASONS
 from ..core.story import STEPS
 from ..hub.alerts import NAMES
 from ..hub.durability import STATES
+from ..hub.runs import OUTCOMES
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -29,12 +30,13 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     400: ("not_json",),
     401: ("unauthorized",),
     403: ("foreign_origin",),
-    404: ("not_found", "unknown_user", "unknown_session", "unknown_event"),
+    404: ("not_found", "unknown_user", "unknown_session", "unknown_event", "unknown_run", "unknown_question"),
     405: ("method_not_allowed",),
     408: ("request_timeout",),
+    409: ("run_ended", "illegal_transition"),
     413: ("too_large", "event_too_large"),
     422: ("invalid",),
-    429: ("rate_limited", "too_many_wrong_keys"),
+    429: ("rate_limited", "too_many_wrong_keys", "too_many_runs"),
     500: ("internal_error",),
     503: (
         "buffer_full",
@@ -88,6 +90,16 @@ def answers() -> dict[str, Schema]:
             {"user": TEXT, "epoch": TEXT, "head": COUNT, "events": {"type": "array", "items": _known_event()}}
         ),
         "Story": _story(),
+        "RunOpened": _object({**_RUN_PLACE, "lease": _LEASE, "expires": UNIX_TIME, "duplicate": FLAG}),
+        "RunTold": _object({**_ACCEPTED, **_SIGNS}),
+        "RunAnswer": {"oneOf": [ref("RunTold"), ref("LineError")]},
+        "RunSigns": _object(_SIGNS),
+        "RunEnded": _object({**_ACCEPTED, "outcome": {"enum": list(OUTCOMES)}}),
+        "RunCancelling": _object({"run": TEXT, "cancelling": FLAG}),
+        "Asked": _object({"question": TEXT, "duplicate": FLAG, **_SIGNS}),
+        "Question": _question(),
+        "Runs": _object({"runs": {"type": "array", "items": ref("Run")}}),
+        "Run": _run(),
         "Description": {"type": "object", "required": ["openapi", "info", "paths"]},
     }
 
@@ -96,12 +108,24 @@ _PLACE: Final[Schema] = {"state": STATE, "id": TEXT, "seq": POSITION, "epoch": T
 _ACCEPTED: Final[Schema] = {**_PLACE, "duplicate": FLAG}
 
 
+_RUN_PLACE: Final[Schema] = {"run": TEXT, "seq": POSITION, "epoch": TEXT}
+_LEASE: Final[Schema] = {"type": "number", "minimum": 1, "maximum": 3600}
+_SIGNS: Final[Schema] = {"cancelling": FLAG, "expires": UNIX_TIME}
+
+
 def _error(more: Schema) -> Schema:
     told = {"code": {"enum": sorted({c for codes in CODES.values() for c in codes})}, "message": TEXT, **more}
     retry_after = {**POSITION, "description": "Seconds until the same call may succeed."}
     return {
         **_object(told),
-        "properties": {**told, "field": {"type": "string"}, "retry_after": retry_after, **_PLACE},
+        "properties": {
+            **told,
+            "field": {"type": "string"},
+            "retry_after": retry_after,
+            **_PLACE,
+            "run": TEXT,
+            "type": TEXT,
+        },
     }
 
 
@@ -219,6 +243,54 @@ def _story() -> Schema:
             "steps": {"type": "array", "minItems": 1, "items": step},
         }
     )
+
+
+def _question() -> Schema:
+    state = {"enum": ["open", "answered", "withdrawn", "expired"]}
+    group = _object({"question": TEXT, "state": state, "cancelling": FLAG})
+    group["properties"]["answer"] = {"description": "Any JSON; where the state is answered."}
+    return group
+
+
+def _run() -> Schema:
+    """A snapshot; see docs/runs.md."""
+    anything: Schema = {"description": "Any JSON."}
+    tool = _object({"call": POSITION, "tool": TEXT, "since": UNIX_TIME})
+    tool["properties"] |= {"input": anything, "text": {"type": "string"}}
+    last_tool = _object(
+        {"call": POSITION, "tool": TEXT, "outcome": {"enum": list(OUTCOMES)}, "duration": SECONDS}
+    )
+    asked = _object({"question": TEXT, "prompt": TEXT, "ts": UNIX_TIME})
+    asked["properties"] |= {
+        "choices": {"type": "array", "items": TEXT},
+        "schema": anything,
+        "expires": UNIX_TIME,
+    }
+    group = _object(
+        {
+            "run": TEXT,
+            "status": {"enum": ["running", "cancelling", *OUTCOMES, "lost"]},
+            "started": UNIX_TIME,
+            "text": {"type": "string"},
+            "text_from": COUNT,
+            "tools": {"type": "array", "items": tool},
+            "calls": COUNT,
+            "questions": {"type": "array", "items": asked},
+        }
+    )
+    group["properties"] |= {
+        "name": TEXT,
+        "parent": TEXT,
+        "ended": UNIX_TIME,
+        "thought": {"type": "string"},
+        "progress": RATIO,
+        "message": {"type": "string"},
+        "last_tool": last_tool,
+        "result": anything,
+        "error": anything,
+        "left_out": {"type": "array", "items": TEXT},
+    }
+    return group
 
 
 def _user() -> Schema:

@@ -11,11 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ..admin.answers import ApiError, answer, retry_after
-from ..admin.events import store_unavailable
+from ..admin.answers import ApiError, answer
+from ..admin.events import refusals
 from ..admin.requests import decode, read_body
 from ..config import KIB
-from ..errors import HubClosed, StoreUnavailable
 from ..event import Priority
 from ..faults import FaultyNetwork
 from ..hub import Hub
@@ -102,16 +101,10 @@ class Demo:
         if asked.user not in USERS:
             raise ApiError(422, "invalid", f"the demo's users are {', '.join(USERS)}", field="user")
         self._floods += 1
-        try:
+        with refusals(self._hub):
             for n in range(1, asked.count + 1):
                 payload = {"flood": self._floods, "n": n, "of": asked.count}
                 await publish_twice(self._hub, asked.user, "progress", payload, priority=Priority.LOW)
-        except HubClosed:
-            raise ApiError(
-                503, "draining", "the server is going away", retry_after=retry_after(self._hub)
-            ) from None
-        except StoreUnavailable as error:
-            raise store_unavailable(error, self._hub) from None
         return answer({"flood": self._floods, "published": asked.count})
 
     async def restart(self, request: Request) -> Response:
