@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ import trio
 import trio_ws
 
 USERS = ("ada", "bob", "a/b", "é😀")
+RUNS = 6
 KEY = "the-key-of-the-fuzzer"
 BIN = Path(sys.executable).parent
 
@@ -52,7 +53,12 @@ class Findings:
 
 
 async def fuzz(
-    *, max_examples: int, seed: int, seconds: int | None = None, key: str | None = None
+    *,
+    max_examples: int,
+    seed: int,
+    seconds: int | None = None,
+    key: str | None = None,
+    options: Sequence[str] = (),
 ) -> Findings:
     """Fuzzes a server that is started for it. Cancelled, all that was started ends.
 
@@ -61,6 +67,7 @@ async def fuzz(
       seed: the same one draws the same cases; what the server answers may still differ.
       seconds: for how long: less than it takes cuts it off, more repeats it. None runs each phase once.
       key: the API key that the server asks for; None for none.
+      options: what Schemathesis is told besides.
     """
     findings = Findings()
     with tempfile.TemporaryDirectory() as directory:
@@ -69,11 +76,12 @@ async def fuzz(
             async with httpx.AsyncClient(base_url=admin, headers=headers, trust_env=False) as client:
                 for user in USERS:
                     nursery.start_soon(_reside, client, ws, user)
+                    await _begin_runs(client, user)
                 bounds = ["--seed", str(seed), "--max-examples", str(max_examples)]
                 if seconds is not None:
                     bounds += ["--max-time", str(seconds)]
                 bearer = [] if key is None else ["--header", f"Authorization:Bearer {key}"]
-                await _drive(findings, Path(directory), admin, [*bounds, *bearer])
+                await _drive(findings, Path(directory), admin, [*bounds, *bearer, *options])
                 await _audit(findings, client)
                 nursery.cancel_scope.cancel()
     return findings
@@ -142,6 +150,17 @@ async def _reside(client: httpx.AsyncClient, ws: str, user: str) -> None:
                     pass
         except trio_ws.TrioWSError:
             await trio.sleep(0.05)
+
+
+async def _begin_runs(client: httpx.AsyncClient, user: str) -> None:
+    """Open the runs that `schemathesis.toml` knows by name, each with a question that stands."""
+    runs = f"/v1/users/{quote(user, safe='')}/runs"
+    for n in range(RUNS):
+        opened = await client.post(runs, json={"run": f"kept-{n}", "lease": 3600})
+        asked = await client.post(
+            f"{runs}/kept-{n}/questions", json={"question": f"asked-{n}", "prompt": "?"}
+        )
+        assert (opened.status_code, asked.status_code) == (201, 201)
 
 
 async def _drive(findings: Findings, directory: Path, admin: str, options: list[str]) -> None:

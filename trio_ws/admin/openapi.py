@@ -13,14 +13,12 @@ import msgspec
 
 from .. import __version__
 from ..core.wire import MAX_SEQ
-from .events import NAME_PATTERN, EventBody, EventLine
+from .events import EventBody, EventLine
 from .lookups import MAX_EVENTS, MAX_PREFIX, MAX_USERS
 from .requests import MAX_REVOKE
 from .runs import BODIES, LINES
-from .schemas import REF, TEXT, Schema, answers, error, ref
+from .schemas import NAME, REF, TEXT, Schema, answer_schema, answers, error, ref, run_event
 from .tickets import TicketBody
-
-_NAME: Final = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN}
 
 
 @cache
@@ -33,6 +31,10 @@ def description(*, keyed: bool = False, tickets: bool = True, streams: bool = Tr
       streams: it has ``/v1/stream``.
     """
     _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody, *BODIES), ref_template=REF)
+    bodies["RunEvent"] = run_event()
+    bodies["AnswerSchema"] = answer_schema()
+    bodies["QuestionBody"]["properties"]["schema"] = {"anyOf": [ref("AnswerSchema"), {"type": "null"}]}
+    bodies["QuestionBody"]["not"] = _both("choices", "schema")
     bodies["EventLine"]["oneOf"] = [_only("user", not_="users"), _only("users", not_="user")]
     guarded: dict[str, Any] = {
         "/v1/users": {"get": _users()},
@@ -215,8 +217,8 @@ def _publish_in_run(of_run: list[dict[str, Any]]) -> dict[str, Any]:
         {202: "RunTold"},
         *(400, 404, 408, 409, 413, 422, 429, 503),
     )
-    described["requestBody"] = _body("application/json", ref("EventBody"))
-    described["requestBody"]["content"][LINES] = {"schema": {"type": "array", "items": ref("EventBody")}}
+    described["requestBody"] = _body("application/json", ref("RunEvent"))
+    described["requestBody"]["content"][LINES] = {"schema": {"type": "array", "items": ref("RunEvent")}}
     described["responses"]["200"] = {
         "description": "Of JSON lines, a line each; behind one that is refused for now, all are",
         "content": {LINES: answers},
@@ -386,7 +388,7 @@ def _get(summary: str, schema: str) -> dict[str, Any]:
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": _NAME}
+    return {"name": name, "in": "path", "required": True, "schema": NAME}
 
 
 def _body(media_type: str, schema: Schema) -> dict[str, Any]:
@@ -396,6 +398,11 @@ def _body(media_type: str, schema: Schema) -> dict[str, Any]:
 def _only(name: str, *, not_: str) -> Schema:
     """An object that has the property `name`, and the other one not."""
     return {"required": [name], "properties": {name: {"not": {"type": "null"}}, not_: {"type": "null"}}}
+
+
+def _both(*names: str) -> Schema:
+    """An object that has all of these properties."""
+    return {"required": list(names), "properties": {name: {"not": {"type": "null"}} for name in names}}
 
 
 def _response(what: str, schema: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from .batch import BatchAnswer, publish_batch
 from .events import EventBody, Events, Line, Name, accepted, committed, load, refusals
 from .requests import check_query, decode, name_in_path, read_body, route, seconds_to_wait
 
-ROOM_TIMEOUT: Final = 8.0
+ROOM_TIMEOUT: Final = 2.0
 """Seconds within which a run is opened, or a question asked."""
 
 LINES: Final = "application/x-ndjson"

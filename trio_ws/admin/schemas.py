@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from ..core.refusals import REASONS
+from ..core.run_view import FOLDED
+from ..core.runs import PAYLOADS
 from ..core.story import STEPS
 from ..hub.alerts import NAMES
 from ..hub.durability import STATES
 from ..hub.runs import OUTCOMES
+from .events import NAME_PATTERN
 
 Schema: TypeAlias = dict[str, Any]
 
 REF: Final = "#/components/schemas/{name}"
 
 TEXT: Final[Schema] = {"type": "string", "minLength": 1}
+NAME: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": NAME_PATTERN}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
 UNIX_TIME: Final[Schema] = {"type": "number", "minimum": 0, "description": "Seconds since the Unix epoch."}
@@ -243,6 +249,50 @@ def _story() -> Schema:
             "steps": {"type": "array", "minItems": 1, "items": step},
         }
     )
+
+
+def run_event() -> Schema:
+    """An event in a run: of a type that it knows, with a payload that is checked and no options; or any other."""
+    shapes = {type: msgspec.json.schema(shape) for type, shape in PAYLOADS.items()}
+    known = [
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": type},
+                "payload": next(iter(shape["$defs"].values())),
+                "id": {"anyOf": [NAME, {"type": "null"}]},
+                "confirm": FLAG,
+                **{name: {"type": "null"} for name in ("priority", "key", "merge", "ttl")},
+            },
+            "required": ["type", "payload"],
+            "additionalProperties": False,
+        }
+        for type, shape in shapes.items()
+    ]
+    other = {"properties": {"type": {"not": {"enum": sorted(FOLDED)}}}}
+    return {"oneOf": [*known, {"allOf": [ref("EventBody"), other]}]}
+
+
+def answer_schema() -> Schema:
+    """A schema of answers: the words of JSON Schema that a question's may have."""
+    names = {"enum": ["string", "number", "integer", "boolean", "object", "array", "null"]}
+    numbers: Schema = {word: {"type": "number"} for word in ("minimum", "maximum")}
+    counts: Schema = dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), COUNT)
+    told: Schema = {
+        word: {} for word in ("const", "title", "description", "default", "examples", "format", "$schema")
+    }
+    words = {
+        "type": {"anyOf": [names, {"type": "array", "minItems": 1, "items": names}]},
+        "enum": {"type": "array", "minItems": 1},
+        "required": {"type": "array", "items": {"type": "string"}},
+        "items": ref("AnswerSchema"),
+        "properties": {"type": "object", "additionalProperties": ref("AnswerSchema")},
+    }
+    return {
+        "type": "object",
+        "properties": {**words, **numbers, **counts, **told},
+        "additionalProperties": False,
+    }
 
 
 def _question() -> Schema:

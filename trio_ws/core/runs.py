@@ -108,14 +108,17 @@ class _ToolCompleted(msgspec.Struct):
     duration: Annotated[float, msgspec.Meta(ge=0)]
 
 
-_CHECKED: Final = {
-    THINKING: msgspec.json.Decoder[Any](_Thinking),
-    DELTA: msgspec.json.Decoder[Any](_Thinking),
-    PROGRESS: msgspec.json.Decoder[Any](_Progress),
-    EXECUTING: msgspec.json.Decoder[Any](_Executing),
-    OUTPUT: msgspec.json.Decoder[Any](_Output),
-    TOOL_COMPLETED: msgspec.json.Decoder[Any](_ToolCompleted),
+PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
+    THINKING: _Thinking,
+    DELTA: _Thinking,
+    PROGRESS: _Progress,
+    EXECUTING: _Executing,
+    OUTPUT: _Output,
+    TOOL_COMPLETED: _ToolCompleted,
 }
+"""What the payload of each type has to hold that a publisher words; it may hold more."""
+
+_CHECKED: Final = {type: msgspec.json.Decoder[Any](shape) for type, shape in PAYLOADS.items()}
 
 
 def digest_of(opening: bytes) -> str:
