@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 started: list[subprocess.Popen[bytes]] = []
 """All processes of the test that runs; they end with it."""
 
+GONE = b'{"error": {"code": "unknown_run", "message": "no such run"}}'
+
 WAIT = 30
 """Seconds after which a condition that did not come true fails a test."""
 
@@ -30,6 +32,8 @@ class FakeAdmin:
         function from the lines of the request to the lines of the answer. To GET only "drop".
       status: answers every call, once the script is through, where it is not 200.
       figures: the answer to GET.
+      runs: the runs that are open, by id. Their beginning and end are among `accepted`, as the events that they make.
+      cancelling: tells each run's publisher that it is to stop.
     """
 
     def __init__(self) -> None:
@@ -38,6 +42,8 @@ class FakeAdmin:
         self.script: list[Any] = []
         self.status = 200
         self.figures: dict[str, Any] = {}
+        self.runs: set[str] = set()
+        self.cancelling = False
         self.changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
@@ -79,9 +85,9 @@ class FakeAdmin:
     def types(self) -> list[str]:
         return [event["type"] for event in self.accepted]
 
-    def text(self, stream: int) -> str:
-        outputs = (e["payload"] for e in self.accepted if e["type"] == "tool_output")
-        return "".join(payload["text"] for payload in outputs if payload["stream"] == stream)
+    def text(self) -> str:
+        """What the command wrote."""
+        return "".join(e["payload"]["text"] for e in self.accepted if e["type"] == "tool_output")
 
     def accept(self, event: dict[str, Any]) -> dict[str, Any]:
         known = next((e for e in self.accepted if e["id"] == event["id"]), None)
@@ -95,9 +101,15 @@ class FakeAdmin:
     def _post(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["content-length"]))
         with self.changed:
+            if handler.path.partition("?")[0].endswith("/heartbeat"):
+                self._beat(handler)
+                return
+            if self._is_forgotten(handler.path):
+                self._answer(handler, 404, GONE)
+                return
             self.requests.append(("POST", handler.path, dict(handler.headers)))
             step = self.script.pop(0) if self.script else self.status
-            batch = handler.path == "/v1/events"
+            batch = handler.path.endswith("/events") and b"ndjson" in handler.headers["content-type"].encode()
             if isinstance(step, int) and step != 200:
                 error = {"error": {"code": "overloaded" if step == 503 else "no", "message": f"said {step}"}}
                 self._answer(handler, step, json.dumps(error).encode())
@@ -105,13 +117,34 @@ class FakeAdmin:
                 lines = (
                     [json.loads(line) for line in body.split(b"\n") if line] if batch else [json.loads(body)]
                 )
-                if not batch:
-                    lines[0]["user"] = handler.path.split("/")[3]
+                if handler.path.startswith("/v1/users/"):
+                    lines = [self._in_path(handler.path, line) for line in lines]
                 answers = step(lines) if callable(step) else [self.accept(line) for line in lines]
                 if step != "drop":
                     text = b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)
-                    self._answer(handler, 200 if batch else 202, text)
+                    status = answers[0].get("error", {}).get("status", 202)
+                    self._answer(handler, 200 if batch else status, text)
             self.changed.notify_all()
+
+    def _in_path(self, path: str, line: dict[str, Any]) -> dict[str, Any]:
+        """`line` with what the path says: whom it is for, in which run; a run's beginning and end as events."""
+        _, _, _, user, *rest = path.split("/")
+        if rest == ["runs"]:
+            self.runs.add(line["run"])
+            return {"user": user, "id": f"{line['run']}-start", "type": "agent_started", "payload": line}
+        if rest[0] == "runs" and rest[2] == "close":
+            return {"user": user, "id": f"{rest[1]}-end", "type": "agent_completed", "payload": line}
+        return {"user": user, **({"run": rest[1]} if rest[0] == "runs" else {}), **line}
+
+    def _is_forgotten(self, path: str) -> bool:
+        parts = path.split("/")
+        return len(parts) > 5 and parts[4] == "runs" and parts[5] not in self.runs
+
+    def _beat(self, handler: BaseHTTPRequestHandler) -> None:
+        if "wait=" in handler.path:
+            self.changed.wait_for(lambda: self.cancelling or self._is_forgotten(handler.path), WAIT)
+        told = json.dumps({"cancelling": self.cancelling, "expires": 0.0}).encode()
+        self._answer(handler, *((404, GONE) if self._is_forgotten(handler.path) else (200, told)))
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         with self.changed:
@@ -126,7 +159,10 @@ class FakeAdmin:
             handler.send_header("retry-after", "0")
         handler.send_header("content-length", str(len(body)))
         handler.end_headers()
-        handler.wfile.write(body)
+        try:
+            handler.wfile.write(body)
+        except OSError:
+            pass  # whoever asked has gone
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -257,3 +257,36 @@ def test_watching_outlives_the_server(admin: FakeAdmin) -> None:
 
 def test_python_dash_m_is_the_same_command() -> None:
     assert trio_ws("--version")[1].decode() == f"trio-ws {__version__}\n"
+
+
+def test_the_runs_of_a_user(admin: FakeAdmin) -> None:
+    run = {
+        "run": "r",
+        "status": "running",
+        "started": 1e9,
+        "text": "",
+        "calls": 1,
+        "questions": [],
+        "tools": [],
+    }
+    asking = run | {"run": "q", "name": "critic", "questions": [{"prompt": "Deploy?\nReally?"}]}
+    failed = run | {
+        "run": "f",
+        "ended": 1e9 + 2.5,
+        "status": "failed",
+        "error": {"kind": "E", "message": "no"},
+    }
+    admin.figures = {
+        "runs": [run | {"tools": [{"tool": "search"}]}, asking, failed, run | {"text": "x" * 99}]
+    }
+    status, out, err = trio_ws("runs", "a/b", "--url", admin.url)
+    assert (status, err) == (0, "")
+    rows = [line.split() for line in out.decode().splitlines()]
+    assert rows[0] == ["run", "name", "status", "seconds", "at"]
+    assert rows[1][:3] + rows[1][4:] == ["r", "-", "running", "tool:", "search"]
+    assert rows[2][:3] + rows[2][4:] == ["q", "critic", "running", "asks:", "Deploy?", "Really?"]
+    assert rows[3] == ["f", "-", "failed", "2.5", "E:", "no"]
+    assert rows[4][4] == "…" + "x" * 59
+    assert admin.requests[0][1] == "/v1/users/a%2Fb/runs"
+    status, out, _ = trio_ws("runs", "ada", "--json", "--url", admin.url)
+    assert [json.loads(line)["run"] for line in out.splitlines()] == ["r", "q", "f", "r"]

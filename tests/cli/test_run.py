@@ -32,24 +32,20 @@ def test_a_run_is_told_from_start_to_end(admin: FakeAdmin) -> None:
     assert types[:2] == LIFECYCLE[:2]
     assert types[-2:] == LIFECYCLE[2:]
     assert set(types[2:-2]) == {"tool_output"}
-    assert (admin.text(1), admin.text(2)) == ("one\n", "two\n")
+    assert sorted(admin.text().split()) == ["one", "two"]
     assert {event["user"] for event in admin.accepted} == {"ada"}
-    assert len({event["payload"]["run"] for event in admin.accepted}) == 1
-    assert payload(admin, "tool_executing")["command"] == "sh -c 'echo one; echo two >&2; exit 3'"
+    [run] = admin.runs
+    assert {event["run"] for event in admin.accepted[1:-1]} == {run}
+    started, executing = payload(admin, "agent_started"), payload(admin, "tool_executing")
+    command = "sh -c 'echo one; echo two >&2; exit 3'"
+    assert started == {"run": run, "lease": 30, "name": command, "input": {"command": command}}
+    assert executing == {"call": 1, "tool": "sh", "input": {"command": command}}
     completed = payload(admin, "tool_completed")
-    assert completed["exit_status"] == 3
-    assert 0 <= completed["duration"] < 30
-    assert payload(admin, "agent_completed")["status"] == "failed"
-
-
-def test_what_the_server_joins_stays_right(admin: FakeAdmin) -> None:
-    """Joined deltas concatenate every text of a payload, so that the output must be the only one in it."""
-    trio_ws("run", "ada", "--url", admin.url, "--", "sh", "-c", "echo a; echo b >&2")
-    for event in admin.accepted:
-        if event["type"] == "tool_output":
-            assert [k for k, v in event["payload"].items() if isinstance(v, str)] == ["text"]
-            assert event["merge"] == "append"
-            assert event["key"] == f"{event['payload']['run']}:{event['payload']['stream']}"
+    assert 0 <= completed.pop("duration") < 30
+    error = {"kind": "ExitStatus", "message": "exit status 3"}
+    told = {"outcome": "failed", "error": error}
+    assert completed == {"call": 1, "tool": "sh", "output": {"exit_status": 3}, **told}
+    assert payload(admin, "agent_completed") == {"result": {"exit_status": 3}, **told}
 
 
 def test_output_passes_unchanged_whatever_its_bytes(admin: FakeAdmin) -> None:
@@ -58,8 +54,8 @@ def test_output_passes_unchanged_whatever_its_bytes(admin: FakeAdmin) -> None:
     status, out, _ = trio_ws("run", "ada", "--url", admin.url, "--", sys.executable, "-c", code, stdin=data)
     assert status == 0
     assert out == data
-    assert admin.text(1) == data.decode("utf-8", "replace")
-    assert payload(admin, "agent_completed")["status"] == "succeeded"
+    assert admin.text() == data.decode("utf-8", "replace")
+    assert payload(admin, "agent_completed")["outcome"] == "completed"
 
 
 def test_quiet_keeps_the_output_to_the_events(admin: FakeAdmin) -> None:
@@ -67,7 +63,7 @@ def test_quiet_keeps_the_output_to_the_events(admin: FakeAdmin) -> None:
         "run", "ada", "--quiet", "--url", admin.url, "--", "sh", "-c", "echo a; echo b >&2"
     )
     assert (status, out, err) == (0, b"", "")
-    assert (admin.text(1), admin.text(2)) == ("a\n", "b\n")
+    assert sorted(admin.text().split()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("command", "expected"), [("/no/such/command", 127), ("/", 126)])
@@ -77,9 +73,10 @@ def test_a_command_that_cannot_be_started(admin: FakeAdmin, command: str, expect
     assert err.startswith(f"trio-ws: {command}: ")
     assert err.count("\n") == 1
     assert admin.types() == LIFECYCLE
-    assert payload(admin, "tool_completed")["exit_status"] == expected
-    assert payload(admin, "tool_completed")["error"]
-    assert payload(admin, "agent_completed")["status"] == "failed"
+    assert payload(admin, "tool_completed")["output"] == {"exit_status": expected}
+    error = payload(admin, "tool_completed")["error"]
+    assert error["message"].startswith(f"{command}: ")
+    assert payload(admin, "agent_completed")["error"] == error
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -91,18 +88,18 @@ def test_a_signal_goes_to_the_command_and_the_run_still_ends(admin: FakeAdmin, n
     status, _, _ = finish(process)
     assert status == 128 + number
     assert admin.types() == LIFECYCLE
-    assert payload(admin, "tool_completed")["exit_status"] == 128 + number
-    assert payload(admin, "agent_completed")["status"] == "interrupted"
+    assert payload(admin, "tool_completed")["output"] == {"exit_status": 128 + number}
+    assert payload(admin, "agent_completed")["outcome"] == "cancelled"
 
 
 def test_a_command_may_outlive_a_signal(admin: FakeAdmin) -> None:
     script = "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
     process = start("run", "ada", "--url", admin.url, "--", "sh", "-c", script, start_new_session=True)
-    admin.wait_for(lambda: "ready" in admin.text(1))
+    admin.wait_for(lambda: "ready" in admin.text())
     process.send_signal(signal.SIGTERM)
     status, out, _ = finish(process)
     assert (status, out) == (5, b"ready\ngot it\n")
-    assert admin.text(1) == "ready\ngot it\n"
+    assert admin.text() == "ready\ngot it\n"
 
 
 def test_the_server_is_away_at_first(admin: FakeAdmin) -> None:
@@ -117,7 +114,7 @@ def test_the_server_is_away_at_first(admin: FakeAdmin) -> None:
     assert status == 4
     assert err == "trio-ws: the server takes events again\n"
     assert without_output(admin) == LIFECYCLE
-    assert admin.text(1) == "one\n"
+    assert admin.text() == "one\n"
 
 
 def test_the_server_goes_away_in_the_middle_and_comes_back(admin: FakeAdmin) -> None:
@@ -125,7 +122,7 @@ def test_the_server_goes_away_in_the_middle_and_comes_back(admin: FakeAdmin) -> 
     process = start("run", "ada", "--url", admin.url, "--", "sh", "-c", script, stdin=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stderr is not None
-    admin.wait_for(lambda: admin.text(1) == "one\n")
+    admin.wait_for(lambda: admin.text() == "one\n")
     admin.stop()
     process.stdin.write(b"two\n")
     process.stdin.flush()
@@ -134,7 +131,7 @@ def test_the_server_goes_away_in_the_middle_and_comes_back(admin: FakeAdmin) -> 
     status, out, _ = finish(process, b"three\n")
     assert (status, out) == (0, b"one\ntwo\nthree\n")
     assert without_output(admin) == LIFECYCLE
-    assert admin.text(1) == "one\ntwo\nthree\n"
+    assert admin.text() == "one\ntwo\nthree\n"
 
 
 def test_an_answer_that_is_lost_loses_and_doubles_nothing(admin: FakeAdmin) -> None:
@@ -145,7 +142,7 @@ def test_an_answer_that_is_lost_loses_and_doubles_nothing(admin: FakeAdmin) -> N
     assert status == 0
     assert not admin.script
     assert without_output(admin) == LIFECYCLE
-    assert admin.text(1) == "one\ntwo\n"
+    assert admin.text() == "one\ntwo\n"
 
 
 def test_a_line_that_is_refused_for_now_is_sent_again(admin: FakeAdmin) -> None:
@@ -213,3 +210,32 @@ def test_a_reader_that_goes_away_is_seen_by_the_command(admin: FakeAdmin) -> Non
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+def test_the_user_stops_the_command(admin: FakeAdmin) -> None:
+    process = start("run", "ada", "--url", admin.url, "--", "sleep", "60", start_new_session=True)
+    admin.wait_for(lambda: "tool_executing" in admin.types())
+    with admin.changed:
+        admin.cancelling = True
+        admin.changed.notify_all()
+    status, _, _ = finish(process)
+    assert status == 128 + signal.SIGTERM
+    assert admin.types() == LIFECYCLE
+    assert payload(admin, "tool_completed")["outcome"] == "cancelled"
+    assert payload(admin, "agent_completed")["outcome"] == "cancelled"
+
+
+def test_a_run_that_the_server_has_forgotten_is_begun_again(admin: FakeAdmin) -> None:
+    script = "echo one; read line; echo $line"
+    process = start("run", "ada", "--url", admin.url, "--", "sh", "-c", script, stdin=subprocess.PIPE)
+    admin.wait_for(lambda: admin.text() == "one\n")
+    with admin.changed:
+        admin.runs.clear()
+        admin.changed.notify_all()
+    admin.wait_for(lambda: admin.runs)
+    status, out, err = finish(process, b"two\n")
+    assert (status, out) == (0, b"one\ntwo\n")
+    assert "the server has lost the run (no such run); it is begun again" in err
+    assert without_output(admin) == [*LIFECYCLE[:2], *LIFECYCLE]
+    assert admin.text() == "one\ntwo\n"
+    assert {event["run"] for event in admin.accepted[-2:-1]} == admin.runs

@@ -54,7 +54,7 @@ def notes() -> list[str]:
 
 @pytest.fixture
 def outbox(notes: list[str]) -> Outbox:
-    return Outbox("ada", 7, note=notes.append)
+    return Outbox(note=notes.append)
 
 
 def texts(lines: Sequence[Line]) -> list[str]:
@@ -67,7 +67,7 @@ async def test_pieces_that_come_close_together_are_one_event(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.send, server)
         for _ in range(10):
-            outbox.output(1, "x")
+            outbox.output("x")
             await trio.sleep(0.01)
         outbox.close()
     times = [time for time, _ in server.batches]
@@ -80,10 +80,10 @@ async def test_much_output_and_lifecycle_do_not_wait(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.send, server)
-        outbox.output(1, "x" * 4096)
+        outbox.output("x" * 4096)
         await trio.testing.wait_all_tasks_blocked()
         assert len(server.batches) == 1
-        outbox.output(1, "y")
+        outbox.output("y")
         outbox.event("tool_completed", exit_status=0)
         await trio.testing.wait_all_tasks_blocked()
         assert texts(server.accepted)[1:] == ["y", "tool_completed"]
@@ -91,18 +91,14 @@ async def test_much_output_and_lifecycle_do_not_wait(
         outbox.close()
 
 
-async def test_streams_are_not_mixed_and_keep_their_order(
+async def test_output_is_one_text_in_its_order(
     outbox: Outbox, server: Server, autojump_clock: trio.testing.MockClock
 ) -> None:
-    for stream, text in ((1, "a"), (1, "b"), (2, "c"), (1, "d")):
-        outbox.output(stream, text)
+    for text in "abcd":
+        outbox.output(text)
     outbox.close()
     await outbox.send(server)
-    assert [(line["payload"]["stream"], line["payload"]["text"]) for line in server.accepted] == [
-        (1, "ab"),
-        (2, "c"),
-        (1, "d"),
-    ]
+    assert [line["payload"] for line in server.accepted] == [{"call": 1, "text": "abcd"}]
 
 
 async def test_a_server_that_is_away_for_long_costs_the_oldest_output_only(
@@ -114,7 +110,7 @@ async def test_a_server_that_is_away_for_long_costs_the_oldest_output_only(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.send, server)
         for n in range(4 * MAX_WAITING // 1000):
-            outbox.output(1, f"{n:<999}\n")
+            outbox.output(f"{n:<999}\n")
             sent += 1000
             if n == 2000:
                 outbox.event("tool_completed")
@@ -142,8 +138,11 @@ async def test_many_small_pieces_are_bounded_too(
     outbox: Outbox, autojump_clock: trio.testing.MockClock
 ) -> None:
     for n in range(30_000):
-        outbox.output(1 + n % 2, "x")
-    assert len(outbox) <= MAX_WAITING // outbox_module.ENTRY_COST
+        outbox.output("x")
+        if n % 2:
+            outbox.event("tool_completed")
+    pieces = sum(entry.is_output for entry in outbox._entries)
+    assert pieces <= MAX_WAITING // outbox_module.ENTRY_COST
 
 
 async def test_nothing_overtakes_a_lifecycle_event_that_is_refused_for_now(
@@ -159,7 +158,7 @@ async def test_nothing_overtakes_a_lifecycle_event_that_is_refused_for_now(
     server.answer = answer
     outbox.event("agent_started")
     outbox.event("tool_executing")
-    outbox.output(1, "a")
+    outbox.output("a")
     outbox.event("tool_completed")
     outbox.close()
     await outbox.send(server)
@@ -179,12 +178,12 @@ async def test_tries_come_at_least_every_two_seconds_and_say_the_same(
         async def publish(self, events: Sequence[Line]) -> list[Answer]:
             tries.append((trio.current_time(), list(events)))
             if len(tries) < 20:
-                outbox.output(1, "more")
+                outbox.output("more")
                 raise Unreachable("broke")
             return await super().publish(events)
 
     server = Broken()
-    outbox.output(1, "a")
+    outbox.output("a")
     with trio.move_on_after(100):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.send, server)

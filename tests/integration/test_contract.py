@@ -772,7 +772,7 @@ async def test_a_run_reaches_a_tail() -> None:
                 "agent_completed",
             ]
             assert events[2]["payload"]["text"] == "out\n"
-            assert events[3]["payload"]["exit_status"] == 7
+            assert events[3]["payload"]["output"] == {"exit_status": 7}
 
             async def acked() -> bool:  # by the tail, after it has printed
                 return bool((await server.stats())["delivery"]["events_settled"] == 5)

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "Run the server with simulated agents, and a page to look at.",
     "publish": "Publish one event, or JSON lines from standard input.",
     "run": "Run a command as an agent run.",
+    "runs": "Show a user's runs.",
     "tail": "Print a user's events as they come.",
     "status": "Show the figures of a running server.",
     "simulate": "Run server, clients and a hostile network on simulated time.",

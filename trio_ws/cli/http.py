@@ -105,12 +105,12 @@ class Admin:
             raise Unreachable(f"{self.url} does not answer as a trio-ws server")
         return answer
 
-    async def publish(self, events: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    async def publish(self, events: Sequence[Mapping[str, Any]], path: str = "/v1/events") -> list[Answer]:
         """A batch, in one call; the answers stand in the order of `events`. Raises `Unreachable`."""
         lines = b"".join(json.dumps(event).encode() + b"\n" for event in events)
         response = await self._request(
             "POST",
-            "/v1/events",
+            path,
             content=lines,
             headers={"content-type": "application/x-ndjson"},
             timeout=TIMEOUT,

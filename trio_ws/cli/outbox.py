@@ -9,6 +9,7 @@ from a new one.
 from __future__ import annotations
 
 import random
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,11 @@ import trio
 
 from ..config import KIB, MIB
 from ..core.backoff import Backoff
-from .http import Admin, Answer, Unreachable
+from .http import Answer, Unreachable
+from .played import Played
+
+CALL = 1
+"""The number of the one tool call that a run has: the command."""
 
 LINGER = 0.05
 """Seconds that output waits for more of it before it is sent."""
@@ -44,12 +49,12 @@ LONGEST_PAUSE = 2.0
 
 @attrs.define(eq=False)
 class _Entry:
-    """One event that waits: of the lifecycle, or a piece of output (`stream` is its descriptor)."""
+    """One event that waits: of the lifecycle, or a piece of output."""
 
     id: str
     type: str
     payload: dict[str, Any]
-    stream: int | None = None
+    is_output: bool = False
     text: list[str] = attrs.field(factory=list)
     size: int = 0
     cut: int = 0
@@ -57,30 +62,23 @@ class _Entry:
     @property
     def cost(self) -> int:
         """What it takes of the room for output."""
-        return 0 if self.stream is None else self.size + ENTRY_COST
+        return self.size + ENTRY_COST if self.is_output else 0
 
     def wire(self) -> dict[str, Any]:
-        """The line of a batch, but for the user."""
-        if self.stream is None:
+        """The line of a batch."""
+        if not self.is_output:
             return {"id": self.id, "type": self.type, "payload": self.payload}
         note = (
             f"\n[... {self.cut} bytes of output were cut here: the server was away ...]\n" if self.cut else ""
         )
-        return {
-            "id": self.id,
-            "type": self.type,
-            # Joining two deltas concatenates every text in them, so only the output may be one.
-            "payload": {**self.payload, "stream": self.stream, "text": note + "".join(self.text)},
-            "merge": "append",
-            "key": f"{self.payload['run']}:{self.stream}",
-        }
+        payload = {**self.payload, "text": note + "".join(self.text)}
+        return {"id": self.id, "type": self.type, "payload": payload}
 
 
 class Outbox:
-    """Takes the events of run `run`, and sends them to `user` while `send` runs.
+    """Takes the events of a run, and sends them while `send` runs.
 
     Args:
-      run: the run's number; each payload has it.
       note: told, in a line, when the server goes away and comes back, and what it refused.
 
     Attributes:
@@ -88,11 +86,10 @@ class Outbox:
       refused: events that the server will not take.
     """
 
-    def __init__(self, user: str, run: int, *, note: Callable[[str], None]) -> None:
+    def __init__(self, *, note: Callable[[str], None]) -> None:
         self.cut = 0
         self.refused = 0
-        self._user = user
-        self._run = run
+        self._token = secrets.token_hex(8)
         self._note = note
         self._entries: deque[_Entry] = deque()
         self._frozen = 0  # how many of the entries are in the batch that is being sent
@@ -111,17 +108,17 @@ class Outbox:
 
     def event(self, type_: str, **payload: Any) -> None:
         """Adds an event of the lifecycle. It goes at once, after what came before it."""
-        self._add(_Entry(self._next_id(), type_, {"run": self._run, **payload}))
+        self._add(_Entry(self._next_id(), type_, payload))
         self._lifecycle += 1
 
-    def output(self, stream: int, text: str) -> None:
-        """Adds output of descriptor `stream`. It joins what waits of the same, if nothing came between."""
+    def output(self, text: str) -> None:
+        """Adds output of tool call 1. It joins what waits, if nothing came between."""
         if not text or self._given_up:
             return
         size = len(text.encode())
         last = self._entries[-1] if len(self._entries) > self._frozen else None
-        if last is None or last.stream != stream or last.size + size > MAX_DELTA:
-            last = _Entry(self._next_id(), "tool_output", {"run": self._run}, stream)
+        if last is None or not last.is_output or last.size + size > MAX_DELTA:
+            last = _Entry(self._next_id(), "tool_output", {"call": CALL}, True)
             self._add(last)
             self._output += last.cost
         last.text.append(text)
@@ -136,7 +133,7 @@ class Outbox:
         self._closed = True
         self._changed.set()
 
-    async def send(self, admin: Admin) -> None:
+    async def send(self, played: Played) -> None:
         """Sends what comes until `close`. Never raises for what the server does.
 
         Cancelling it leaves the rest in the outbox; the batch in flight may have arrived.
@@ -150,7 +147,7 @@ class Outbox:
                     await self._change()
             self._freeze()
             while self._frozen:
-                await self._try(admin)
+                await self._try(played)
 
     async def _change(self) -> None:
         self._changed = trio.Event()
@@ -158,7 +155,7 @@ class Outbox:
 
     def _next_id(self) -> str:
         self._made += 1
-        return f"run-{self._run:x}-{self._made}"
+        return f"run-{self._token}-{self._made}"
 
     def _add(self, entry: _Entry) -> None:
         if not self._given_up:
@@ -176,7 +173,7 @@ class Outbox:
                 break
             self._frozen += 1
             cost += entry.cost
-            if entry.stream is None:
+            if not entry.is_output:
                 self._lifecycle -= 1
                 break
         self._output -= cost
@@ -187,22 +184,21 @@ class Outbox:
         newest = entries[-1]
         self._entries = deque(entries[: self._frozen])
         for entry in entries[self._frozen :]:
-            is_output = entry.stream is not None
-            if is_output and entry is not newest and self._output > MAX_WAITING * 3 // 4:
+            if entry.is_output and entry is not newest and self._output > MAX_WAITING * 3 // 4:
                 self._output -= entry.cost
                 self.cut += entry.size
                 cut += entry.cut + entry.size
                 continue
-            if is_output:
+            if entry.is_output:
                 entry.cut += cut
                 cut = 0
             self._entries.append(entry)
 
-    async def _try(self, admin: Admin) -> None:
+    async def _try(self, played: Played) -> None:
         """One call with the frozen batch; keeps of it what has to be sent again, and waits before that."""
         batch = [self._entries[n] for n in range(self._frozen)]
         try:
-            answers = await admin.publish([{"user": self._user, **entry.wire()} for entry in batch])
+            answers = await played.publish([entry.wire() for entry in batch])
         except Unreachable as exc:
             self._went_away(str(exc))
             await trio.sleep(min(self._backoff.next_delay(), LONGEST_PAUSE))

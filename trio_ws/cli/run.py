@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
-import secrets
+import re
 import shlex
 import signal
 import subprocess
@@ -21,9 +21,10 @@ import click
 import trio
 
 from .arguments import Seconds, Text
-from .http import Admin, admin_options, open_admin
-from .outbox import Outbox
+from .http import admin_options, open_admin
+from .outbox import CALL, Outbox
 from .output import note, run_trio
+from .played import Played
 
 QUIET = 0.5
 """Seconds without output after which what the command left running is not listened to any more."""
@@ -31,10 +32,14 @@ QUIET = 0.5
 LONGEST_REST = 5.0
 """Seconds after the command's end for which what it left running is listened to at most."""
 
+STOP_GRACE = 10.0
+"""Seconds that a command has to end after its user wants it to."""
+
 CHUNK = 16 * 1024
 SHOWN = 1000
 """Characters of the command line that the events show at most."""
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 SIGNALS: list[signal.Signals] = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 USER_SIGNALS = [n for n in SIGNALS if n.name.startswith("SIGUSR")]
@@ -47,6 +52,14 @@ FROM_KEYS = [n for n in SIGNALS if n.name in ("SIGINT", "SIGQUIT")]
 @click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--quiet", is_flag=True, help="Don't pass the command's output on to the terminal.")
 @click.option(
+    "--lease",
+    type=Seconds(1, 3600),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long after this command's last sign of life the run counts as lost.",
+)
+@click.option(
     "--give-up-after",
     type=Seconds(0),
     default=60.0,
@@ -56,21 +69,31 @@ FROM_KEYS = [n for n in SIGNALS if n.name in ("SIGINT", "SIGQUIT")]
 )
 @admin_options
 def command(
-    user: str, arguments: tuple[str, ...], quiet: bool, give_up_after: float, url: str, api_key: str | None
+    user: str,
+    arguments: tuple[str, ...],
+    quiet: bool,
+    lease: float,
+    give_up_after: float,
+    url: str,
+    api_key: str | None,
 ) -> None:
     """Run COMMAND as an agent run that USER watches: `trio-ws run ada -- make test`.
 
     Publishes agent_started, tool_executing, the output as it comes (tool_output), tool_completed with exit
-    status and duration, and agent_completed. Ends with the command's exit status.
+    status and duration, and agent_completed. Ends with the command's exit status. If this command dies, the
+    server says agent_lost; if USER cancels the run, COMMAND gets a SIGTERM.
     """
-    sys.exit(run_trio(_run, Run(user, arguments, quiet=quiet), url, api_key, give_up_after))
+    sys.exit(run_trio(_run, Run(arguments, quiet=quiet), user, lease, url, api_key, give_up_after))
 
 
-async def _run(run: Run, url: str, api_key: str | None, give_up_after: float) -> int:
+async def _run(run: Run, user: str, lease: float, url: str, api_key: str | None, give_up_after: float) -> int:
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with open_admin(url, api_key) as admin, trio.open_nursery() as nursery:
             sent = trio.Event()
-            nursery.start_soon(_send, run.outbox, admin, sent)
+            stop = partial(nursery.start_soon, run.stop)
+            played = Played(admin, user, lease=lease, on_cancel=stop, note=note)
+            nursery.start_soon(_send, run.outbox, played, sent)
+            nursery.start_soon(played.keep)
             nursery.start_soon(run.hand_on, signals)
             status = await run.execute()
             run.outbox.close()
@@ -86,8 +109,8 @@ async def _run(run: Run, url: str, api_key: str | None, give_up_after: float) ->
     return status
 
 
-async def _send(outbox: Outbox, admin: Admin, sent: trio.Event) -> None:
-    await outbox.send(admin)
+async def _send(outbox: Outbox, played: Played, sent: trio.Event) -> None:
+    await outbox.send(played)
     sent.set()
 
 
@@ -95,7 +118,6 @@ class Run:
     """One run of one command.
 
     Args:
-      user: who watches.
       arguments: the command and its arguments.
       quiet: keep the command's output from our own standard output and error.
 
@@ -104,36 +126,52 @@ class Run:
       patience: cancelled by a signal that comes after the command's end.
     """
 
-    def __init__(self, user: str, arguments: tuple[str, ...], *, quiet: bool) -> None:
-        # A number, not a text: where deltas are joined, every text in them is concatenated.
-        self.outbox = Outbox(user, secrets.randbits(48), note=note)
+    def __init__(self, arguments: tuple[str, ...], *, quiet: bool) -> None:
+        self.outbox = Outbox(note=note)
         self.patience = trio.CancelScope()
         self._arguments = arguments
         self._quiet = quiet
         self._process: trio.Process | None = None
-        self._ended = False
+        self._ended = self._stopped = False
         self._received: list[int] = []
 
     async def execute(self) -> int:
         """Runs the command, and tells of it; returns its exit status as a shell has it."""
         shown = shlex.join(self._arguments).encode("utf-8", "replace").decode()[:SHOWN]
-        self.outbox.event("agent_started", command=shown)
-        self.outbox.event("tool_executing", command=shown)
-        started, error = trio.current_time(), {}
+        told = {"command": shown}
+        tool = _as_name(os.path.basename(self._arguments[0]) or self._arguments[0])
+        self.outbox.event("agent_started", name=_as_name(shown), input=told)
+        self.outbox.event("tool_executing", call=CALL, tool=tool, input=told)
+        started, error = trio.current_time(), None
         try:
             code = await self._process_to_end()
             status = code if code >= 0 else 128 - code
         except OSError as exc:
             status = 127 if isinstance(exc, FileNotFoundError) else 126
-            error = {"error": f"{shown.split()[0]}: {exc.strerror}"}
-            note(error["error"])
+            error = {"kind": type(exc).__name__, "message": f"{shown.split()[0]}: {exc.strerror}"}
+            note(error["message"])
         self._ended = True
         duration = round(trio.current_time() - started, 3)
-        interrupted = any(number not in USER_SIGNALS for number in self._received)
-        outcome = "succeeded" if status == 0 else "interrupted" if interrupted else "failed"
-        self.outbox.event("tool_completed", exit_status=status, duration=duration, **error)
-        self.outbox.event("agent_completed", status=outcome, exit_status=status, duration=duration)
+        interrupted = self._stopped or any(number not in USER_SIGNALS for number in self._received)
+        outcome = "completed" if status == 0 else "cancelled" if interrupted else "failed"
+        if outcome == "failed" and error is None:
+            error = {"kind": "ExitStatus", "message": f"exit status {status}"}
+        failure = {} if error is None else {"error": error}
+        output, tool_told = {"exit_status": status}, {"call": CALL, "tool": tool, "duration": duration}
+        self.outbox.event("tool_completed", **tool_told, outcome=outcome, output=output, **failure)
+        self.outbox.event("agent_completed", outcome=outcome, result=output, **failure)
         return status
+
+    async def stop(self) -> None:
+        """Has the command end, since its user wants it to: by SIGTERM, and by SIGKILL where that does not help."""
+        self._stopped = True
+        if self._process is None:
+            self._received.append(signal.SIGTERM)  # it is being started, or has ended
+            return
+        self._process.terminate()
+        await trio.sleep(STOP_GRACE)
+        if self._process is not None:
+            self._process.kill()
 
     async def hand_on(self, signals: AsyncIterator[int]) -> None:
         """Hands each signal to the command. One that the terminal has sent to it as well is not doubled."""
@@ -157,7 +195,7 @@ class Run:
             for number in self._received:
                 process.send_signal(number)
             copies = [
-                Copy(pipe, descriptor, partial(self.outbox.output, descriptor), quiet=self._quiet)
+                Copy(pipe, descriptor, self.outbox.output, quiet=self._quiet)
                 for descriptor, pipe in ((1, process.stdout), (2, process.stderr))
             ]
             async with trio.open_nursery() as nursery:
@@ -212,6 +250,11 @@ class Copy:
         with self._scope:
             return bytes(await self._pipe.receive_some(CHUNK))
         return b""
+
+
+def _as_name(text: str) -> str:
+    """`text` as a name: without control characters, and not too long."""
+    return _CONTROLS.sub(" ", text.encode("utf-8", "replace").decode())[:128] or "command"
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
