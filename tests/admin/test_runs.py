@@ -10,10 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_ws import Config, MemoryStore
+from trio_ws import Config, MemoryStore, StoreUnavailable
 from trio_ws.admin import create_app
 from trio_ws.event import Message
-from trio_ws.hub import Hub, open_hub
+from trio_ws.hub import Hub, Receipt, open_hub
 from trio_ws.publisher import AsyncPublisher, IllegalTransition, QuestionExpired, RunLost
 
 RUNS = "/v1/users/a%2Fb/runs"
@@ -360,3 +360,19 @@ async def test_the_publisher_hears_that_its_run_is_lost(open_api, autojump_clock
                 assert handle is not None
                 await handle.close("failed")
                 await trio.sleep_forever()
+
+
+async def test_a_run_whose_commit_was_not_waited_out_can_be_opened_again(
+    open_api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def committed(self: Receipt) -> None:
+        raise StoreUnavailable("slow")
+
+    async with open_api() as (_, client):
+        with monkeypatch.context() as patch:
+            patch.setattr(Receipt, "committed", committed)
+            patch.setattr(Receipt, "to_be_committed", True)
+            refused = await post(client, RUNS, {"run": "r"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+        again = await post(client, RUNS, {"run": "r"})
+        assert (again.status_code, again.json()["duplicate"]) == (200, True)

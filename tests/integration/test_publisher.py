@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 import trio
 
@@ -60,6 +61,26 @@ async def end_of(process: trio.Process) -> set[str]:
     return set(said.decode().splitlines())
 
 
+async def kill_a_command(url: str) -> None:
+    """Have `trio-ws run` in the middle of a command, and kill it, so that it can't say a word."""
+    run = [sys.executable, "-m", "trio_ws", "run", "--url", url, "--lease", "1", "ada", "--"]
+    process = await trio.lowlevel.open_process(
+        [*run, "sh", "-c", "echo $$; exec sleep 60"], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None
+    command = int(await process.stdout.receive_some())
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+
+        async def begun() -> bool:
+            runs = (await http.get("/v1/users/ada/runs")).json()["runs"]
+            return any(run["calls"] and "sleep" in run.get("name", "") for run in runs)
+
+        await until(begun)
+    process.kill()
+    os.kill(command, signal.SIGKILL)
+    await process.wait()
+
+
 async def test_each_run_comes_to_its_end(tmp_path: Path) -> None:
     """Some agents are killed; others see their server killed and started again; the user stops one."""
     ends: dict[str, str] = {}
@@ -78,10 +99,11 @@ async def test_each_run_comes_to_its_end(tmp_path: Path) -> None:
             return {run["run"]: run["status"] for run in runs}
 
         async def lost() -> bool:
-            return list(ends.values()).count("lost") == len(FLAVOURS)
+            return list(ends.values()).count("lost") == len(FLAVOURS) + 1
 
         async with agents(server, "doomed", 1) as doomed, agents(server, "lasting", 20) as lasting:
             nursery.start_soon(watch)
+            await kill_a_command(f"http://127.0.0.1:{server.admin_port}")
             doomed.kill()
             await doomed.wait()
             with trio.fail_after(20):
@@ -93,9 +115,10 @@ async def test_each_run_comes_to_its_end(tmp_path: Path) -> None:
                 assert asked.status_code == 202
             said = await end_of(lasting)
         assert said == {"lasting-asyncio completed", "lasting-trio cancelled", "lasting-threads completed"}
-        known: dict[str, Any] = await outcomes()
+        known = await outcomes()
+        [command] = [run for run in known if "-" not in run]
         assert known == {
-            **{f"doomed-{flavour}": "lost" for flavour in FLAVOURS},
+            **dict.fromkeys((command, *(f"doomed-{flavour}" for flavour in FLAVOURS)), "lost"),
             "lasting-asyncio": "completed",
             "lasting-trio": "cancelled",
             "lasting-threads": "completed",
@@ -108,6 +131,6 @@ async def test_each_run_comes_to_its_end(tmp_path: Path) -> None:
         assert text == "so far, and on"
 
         async def all_ended() -> bool:
-            return len(ends) == 2 * len(FLAVOURS)
+            return len(ends) == 2 * len(FLAVOURS) + 1
 
         await until(all_ended)

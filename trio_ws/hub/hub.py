@@ -225,7 +225,7 @@ class Hub(Publisher):
         """A run whose publisher is elsewhere: it is ``lost`` when nothing was heard of that one for `lease` seconds.
 
         The same run opened again while it is open, with the same arguments, is that one. A checkpoint. Cancelled, the
-        run was not begun, or ends at once.
+        run was not begun, or is open until its lease lapses.
 
         Args:
           user, run_id, name, parent, input: see `run`.

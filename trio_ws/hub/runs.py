@@ -147,7 +147,7 @@ class RunDesk:
         input: Any,
         lease: float | None,
     ) -> RunHandle:
-        """Open a run; see `Hub.open_run`. Where this raises, and it was accepted already, it ends at once."""
+        """Open a run; see `Hub.open_run`. Where this raises, a block's run that was accepted already ends at once."""
         run_id = self.fresh_id() if run_id is None else run_id
         for field, value in (("run", run_id), ("name", name), ("parent", parent)):
             if value is not None:
@@ -176,6 +176,8 @@ class RunDesk:
                 if receipt.to_be_committed:
                     await receipt.committed()
         except BaseException:
+            if lease is not None:  # asked for again, it is this one; else its lease lapses
+                raise
             self._try_to_end(handle, self._ending(handle, "cancelled", None, None))
             raise
         return handle
