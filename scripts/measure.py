@@ -6,6 +6,7 @@
     scripts/measure dashboard                             weight of the page; opening it to the first figures
     scripts/measure browser [--cuts 100] [--tabs 10] [--events 20000]   client.js in Chromium
     scripts/measure durability [--events 3000] [--reps 3] [--held 100000 1000000]   its cost, and the time of a start
+    scripts/measure publisher [--events 500] [--reps 3]   trio_ws.publisher: events a second, CPU on both sides
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through `trio_ws.faults`, which cuts them: `cut` sends RST in both
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import durability
 import httpx
+import publishing
 import trio
 from loopback import faulty_network, server
 
@@ -266,6 +268,9 @@ def main() -> None:
     durable.add_argument("--events", type=int, default=3000)
     durable.add_argument("--reps", type=int, default=3)
     durable.add_argument("--held", type=int, nargs="*", default=[100_000, 1_000_000])
+    publisher = commands.add_parser("publisher")
+    publisher.add_argument("--events", type=int, default=500)
+    publisher.add_argument("--reps", type=int, default=3)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -283,6 +288,8 @@ def main() -> None:
         in_browser(chosen.cuts, chosen.tabs, chosen.events)
     elif chosen.command == "durability":
         trio.run(durability.measure, chosen.events, chosen.reps, chosen.held)
+    elif chosen.command == "publisher":
+        publishing.measure(chosen.events, chosen.reps)
     else:
         rooms()
 

@@ -331,6 +331,38 @@ def test_a_step_that_is_illegal_is_the_callers_error(fake: Fake, publisher: Publ
     assert run.outcome == "completed"
 
 
+REFUSED = {"error": {"code": "illegal_transition", "message": "x now: call 3 is not open", "status": 409}}
+
+
+def test_what_deltas_were_refused_with_is_not_hidden(fake: Fake, publisher: Publisher) -> None:
+    with pytest.raises(IllegalTransition), publisher.run("ada") as run:  # sent by the end of the block
+        fake.script = [lines_of(REFUSED)]
+        run.delta("x")
+    assert fake.runs[run.id]["closed"] == {"outcome": "completed"}
+    with pytest.raises(IllegalTransition), publisher.run("ada") as run:  # sent by the thread
+        fake.script = [lines_of(REFUSED)]
+        run.delta("x")
+        fake.wait_for(lambda: not fake.script)
+        while True:
+            run.progress(0.5)
+    assert fake.runs[run.id]["closed"]["outcome"] == "failed"
+
+
+def test_what_finds_no_room_does_not_keep_a_run_from_its_end(fake: Fake, publisher: Publisher) -> None:
+    full = {"error": {"code": "buffer_full", "message": "full", "status": 503}}
+    with pytest.raises(Refused, match="full"), publisher.run("ada") as run:
+        fake.script = [lines_of(full)] * 9
+        run.delta("x")
+    assert fake.runs[run.id]["closed"] == {"outcome": "completed"}
+
+
+def test_an_event_of_a_batch_needs_a_user_and_a_type(fake: Fake, publisher: Publisher) -> None:
+    for event in ({"user": "ada"}, {"type": "note"}, {"users": "*", "type": "note"}):
+        with pytest.raises(InvalidEvent):
+            publisher.publish_many([event])
+    assert fake.requests == []
+
+
 def test_too_many_runs(fake: Fake, publisher: Publisher) -> None:
     fake.script = [lambda _: refusal(429, "too_many_runs", "too many")] * 9
     with pytest.raises(TooManyRuns), publisher.run("ada"):

@@ -16,6 +16,7 @@ from trio_ws.publisher import (
     AsyncPublisher,
     AsyncRun,
     BatchRefused,
+    IllegalTransition,
     QuestionExpired,
     RunFailed,
     RunLost,
@@ -236,6 +237,27 @@ def test_deltas_are_sent_soon_and_kept_while_the_server_is_away(play: Play) -> N
             await until(lambda: not fake.script)
             await run.delta("three")
         assert "".join(p["text"] for p in fake.payloads("agent_delta")) == "onetwothree"
+
+    play(scene)
+
+
+def test_what_deltas_were_refused_with_is_not_hidden(play: Play) -> None:
+    refused = {"error": {"code": "illegal_transition", "message": "no", "status": 409}}
+
+    async def scene(fake: Fake, publisher: AsyncPublisher) -> None:
+        with pytest.raises(IllegalTransition):
+            async with publisher.run("ada") as run:
+                fake.script = [lines_of(refused)]
+                await run.delta("x")
+        assert fake.runs[run.id]["closed"] == {"outcome": "completed"}
+        with pytest.raises(IllegalTransition):
+            async with publisher.run("ada") as run:
+                fake.script = [lines_of(refused)]
+                await run.delta("x")
+                await until(lambda: not fake.script)
+                while True:
+                    await run.progress(0.5)
+        assert fake.runs[run.id]["closed"]["outcome"] == "failed"
 
     play(scene)
 

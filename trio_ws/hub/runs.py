@@ -147,7 +147,7 @@ class RunDesk:
         input: Any,
         lease: float | None,
     ) -> RunHandle:
-        """Open a run; see `Hub.open_run`. Where this raises, a block's run that was accepted already ends at once."""
+        """Open a run; see `Hub.open_run`. Where this raises, a block's run that was accepted ends at once."""
         run_id = self.fresh_id() if run_id is None else run_id
         for field, value in (("run", run_id), ("name", name), ("parent", parent)):
             if value is not None:

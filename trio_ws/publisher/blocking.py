@@ -189,12 +189,12 @@ class Run:
         try:
             if self._script.lost is None:
                 self._play(self._script.close(self.outcome, self.result, error))
-            elif exc is None:
-                raise self._script.lost
+            if exc is None:
+                self._raise_failure()
         except TrioWSError as failure:
             if exc is None or ours:
                 raise
-            exc.add_note(f"The end of run {self.id} could not be told: {failure}")
+            exc.add_note(self._script.note(failure))
         finally:
             self._over.set()
             self._added.set()
@@ -308,11 +308,14 @@ class Run:
         two calls. What became of deltas is raised here too."""
         if self._within is not None:
             self._within.check()
-        failure, self._failure = self._failure, None
-        if self._script.lost is not None or failure is not None:
-            raise self._script.lost or failure  # type: ignore[misc]
+        self._raise_failure()
         if self._script.cancelling:
             raise RunCancelled(self.id)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._script.lost or self._failure, None
+        if failure is not None:
+            raise failure
 
     def _add_text(self, text: str, call: int | None) -> None:
         self.check()

@@ -187,7 +187,7 @@ class AsyncRun:
         Raises:
           IllegalTransition: the grammar of runs has no place for it here.
         """
-        self._check()
+        self._raise_failure()
         options = {"id": id, "priority": priority, "key": key, "merge": merge, "ttl": ttl, "confirm": confirm}
         return await self._publish(type, payload, options)
 
@@ -208,7 +208,7 @@ class AsyncRun:
         Raises:
           anyio.WouldBlock: too much waits to be sent.
         """
-        self._check()
+        self._raise_failure()
         if self._script.waiting.size >= MAX_WAITING:
             raise anyio.WouldBlock
         self._script.waiting.add_text(text)
@@ -216,7 +216,7 @@ class AsyncRun:
 
     async def progress(self, fraction: float, message: str | None = None) -> None:
         """How far it is, 0 to 1. Only the last word on it is sent, within 50 ms. A checkpoint."""
-        self._check()
+        self._raise_failure()
         self._script.waiting.add_progress(progress(fraction, message))
         self._wake()
         await anyio.lowlevel.checkpoint()
@@ -264,7 +264,7 @@ class AsyncRun:
           QuestionExpired: nobody answered in time.
           QuestionClosed: it was withdrawn, such as by the end of the run.
         """
-        self._check()
+        self._raise_failure()
         question = events.new_id()
         try:
             await self._play(self._script.ask(question, question_body(prompt, choices, schema, timeout)))
@@ -325,13 +325,13 @@ class AsyncRun:
             outcome, error = ending_of(exc, _cancelled())
             await self._close_within_grace(outcome, error, exc)
             raise
-        if self._script.lost is not None:
-            raise self._script.lost
-        try:
-            await self._close(outcome, error)
-        except _cancelled() as exc:
-            await self._close_within_grace(outcome, error, exc)
-            raise
+        if self._script.lost is None:
+            try:
+                await self._close(outcome, error)
+            except _cancelled() as exc:
+                await self._close_within_grace(outcome, error, exc)
+                raise
+        self._raise_failure()
 
     async def _close_within_grace(
         self, outcome: str, error: dict[str, Any] | None, exc: BaseException
@@ -342,19 +342,20 @@ class AsyncRun:
             try:
                 await self._close(outcome, error)
             except TrioWSError as failure:
-                exc.add_note(f"The end of run {self.id} could not be told: {failure}")
+                exc.add_note(self._script.note(failure))
 
     async def _close(self, outcome: str, error: dict[str, Any] | None) -> None:
         self.outcome = outcome
         await self._play(self._script.close(outcome, self.result, error))
 
-    def _check(self) -> None:
-        failure, self._failure = self._failure, None
-        if self._script.lost is not None or failure is not None:
-            raise self._script.lost or failure  # type: ignore[misc]
+    def _raise_failure(self) -> None:
+        """Raise how the run is known to be lost, or what deltas were refused with, which nobody waited for."""
+        failure, self._failure = self._script.lost or self._failure, None
+        if failure is not None:
+            raise failure
 
     async def _add_text(self, text: str, call: int | None) -> None:
-        self._check()
+        self._raise_failure()
         if self._script.waiting.size >= MAX_WAITING:
             await self._play(self._script.flush())
         self._script.waiting.add_text(text, call)

@@ -93,7 +93,8 @@ def publish_many(events: Iterable[Mapping[str, Any]], retries: int) -> Steps[lis
 
     Raises:
       BatchRefused: some were refused; once all others are published.
-      InvalidEvent: a payload has no JSON form; what stands before its batch is published.
+      InvalidEvent: a payload has no JSON form, or `user` or `type` is missing; what stands before its batch is
+        published.
       Unreachable: nobody answers; what stands before the batch is published, the batch may be.
     """
     results: list[Accepted | Exception] = []
@@ -158,6 +159,9 @@ def line(body: Mapping[str, Any]) -> bytes:
 
 
 def _line(given: Mapping[str, Any]) -> bytes:
+    for name in ("user", "type"):
+        if name not in given:
+            raise InvalidEvent(f"an event of a batch needs a {name}", field=name)
     options = {name: value for name, value in given.items() if name not in ("user", "type", "payload")}
     return line({"user": given["user"], **event(given["type"], given.get("payload"), options)})
 

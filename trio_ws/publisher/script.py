@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import QuestionClosed, QuestionExpired
+from ..errors import QuestionClosed, QuestionExpired, TrioWSError
 from .calls import Call, Patience, Pause, Steps, insist, segment
 from .errors import Refused, RunLost, Unreachable
 from .events import Accepted, encoded, event, line, new_id, raw, send_lines
@@ -117,12 +117,19 @@ class Script:
         return error is None
 
     def close(self, outcome: str, result: Any, error: Mapping[str, Any] | None) -> Steps[None]:
-        """Sends what waits, and ends the run. It may be repeated.
+        """Sends what waits, and ends the run, also where what waits is refused. It may be repeated.
 
         Raises:
           RunLost: it has ended otherwise before.
+          InvalidEvent, IllegalTransition, Refused: what waited was refused; the run has ended.
         """
-        yield from self._send([])
+        refused: TrioWSError | None = None
+        try:
+            yield from self._send([])
+        except (RunLost, Unreachable):
+            raise
+        except TrioWSError as failure:
+            refused = failure
         body: dict[str, Any] = {"outcome": outcome}
         if result is not None:
             body["result"] = raw(result)
@@ -130,6 +137,13 @@ class Script:
             body["error"] = error
         yield from self._ask("POST", f"{self._path}/close", body)
         self.ended = True
+        if refused is not None:
+            raise refused
+
+    def note(self, failure: Exception) -> str:
+        """What is to be added to an exception that left the block, where `failure` came to it at the end."""
+        what = "Something that was said in" if self.ended else "The end of"
+        return f"{what} run {self.id} could not be told: {failure}"
 
     def ask(self, question: str, body: Mapping[str, Any]) -> Steps[None]:
         """Sends what waits, and puts a question to the user."""
