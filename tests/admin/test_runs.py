@@ -35,9 +35,9 @@ async def post(client: httpx.AsyncClient, path: str, body: Any = None, **more: A
     return await client.post(path, **({} if body is None else {"json": body}), **more)
 
 
-async def answer_question(hub: Hub, question: str, answer: Any, user: str = "a/b") -> None:
+def answer_question(hub: Hub, question: str, answer: Any, user: str = "a/b") -> None:
     payload = {"question": question, "answer": answer}
-    await hub.desk.answered(user, "tab", Message(id="m", type="agent_answer", payload=payload))
+    hub.desk.answered(user, "tab", Message(id="m", type="agent_answer", payload=payload))
 
 
 async def test_a_run_from_start_to_end(open_api) -> None:
@@ -275,7 +275,7 @@ async def test_a_question_is_heard_of_when_it_is_answered(open_api, autojump_clo
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()
-            await answer_question(hub, "q", "y")
+            answer_question(hub, "q", "y")
         assert heard == [{"question": "q", "state": "answered", "answer": "y", "cancelling": False}]
         assert (await client.delete(path)).status_code == 204
         assert (await client.get(path)).json()["state"] == "answered"

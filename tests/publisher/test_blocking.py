@@ -230,6 +230,10 @@ def test_a_long_text_is_cut_into_events_that_a_server_takes(fake: Fake, publishe
     assert max(map(len, pieces)) <= 16 * 1024
 
 
+def written(fake: Fake) -> str:
+    return "".join(payload["text"] for payload in fake.payloads("agent_delta"))
+
+
 class Boom(Exception):
     pass
 
@@ -310,6 +314,7 @@ def test_a_run_that_the_server_has_lost(fake: Fake, publisher: Publisher) -> Non
     assert closes == []  # there is nothing left to close
     with pytest.raises(RunLost), publisher.run("ada") as run:
         fake.runs[run.id]["closed"] = {"outcome": "lost"}
+    assert run.outcome == "lost"
 
 
 def test_a_step_that_is_illegal_is_the_callers_error(fake: Fake, publisher: Publisher) -> None:
@@ -346,6 +351,42 @@ def test_what_deltas_were_refused_with_is_not_hidden(fake: Fake, publisher: Publ
         while True:
             run.progress(0.5)
     assert fake.runs[run.id]["closed"]["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("text", [b"bytes", None, 1, "half \ud800"])
+def test_a_delta_is_a_text(fake: Fake, publisher: Publisher, text: Any) -> None:
+    with publisher.run("ada") as run:
+        with pytest.raises(InvalidEvent):
+            run.delta(text)
+        with pytest.raises(InvalidEvent):
+            run.progress(0.5, text or 0)
+        run.delta("fine")
+    assert written(fake) == "fine"
+
+
+@pytest.mark.parametrize("fraction", [float("nan"), -0.1, 2])
+def test_progress_is_a_fraction(fake: Fake, publisher: Publisher, fraction: float) -> None:
+    with publisher.run("ada") as run, pytest.raises(InvalidEvent):
+        run.progress(fraction)
+
+
+def test_a_result_that_has_no_json_form_has_failed(fake: Fake, publisher: Publisher) -> None:
+    failed = {"outcome": "failed", "error": {"kind": "InvalidEvent"}}
+    with pytest.raises(InvalidEvent), publisher.run("ada") as run:
+        with pytest.raises(InvalidEvent), run.tool("t") as tool:
+            tool.result = object()
+        run.result = object()
+    [completed] = fake.payloads("tool_completed")
+    assert failed.items() <= completed.items()
+    assert fake.runs[run.id]["closed"] == failed
+    assert run.outcome == "failed"
+
+
+def test_a_result_that_is_too_large_has_failed(fake: Fake, publisher: Publisher) -> None:
+    with pytest.raises(EventTooLarge), publisher.run("ada") as run:
+        fake.script = [lambda _: refusal(413, "event_too_large", "no", field="payload")]
+        run.result = "x"
+    assert fake.runs[run.id]["closed"] == {"outcome": "failed", "error": {"kind": "EventTooLarge"}}
 
 
 def test_what_finds_no_room_does_not_keep_a_run_from_its_end(fake: Fake, publisher: Publisher) -> None:

@@ -15,7 +15,7 @@ from ..errors import RemoteError, TrioWSError
 from ..event import Priority
 from . import events
 from .calls import Steps
-from .ending import completed, ending_of, executing, progress
+from .ending import ending_of
 from .errors import RunCancelled
 from .events import Accepted
 from .script import Script, Watchers, answer_of, question_body
@@ -144,12 +144,10 @@ class Run:
 
     Attributes:
       result: what it came to: told at its end.
-      outcome: ``completed``, ``failed``, ``cancelled``, after its end.
     """
 
     def __init__(self, caller: Caller, script: Script, watched: Watchers, within: Run | None = None) -> None:
         self.result: Any = None
-        self.outcome: str | None = None
         self._caller = caller
         self._script = script
         self._watched = watched
@@ -167,6 +165,11 @@ class Run:
         return self._script.id
 
     @property
+    def outcome(self) -> str | None:
+        """``completed``, ``failed``, ``cancelled`` or ``lost``, after its end."""
+        return self._script.outcome
+
+    @property
     def cancelling(self) -> bool:
         """A cancel was asked for."""
         return self._script.cancelling
@@ -182,13 +185,13 @@ class Run:
         self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None
     ) -> bool:
         if exc is not None:
-            self.outcome, error = ending_of(exc, _CANCELLED)
+            outcome, error = ending_of(exc, _CANCELLED)
         else:
-            self.outcome, error = "completed" if self._error is None else "failed", self._error
+            outcome, error = "completed" if self._error is None else "failed", self._error
         ours = isinstance(exc, RunCancelled) and exc.run == self.id
         try:
             if self._script.lost is None:
-                self._play(self._script.close(self.outcome, self.result, error))
+                self._play(self._script.close(outcome, self.result, error))
             if exc is None:
                 self._raise_failure()
         except TrioWSError as failure:
@@ -220,7 +223,7 @@ class Run:
         """
         self.check()
         options = {"id": id, "priority": priority, "key": key, "merge": merge, "ttl": ttl, "confirm": confirm}
-        return self._publish(type, payload, options)
+        return self._play(self._script.publish(type, payload, options))
 
     def think(self, text: str) -> None:
         """Tells what the agent thinks."""
@@ -233,27 +236,29 @@ class Run:
     def progress(self, fraction: float, message: str | None = None) -> None:
         """How far it is, 0 to 1. Only the last word on it is sent, within 50 ms."""
         self.check()
-        self._script.waiting.add_progress(progress(fraction, message))
+        self._script.add_progress(fraction, message)
         self._wake()
 
     @contextmanager
     def tool(self, name: str, input: Any = None) -> Iterator[Tool]:
         """A call of a tool, for a ``with`` block: told as it begins, and how it ended, whatever happens."""
-        tool = Tool(self, self._script.next_call())
-        self.publish("tool_executing", executing(tool.call, name, input))
+        self.check()
+        tool = Tool(self, self._play(self._script.begin_tool(name, input)))
         started = time.monotonic()
+
+        def end(outcome: str, error: dict[str, Any] | None) -> Steps[None]:
+            took = time.monotonic() - started
+            return self._script.end_tool(tool.call, name, took, outcome, tool.result, error)
+
         try:
             yield tool
         except BaseException as exc:
-            outcome, error = ending_of(exc, _CANCELLED)
-            told = completed(tool.call, name, outcome, time.monotonic() - started, tool.result, error)
             try:
-                self._publish("tool_completed", told, {})
+                self._play(end(*ending_of(exc, _CANCELLED)))
             except TrioWSError as failure:
                 exc.add_note(f"The end of tool {name} could not be told: {failure}")
             raise
-        told = completed(tool.call, name, "completed", time.monotonic() - started, tool.result, None)
-        self._publish("tool_completed", told, {})
+        self._play(end("completed", None))
 
     def ask(
         self,
@@ -278,8 +283,8 @@ class Run:
         """
         self.check()
         question = events.new_id()
-        self._play(self._script.ask(question, question_body(prompt, choices, schema, timeout)))
         try:
+            self._play(self._script.ask(question, question_body(prompt, choices, schema, timeout)))
             while (told := self._drive(self._script.hear(question)))["state"] == "open":
                 self.check()
         except BaseException:
@@ -323,9 +328,6 @@ class Run:
             self._play(self._script.flush())
         self._script.waiting.add_text(text, call)
         self._wake()
-
-    def _publish(self, type: str, payload: Any, options: Mapping[str, Any]) -> Accepted:
-        return self._play(self._script.publish(type, payload, options))
 
     def _play(self, steps: Steps[T]) -> T:
         with self._sending:

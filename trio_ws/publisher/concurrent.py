@@ -13,7 +13,7 @@ from ..errors import RemoteError, TrioWSError
 from ..event import Priority
 from . import events
 from .calls import Steps
-from .ending import completed, ending_of, executing, progress
+from .ending import ending_of
 from .events import Accepted
 from .script import Script, Watchers, answer_of, question_body
 from .transport import AsyncCaller
@@ -145,12 +145,10 @@ class AsyncRun:
 
     Attributes:
       result: what it came to: told at its end.
-      outcome: ``completed``, ``failed``, ``cancelled``, after its end.
     """
 
     def __init__(self, caller: AsyncCaller, script: Script, watched: Watchers) -> None:
         self.result: Any = None
-        self.outcome: str | None = None
         self._caller = caller
         self._script = script
         self._watched = watched
@@ -164,6 +162,11 @@ class AsyncRun:
     def id(self) -> str:
         """Its id."""
         return self._script.id
+
+    @property
+    def outcome(self) -> str | None:
+        """``completed``, ``failed``, ``cancelled`` or ``lost``, after its end."""
+        return self._script.outcome
 
     @property
     def cancelling(self) -> bool:
@@ -189,7 +192,7 @@ class AsyncRun:
         """
         self._raise_failure()
         options = {"id": id, "priority": priority, "key": key, "merge": merge, "ttl": ttl, "confirm": confirm}
-        return await self._publish(type, payload, options)
+        return await self._play(self._script.publish(type, payload, options))
 
     async def think(self, text: str) -> None:
         """Tells what the agent thinks."""
@@ -217,31 +220,31 @@ class AsyncRun:
     async def progress(self, fraction: float, message: str | None = None) -> None:
         """How far it is, 0 to 1. Only the last word on it is sent, within 50 ms. A checkpoint."""
         self._raise_failure()
-        self._script.waiting.add_progress(progress(fraction, message))
+        self._script.add_progress(fraction, message)
         self._wake()
         await anyio.lowlevel.checkpoint()
 
     @asynccontextmanager
     async def tool(self, name: str, input: Any = None) -> AsyncIterator[AsyncTool]:
         """A call of a tool, for an ``async with`` block: told as it begins, and how it ended, whatever happens."""
-        tool = AsyncTool(self, self._script.next_call())
-        await self.publish("tool_executing", executing(tool.call, name, input))
+        self._raise_failure()
+        tool = AsyncTool(self, await self._play(self._script.begin_tool(name, input)))
         started = anyio.current_time()
 
-        def told(outcome: str, error: dict[str, Any] | None) -> dict[str, Any]:
-            return completed(tool.call, name, outcome, anyio.current_time() - started, tool.result, error)
+        def end(outcome: str, error: dict[str, Any] | None) -> Steps[None]:
+            took = anyio.current_time() - started
+            return self._script.end_tool(tool.call, name, took, outcome, tool.result, error)
 
         try:
             yield tool
         except BaseException as exc:
-            payload = told(*ending_of(exc, _cancelled()))
             with anyio.move_on_after(GRACE, shield=True):
                 try:
-                    await self._publish("tool_completed", payload, {})
+                    await self._play(end(*ending_of(exc, _cancelled())))
                 except TrioWSError as failure:
                     exc.add_note(f"The end of tool {name} could not be told: {failure}")
             raise
-        await self._publish("tool_completed", told("completed", None), {})
+        await self._play(end("completed", None))
 
     async def ask(
         self,
@@ -345,7 +348,6 @@ class AsyncRun:
                 exc.add_note(self._script.note(failure))
 
     async def _close(self, outcome: str, error: dict[str, Any] | None) -> None:
-        self.outcome = outcome
         await self._play(self._script.close(outcome, self.result, error))
 
     def _raise_failure(self) -> None:
@@ -361,9 +363,6 @@ class AsyncRun:
         self._script.waiting.add_text(text, call)
         self._wake()
         await anyio.lowlevel.checkpoint()
-
-    async def _publish(self, type: str, payload: Any, options: Mapping[str, Any]) -> Accepted:
-        return await self._play(self._script.publish(type, payload, options))
 
     async def _play(self, steps: Steps[T]) -> T:
         async with self._sending:

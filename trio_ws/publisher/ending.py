@@ -24,28 +24,6 @@ def ending_of(
     return "failed", error
 
 
-def completed(
-    call: int, tool: str, outcome: str, duration: float, output: Any, error: dict[str, Any] | None
-) -> dict[str, Any]:
-    """The payload of `tool_completed`."""
-    told = {"call": call, "tool": tool, "outcome": outcome, "duration": round(duration, 6)}
-    if output is not None:
-        told["output"] = output
-    if error is not None:
-        told["error"] = error
-    return told
-
-
-def executing(call: int, tool: str, input: Any) -> dict[str, Any]:
-    """The payload of `tool_executing`."""
-    return {"call": call, "tool": tool, **({} if input is None else {"input": input})}
-
-
-def progress(fraction: float, message: str | None) -> dict[str, Any]:
-    """The payload of `agent_progress`."""
-    return {"fraction": fraction, **({} if message is None else {"message": message})}
-
-
 def _leaf(exc: BaseException, cancelled: tuple[type[BaseException], ...]) -> BaseException | None:
     """The first exception within that is no cancellation."""
     if isinstance(exc, BaseExceptionGroup):

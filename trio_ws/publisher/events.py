@@ -63,7 +63,7 @@ def event(type: str, payload: Any, options: Mapping[str, Any]) -> dict[str, Any]
     Raises:
       InvalidEvent: the payload has no JSON form.
     """
-    given = {name: value for name, value in options.items() if value not in (None, False)}
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
     priority = given.get("priority")
     if isinstance(priority, Priority):
         given["priority"] = priority.name.lower()

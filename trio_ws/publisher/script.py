@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import QuestionClosed, QuestionExpired, TrioWSError
+from ..errors import InvalidEvent, QuestionClosed, QuestionExpired, TrioWSError
 from .calls import Call, Patience, Pause, Steps, insist, segment
 from .errors import Refused, RunLost, Unreachable
 from .events import Accepted, encoded, event, line, new_id, raw, send_lines
@@ -49,7 +49,7 @@ class Script:
       waiting: what is sent with the next call.
       cancelling: a cancel was asked for.
       lost: how it is known that the run is no more.
-      ended: its end was told.
+      outcome: how it has ended, as the server has it.
       on_change: called when `cancelling` or `lost` is first so.
     """
 
@@ -63,10 +63,10 @@ class Script:
         self.waiting = Waiting()
         self.cancelling = False
         self.lost: RunLost | None = None
-        self.ended = False
+        self.outcome: str | None = None
         self.on_change: Callable[[], None] = lambda: None
         self._retries = retries
-        self._told = {name: value for name, value in told.items() if value is not None}
+        self._told = _given(**told)
         self._runs = f"/v1/users/{segment(user)}/runs"
         self._path = f"{self._runs}/{segment(self.id)}"
         self._frozen: list[bytes] = []
@@ -82,10 +82,6 @@ class Script:
         told = {name: raw(value) for name, value in self._told.items()}
         yield from self._ask("POST", self._runs, {"run": self.id, "lease": self.lease, **told})
 
-    def next_call(self) -> int:
-        """The number of the next tool that is called."""
-        return next(self._calls)
-
     def publish(self, type: str, payload: Any, options: Mapping[str, Any]) -> Steps[Accepted]:
         """Sends what waits, and then an event. What `insist` raises, and what it is refused with."""
         own = line(event(type, payload, {"id": self._next_id(), **options}))
@@ -93,6 +89,47 @@ class Script:
         if isinstance(results[-1], Exception):
             raise results[-1]
         return results[-1]
+
+    def begin_tool(self, tool: str, input: Any) -> Steps[int]:
+        """A tool is called; returns the number of the call."""
+        call = next(self._calls)
+        yield from self.publish("tool_executing", _given(call=call, tool=tool, input=input), {})
+        return call
+
+    def end_tool(
+        self,
+        call: int,
+        tool: str,
+        duration: float,
+        outcome: str,
+        output: Any,
+        error: Mapping[str, Any] | None,
+    ) -> Steps[None]:
+        """The call of a tool is over.
+
+        Raises:
+          InvalidEvent: its `output` has no JSON form, or is too large: the call has failed.
+        """
+        told = {"call": call, "tool": tool, "duration": round(duration, 6)}
+        try:
+            payload = _given(**told, outcome=outcome, output=output, error=error)
+            yield from self.publish("tool_completed", payload, {})
+        except InvalidEvent as invalid:
+            if output is not None:
+                yield from self.publish("tool_completed", {**told, **_failed_of(invalid)}, {})
+            raise
+
+    def add_progress(self, fraction: float, message: str | None) -> None:
+        """How far it is, to be sent with the next call.
+
+        Raises:
+          InvalidEvent: `fraction` is not from 0 to 1, or `message` no text.
+        """
+        if not 0 <= fraction <= 1 or not isinstance(message, str | None):
+            raise InvalidEvent("progress is a fraction, from 0 to 1, and words", field="payload")
+        payload = _given(fraction=fraction, message=message)
+        raw(payload)  # so that what has no JSON form is told at once
+        self.waiting.add_progress(payload)
 
     def flush(self) -> Steps[None]:
         """Sends what waits, in one try. Where that fails for now, it goes with the next call."""
@@ -121,6 +158,7 @@ class Script:
 
         Raises:
           RunLost: it has ended otherwise before.
+          InvalidEvent: `result` has no JSON form, or is too large: the run has failed.
           InvalidEvent, IllegalTransition, Refused: what waited was refused; the run has ended.
         """
         refused: TrioWSError | None = None
@@ -130,19 +168,23 @@ class Script:
             raise
         except TrioWSError as failure:
             refused = failure
-        body: dict[str, Any] = {"outcome": outcome}
-        if result is not None:
-            body["result"] = raw(result)
-        if error is not None:
-            body["error"] = error
-        yield from self._ask("POST", f"{self._path}/close", body)
-        self.ended = True
+        try:
+            yield from self._end(_given(outcome=outcome, result=result, error=error))
+        except InvalidEvent as invalid:
+            yield from self._end(_failed_of(invalid))
+            refused = invalid
         if refused is not None:
             raise refused
 
+    def _end(self, body: dict[str, Any]) -> Steps[None]:
+        if "result" in body:
+            body["result"] = raw(body["result"])
+        yield from self._ask("POST", f"{self._path}/close", body)
+        self.outcome = str(body["outcome"])
+
     def note(self, failure: Exception) -> str:
         """What is to be added to an exception that left the block, where `failure` came to it at the end."""
-        what = "Something that was said in" if self.ended else "The end of"
+        what = "The end of" if self.outcome is None else "Something that was said in"
         return f"{what} run {self.id} could not be told: {failure}"
 
     def ask(self, question: str, body: Mapping[str, Any]) -> Steps[None]:
@@ -220,8 +262,8 @@ class Script:
             self.on_change()
 
     def _lose(self, lost: RunLost) -> None:
-        if self.lost is None and not self.ended:
-            self.lost = lost
+        if self.lost is None and self.outcome is None:
+            self.lost, self.outcome = lost, "lost"
             self.on_change()
 
     def _question(self, question: str) -> str:
@@ -231,12 +273,21 @@ class Script:
         return f"{self._token}-{next(self._numbers)}"
 
 
+def _given(**values: Any) -> dict[str, Any]:
+    """What of `values` is not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _failed_of(error: Exception) -> dict[str, Any]:
+    return {"outcome": "failed", "error": {"kind": type(error).__name__}}
+
+
 def question_body(prompt: str, choices: Any, schema: Any, timeout: float | None) -> dict[str, Any]:
     """What is asked; `schema` is a JSON schema already, or a type that msgspec knows."""
     if schema is not None and not isinstance(schema, Mapping):
         schema = msgspec.json.schema(schema)
-    told = {"choices": None if choices is None else list(choices), "schema": schema, "timeout": timeout}
-    return {"prompt": prompt, **{name: value for name, value in told.items() if value is not None}}
+    choices = None if choices is None else list(choices)
+    return _given(prompt=prompt, choices=choices, schema=schema, timeout=timeout)
 
 
 def answer_of(question: str, told: Mapping[str, Any], schema: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import attrs
 
+from ..errors import InvalidEvent
+
 LINGER: Final = 0.05
 """Seconds that a piece waits for company."""
 
@@ -64,7 +66,15 @@ class Waiting:
         return len(self._pieces)
 
     def add_text(self, text: str, call: int | None = None) -> None:
-        """Adds text of the run, or output of its tool `call`."""
+        """Adds text of the run, or output of its tool `call`.
+
+        Raises:
+          InvalidEvent: it is no text, or holds half of a surrogate pair.
+        """
+        try:
+            text.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise InvalidEvent("a delta is a text, in UTF-8", field="text") from None
         with self._lock:
             for start in range(0, len(text), MAX_DELTA):
                 self._add(text[start : start + MAX_DELTA], call)
