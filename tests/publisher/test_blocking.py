@@ -26,6 +26,7 @@ from trio_ws.publisher import (
     TooManyRuns,
     Unreachable,
 )
+from trio_ws.publisher.waiting import MAX_WAITING
 
 
 @pytest.fixture
@@ -169,6 +170,13 @@ def test_lines_that_are_refused_for_now_are_sent_again_alone(
     accepted = publisher.publish_many([{"user": "u", "type": "note", "id": str(n)} for n in range(3)])
     assert [event["id"] for event in fake.accepted] == ["1"]
     assert (len(accepted), pauses) == (3, [3])
+
+
+def test_a_batch_that_gets_on_is_not_given_up(fake: Fake, publisher: Publisher) -> None:
+    full = {"error": {"code": "buffer_full", "message": "full", "status": 503}}
+    place = {"id": "0", "seq": 1, "epoch": "e", "state": "held", "duplicate": False}
+    fake.script = [lines_of(place, *[full] * left) for left in range(19, -1, -1)]
+    assert len(publisher.publish_many([{"user": "u", "type": "note"}] * 20)) == 20
 
 
 def test_a_batch_tells_which_were_refused(fake: Fake, publisher: Publisher) -> None:
@@ -395,6 +403,31 @@ def test_what_finds_no_room_does_not_keep_a_run_from_its_end(fake: Fake, publish
         fake.script = [lines_of(full)] * 9
         run.delta("x")
     assert fake.runs[run.id]["closed"] == {"outcome": "completed"}
+
+
+def test_deltas_that_are_refused_for_now_are_kept(fake: Fake, publisher: Publisher) -> None:
+    full = {"error": {"code": "buffer_full", "message": "full", "status": 503}}
+    with publisher.run("ada") as run:
+        fake.script = [lines_of(full)]
+        run.delta("x")
+        fake.wait_for(lambda: not fake.script)
+        run.delta("y")
+    assert written(fake) == "xy"
+
+
+def test_what_waits_is_bounded_and_kept(fake: Fake, publisher: Publisher) -> None:
+    text, said = "x" * 16384, 0
+    with publisher.run("ada") as run:
+        fake.script = [httpx.ConnectError("refused")] * 1000
+        for _ in range(100):
+            try:
+                run.delta(text)
+                said += 1
+            except Unreachable:
+                pass
+        assert 1 <= said * len(text) / MAX_WAITING <= 2
+        fake.script = []
+    assert written(fake) == said * text
 
 
 def test_an_event_of_a_batch_needs_a_user_and_a_type(fake: Fake, publisher: Publisher) -> None:
