@@ -19,6 +19,7 @@ from trio_ws.config import Config
 from trio_ws.core.pool import Ask
 from trio_ws.event import Priority
 from trio_ws.hub import Identity
+from trio_ws.hub.runs import OUTCOMES
 from trio_ws.store import SqliteStore
 
 from .test_calls import Link
@@ -30,7 +31,7 @@ VALUES: dict[str, set[str]] = {
     "state": {"active", "parked", "ok", "slow", "failing"},
     "place": {"memory", "store"},
     "file": {"database", "wal"},
-    "outcome": {"in_time", "late", "accepted", "rejected"},
+    "outcome": {"in_time", "late", "accepted", "rejected", "lost", *OUTCOMES},
     "path": {"fast", "slow"},
     "by": {"peer", "us", "network"},
     "alert": {"slow_response", "slow_recovery", "critical_loss", "low_confirmation"},

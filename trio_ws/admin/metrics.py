@@ -27,6 +27,7 @@ from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL
 from ..core.histogram import Histogram
 from ..hub import Hub
 from ..hub.durability import STATES, Durability
+from ..hub.runs import OUTCOMES
 
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 """Bounds in seconds of what should take milliseconds; the alert's threshold is one of them."""
@@ -83,12 +84,17 @@ _COUNTERS: Final = (
         "critical_messages_preserved",
     ),
     ("payload_timeouts", "Payloads given up after serialize_timeout.", "serialization", "timeouts"),
+    ("runs_opened", "Runs of agents that were opened.", "runs", "opened"),
+    ("runs_illegal_events", "Events refused since their run had no place for them.", "runs", "illegal"),
+    ("questions_answered", "Questions that users answered.", "runs", "questions_answered"),
     ("payloads_truncated", "Payloads cut to max_event_bytes.", "serialization", "truncated"),
 )
 _GAUGES: Final = (
     ("connections", "WebSocket connections now.", "connections", "current"),
     ("events_held", "Events accepted, and neither settled nor gone.", "delivery", "events_held"),
     ("buffer_bytes", "Bytes of all logs, history included.", "buffer", "bytes"),
+    ("runs_open", "Runs of agents that have not ended.", "runs", "open"),
+    ("questions_open", "Questions that wait for an answer.", "runs", "questions_open"),
     ("publishers_waiting", "Publishers that wait for room.", "buffer", "publishers_waiting"),
 )
 
@@ -139,6 +145,10 @@ class HubCollector(Collector):
         yield _counter("payloads", "Payloads encoded, without and with a detour.", paths, "path")
         messages = [((outcome,), stats["messages"][outcome]) for outcome in ("accepted", "rejected")]
         yield _counter("messages", "Messages of users to the application.", messages, "outcome")
+        ended = [((outcome,), stats["runs"][outcome]) for outcome in (*OUTCOMES, "lost")]
+        yield _counter(
+            "runs_ended", "Runs of agents that ended; lost: their publisher is gone.", ended, "outcome"
+        )
         lost = [((), books.critical_lost)]
         yield _counter("critical_events_lost", "Critical events that went unconfirmed: should be 0.", lost)
         spilled = [((), books.ever_spilled)]

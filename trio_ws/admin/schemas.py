@@ -167,6 +167,9 @@ def figures() -> Schema:
             "recovery": _group(counts="count", ratios="within_5s", seconds="p50 p95 p99"),
             "serialization": _group(counts="fast slow timeouts truncated", seconds="p99"),
             "messages": _group(counts="accepted rejected rate_limited"),
+            "runs": _group(
+                counts="open known opened completed failed cancelled lost illegal questions_open questions_answered"
+            ),
             "store": _store(),
             "alerts": {"type": "array", "items": _alert()},
         }
