@@ -24,6 +24,7 @@ class Fake:
       script: what becomes of the next requests that are no heartbeats: a status to refuse it with, an exception, or a
         function that answers; one that returns None lets it through.
       runs: the runs, by id: what they were opened with, and how they ended.
+      beats: what becomes of the next heartbeats, as `script` has it.
       cancelling: runs of which a cancel was asked for.
       answers: what each question is answered with, in order; a dict, the state of the question.
     """
@@ -32,6 +33,7 @@ class Fake:
         self.accepted: list[dict[str, Any]] = []
         self.requests: list[tuple[str, str]] = []
         self.script: list[Step | Exception] = []
+        self.beats: list[Step | Exception] = []
         self.runs: dict[str, dict[str, Any]] = {}
         self.cancelling: set[str] = set()
         self.answers: list[dict[str, Any]] = []
@@ -41,8 +43,8 @@ class Fake:
         with self.changed:
             self.requests.append((request.method, request.url.raw_path.decode()))
             try:
-                scripted = self.script and not request.url.path.endswith("/heartbeat")
-                step = self.script.pop(0) if scripted else None
+                script = self.beats if request.url.path.endswith("/heartbeat") else self.script
+                step = script.pop(0) if script else None
                 if isinstance(step, Exception):
                     raise step
                 if isinstance(step, int):

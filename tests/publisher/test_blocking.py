@@ -258,8 +258,9 @@ class Boom(Exception):
 def test_what_leaves_the_block_is_told_and_passes_on(
     fake: Fake, publisher: Publisher, raised: BaseException, outcome: str, error: dict[str, str] | None
 ) -> None:
-    with pytest.raises(type(raised)) as caught, publisher.run("ada") as run, run.tool("t"):
+    with pytest.raises(type(raised)) as caught, publisher.run("ada") as run, run.tool("t") as tool:
         run.delta("so far")
+        run.result = tool.result = "not told"
         raise raised
     assert caught.value is raised
     assert run.outcome == outcome
@@ -267,6 +268,7 @@ def test_what_leaves_the_block_is_told_and_passes_on(
     assert closed == {"outcome": outcome, **({"error": error} if error else {})}
     [completed] = fake.payloads("tool_completed")
     assert (completed["outcome"], completed.get("error")) == (outcome, error)
+    assert "output" not in completed
     assert fake.payloads("agent_delta") == [{"text": "so far"}]
 
 
@@ -302,6 +304,40 @@ def test_heartbeats_tell_of_a_cancel_while_nothing_is_said(fake: Fake, publisher
         fake.wait_for(lambda: run.cancelling)
         run.check()
     assert run.outcome == "cancelled"
+
+
+def test_heartbeats_go_on_whatever_answers(fake: Fake, publisher: Publisher, monkeypatch: Any) -> None:
+    monkeypatch.setattr("trio_ws.publisher.blocking.AGAIN", 0.01)
+    fake.beats = [503, httpx.ConnectError("refused"), 401, lambda _: httpx.Response(200, text="<html>"), 500]
+    with publisher.run("ada", lease=0.1) as run:
+        fake.wait_for(lambda: not fake.beats)
+        fake.cancelling.add(run.id)
+        fake.wait_for(lambda: run.cancelling)
+
+
+def test_a_heartbeat_that_comes_behind_the_end_says_nothing(fake: Fake, publisher: Publisher) -> None:
+    def beat_first(request: httpx.Request) -> httpx.Response:
+        answer = fake._answer(request)
+        fake.wait_for(lambda: not fake.beats)
+        return answer
+
+    with publisher.run("ada", lease=0.1) as run:
+        fake.wait_for(lambda: len(fake.requests) > 2)
+        fake.beats = [lambda _: refusal(409, "run_ended", "it has ended")]
+        fake.script = [beat_first]
+    assert run.outcome == "completed"
+
+
+def test_a_publisher_that_is_closed_ends_its_threads_quietly(fake: Fake) -> None:
+    client = httpx.Client(transport=httpx.MockTransport(fake))
+    publisher = Publisher(URL, client=client)
+    with pytest.raises(RuntimeError), publisher.run("ada", lease=0.1) as run:
+        run.delta("x")
+        client.close()
+        for thread in threading.enumerate():
+            if thread.name.startswith(f"run {run.id}"):
+                thread.join(30)
+                assert not thread.is_alive()
 
 
 def test_a_cancel_of_a_run_around_ends_both(fake: Fake, publisher: Publisher) -> None:

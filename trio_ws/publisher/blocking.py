@@ -15,7 +15,7 @@ from ..errors import RemoteError, TrioWSError
 from ..event import Priority
 from . import events
 from .calls import Steps
-from .ending import ending_of
+from .ending import ending_of, failure
 from .errors import RunCancelled
 from .events import Accepted
 from .script import Script, Watchers, answer_of, question_body
@@ -306,7 +306,7 @@ class Run:
 
     def fail(self, kind: str, message: str | None = None) -> None:
         """The run has failed, though no exception leaves the block: told at its end."""
-        self._error = {"kind": kind, **({} if message is None else {"message": message})}
+        self._error = failure(kind, message)
 
     def check(self) -> None:
         """Raises `RunCancelled` if a cancel was asked for, here or of a run around, or `RunLost`; for long work between
@@ -361,6 +361,8 @@ class Run:
             except RemoteError:  # it is kept; a call that is made meanwhile takes it along, and tells
                 self._over.wait(AGAIN)
                 self._added.set()
+            except RuntimeError:  # the client was closed
+                return
             except TrioWSError as failure:
                 self._failure = failure
 

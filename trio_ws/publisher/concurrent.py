@@ -13,7 +13,7 @@ from ..errors import RemoteError, TrioWSError
 from ..event import Priority
 from . import events
 from .calls import Steps
-from .ending import ending_of
+from .ending import ending_of, failure
 from .events import Accepted
 from .script import Script, Watchers, answer_of, question_body
 from .transport import AsyncCaller
@@ -293,7 +293,7 @@ class AsyncRun:
 
     def fail(self, kind: str, message: str | None = None) -> None:
         """The run has failed, though no exception leaves the block: told at its end."""
-        self._error = {"kind": kind, **({} if message is None else {"message": message})}
+        self._error = failure(kind, message)
 
     @asynccontextmanager
     async def play(self) -> AsyncIterator[AsyncRun]:
@@ -386,6 +386,8 @@ class AsyncRun:
             except RemoteError:  # it is kept; a call that is made meanwhile takes it along, and tells
                 await anyio.sleep(AGAIN)
                 self._added.set()
+            except RuntimeError:  # the client was closed
+                return
             except TrioWSError as failure:
                 self._failure = failure
 
@@ -394,8 +396,11 @@ class AsyncRun:
         script, period = self._script, self._script.period
         while script.lost is None:
             began = anyio.current_time()
-            with self._watched.slot(not script.cancelling) as watches:
-                heard = await self._caller.drive(script.heartbeat(watches))
+            try:
+                with self._watched.slot(not script.cancelling) as watches:
+                    heard = await self._caller.drive(script.heartbeat(watches))
+            except RuntimeError:  # the client was closed
+                return
             rest = period - (anyio.current_time() - began)
             await anyio.sleep(max(0.0, rest if heard else min(rest, AGAIN)))
 

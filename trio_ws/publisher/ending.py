@@ -18,10 +18,12 @@ def ending_of(
     leaf = _leaf(exc, cancelled)
     if leaf is None:
         return "cancelled", None
-    error = {"kind": type(leaf).__name__}
-    if isinstance(leaf, RunFailed):
-        error["message"] = str(leaf)
-    return "failed", error
+    return "failed", failure(type(leaf).__name__, str(leaf) if isinstance(leaf, RunFailed) else None)
+
+
+def failure(kind: str, message: str | None) -> dict[str, Any]:
+    """What a run failed of, no longer than a server takes it."""
+    return {"kind": kind[:128], **({} if message is None else {"message": message[:1024]})}
 
 
 def _leaf(exc: BaseException, cancelled: tuple[type[BaseException], ...]) -> BaseException | None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import InvalidEvent, QuestionClosed, QuestionExpired, TrioWSError
-from .calls import Call, Patience, Pause, Steps, insist, segment
+from .calls import Call, Patience, Pause, Steps, insist, refusal, segment
 from .errors import Refused, RunLost, Unreachable
 from .events import Accepted, encoded, event, line, new_id, raw, send_lines
 from .waiting import Waiting
@@ -69,6 +69,7 @@ class Script:
         self._told = _given(**told)
         self._runs = f"/v1/users/{segment(user)}/runs"
         self._path = f"{self._runs}/{segment(self.id)}"
+        self._closing = False
         self._frozen: list[bytes] = []
         self._token, self._numbers, self._calls = new_id(), itertools.count(1), itertools.count(1)
 
@@ -111,6 +112,8 @@ class Script:
           InvalidEvent: its `output` has no JSON form, or is too large: the call has failed.
         """
         told = {"call": call, "tool": tool, "duration": round(duration, 6)}
+        if outcome != "completed":
+            output = None
         try:
             payload = _given(**told, outcome=outcome, output=output, error=error)
             yield from self.publish("tool_completed", payload, {})
@@ -147,10 +150,13 @@ class Script:
         if answer is None or isinstance(answer, Unreachable):
             return False
         error = answer.error()
-        if error is None:
-            self._note(answer.json())
-        elif error.get("code") in ("unknown_run", "run_ended"):
-            self._lose(RunLost(answer.status, str(error["code"]), str(error.get("message"))))
+        try:
+            if error is None:
+                self._note(answer.json())
+        except Refused:  # that was somebody else
+            return False
+        if error is not None and isinstance(lost := refusal(error), RunLost) and not self._closing:
+            self._lose(lost)
         return error is None
 
     def close(self, outcome: str, result: Any, error: Mapping[str, Any] | None) -> Steps[None]:
@@ -161,6 +167,9 @@ class Script:
           InvalidEvent: `result` has no JSON form, or is too large: the run has failed.
           InvalidEvent, IllegalTransition, Refused: what waited was refused; the run has ended.
         """
+        self._closing = True
+        if outcome != "completed":
+            result = None
         refused: TrioWSError | None = None
         try:
             yield from self._send([])

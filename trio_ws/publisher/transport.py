@@ -52,7 +52,7 @@ class _Requests:
             "timeout": self._timeout + call.wait,
         }
 
-    def failure(self, exc: httpx.TransportError) -> Unreachable:
+    def failure(self, exc: httpx.RequestError) -> Unreachable:
         """That there was no answer."""
         return Unreachable(f"no answer from {self.url}: {exc or type(exc).__name__}")
 
@@ -90,7 +90,7 @@ class Caller:
     def _make(self, call: Call) -> Answer | Unreachable:
         try:
             return _answer(self._client.request(**self._requests.of(call)))
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             return self._requests.failure(exc)
 
 
@@ -125,7 +125,7 @@ class AsyncCaller:
     async def _make(self, call: Call) -> Answer | Unreachable:
         try:
             return _answer(await self._client.request(**self._requests.of(call)))
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             return self._requests.failure(exc)
 
 
