@@ -28,7 +28,7 @@ from ..hub.hub import DEFAULT_LEASE
 from ..hub.run import MAX_TIMEOUT
 from .answers import ApiError, answer, internal_error, retry_after
 from .batch import BatchAnswer, publish_batch
-from .events import EventBody, Events, Line, Name, accepted, committed, load, refusals
+from .events import EventBody, Events, Line, Name, accepted, committed, refusals
 from .requests import check_query, decode, name_in_path, read_body, route, seconds_to_wait
 
 ROOM_TIMEOUT: Final = 2.0
@@ -135,7 +135,6 @@ class RunCalls:
         known = None
         async with self._within_time():
             if body.run is not None:
-                await load(self._hub, user)
                 known = await self._hub.find_run(user, body.run)
             run = await self._hub.open_run(
                 user, body.run, name=body.name, parent=body.parent, input=body.input, lease=body.lease
