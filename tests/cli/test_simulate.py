@@ -58,7 +58,12 @@ def test_one_plan_for_several_seeds() -> None:
 
 def test_a_failure_exits_1_and_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(
-        seed: int, plan: Plan | None = None, *, level: LevelName = "wire", durable: bool | None = None
+        seed: int,
+        plan: Plan | None = None,
+        *,
+        level: LevelName = "wire",
+        durable: bool | None = None,
+        runs: bool = False,
     ) -> Outcome:
         outcome = simulate(seed, Plan(duration=1.0))
         outcome.violations.append(Violation(invariant="it holds", at=1.0, text="it does not"))
