@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import click
 import trio
 
 from ..client import ClientState, connect
+from ..core import wire
 from ..errors import ConnectionRefused, InvalidConfig, SessionEnded
 from ..event import Event, Gap
 from ..settings import ENV_PREFIX
@@ -43,10 +44,10 @@ def _ws_url(_: click.Context, __: click.Parameter, value: str | None) -> str:
 @click.option(
     "--from",
     "from_",
-    type=click.Choice(["retained", "pending", "now"]),
+    type=click.Choice(get_args(wire.Start)),
     default="retained",
     show_default=True,
-    help="Start with all that is held, with what nobody has confirmed, or with what is to come.",
+    help="Start with all that is held, what nobody has confirmed, what is to come, or the state of the runs.",
 )
 @click.option("--gaps/--no-gaps", default=True, help="Print what was lost, as a line with the key gap.")
 @click.option("--state", is_flag=True, help="Tell of the connection on standard error.")
@@ -103,7 +104,7 @@ async def _tail(make_client: Any) -> int:
 def event_line(event: Event) -> dict[str, Any]:
     """An event with the keys that it has on the wire; what does not apply is left out."""
     always = ("seq", "id", "type", "payload", "ts")
-    where_it_applies = ("critical", "retry", "truncated")
+    where_it_applies = ("run", "critical", "retry", "truncated")
     line = {name: getattr(event, name) for name in always}
     line |= {name: value for name in where_it_applies if (value := getattr(event, name))}
     if event.merged is not None:
@@ -112,17 +113,16 @@ def event_line(event: Event) -> dict[str, Any]:
 
 
 def _print_gap(gap: Gap) -> None:
-    print_json(
-        {
-            "gap": {
-                "from": gap.first,
-                "to": gap.last,
-                "reason": gap.reason,
-                "lost": gap.lost,
-                "critical": gap.critical,
-            }
-        }
-    )
+    line = {
+        "from": gap.first,
+        "to": gap.last,
+        "reason": gap.reason,
+        "lost": gap.lost,
+        "critical": gap.critical,
+    }
+    if gap.snapshots:
+        line |= {"snapshots": gap.snapshots, "healed": gap.healed}
+    print_json({"gap": line})
 
 
 class _Teller:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, get_args
 
 import trio
 
@@ -40,7 +40,7 @@ def connect(
     token: Token = None,
     user: str | None = None,
     session: SavedSession | None = None,
-    from_: Literal["retained", "pending", "now"] = "retained",
+    from_: wire.Start = "retained",
     ack: bool = True,
     bye: bool = True,
     on_state: Callable[[ClientState], object] | None = None,
@@ -73,7 +73,8 @@ def connect(
       user: who one is, where the server is insecure and takes one's word for it.
       session: go on where an earlier client stopped; from `Client.saved`.
       from_: where a new session starts: at everything that is still held (``retained``), at what nobody has confirmed
-        (``pending``), or at what is to come (``now``).
+        (``pending``), at what is to come (``now``), or at the state of the runs that the server knows, then what is to
+        come (``snapshot``: their snapshots in place of their history; a server without runs refuses it).
       ack: False looks on and acks nothing; the server then closes now and then, and is resumed.
       bye: False leaves the session parked at the end, for `session` to resume.
       on_state: called with each new state.
@@ -95,8 +96,8 @@ def connect(
     What is raised inside the block leaves it as it is, in no group of ours. Entering and leaving are checkpoints.
     """
     address = parse_url(url)
-    if from_ not in ("retained", "pending", "now"):
-        raise InvalidConfig(f"from_ must be retained, pending or now, not {from_!r}")
+    if from_ not in get_args(wire.Start):
+        raise InvalidConfig(f"from_ must be retained, pending, now or snapshot, not {from_!r}")
     if ssl_context is not None and not address.secure:
         raise InvalidConfig("ssl_context needs a wss:// url")
     if user is not None:
@@ -206,7 +207,8 @@ class Client(trio.abc.ReceiveChannel[Event]):
 
     async def nack(self, event: Event) -> None:
         """Says that `event`, the last one received, could not be processed. `receive` gives it again before any
-        other: when the server has redelivered it, which it paces, or after 6 s by itself.
+        other: when the server has redelivered it, which it paces, or after 6 s by itself; a ``snapshot`` or
+        ``standing``, which the server never redelivers, after the 6 s.
 
         Raises:
           LocalError: it is not the last one received, or was handed back already.
@@ -218,7 +220,7 @@ class Client(trio.abc.ReceiveChannel[Event]):
         if entry is None:
             raise LocalError("only the event that was received last can be handed back, once")
         keeper.figures.nacks += 1
-        if entry.life == keeper.session.life:
+        if entry.seq and entry.life == keeper.session.life:
             keeper.outbox.nack(entry.seq)
         await trio.lowlevel.checkpoint()
 
@@ -266,6 +268,34 @@ class Client(trio.abc.ReceiveChannel[Event]):
             await self._keeper.outbox.send(id, frame)
         except KeyError:
             raise InvalidEvent("a message of this id waits for its answer", field="id") from None
+
+    async def answer(self, question: str, answer: Any) -> None:
+        """Answers a question that a run has asked (``question_asked``, ``standing``). The first valid answer wins, on
+        whichever session of the user; the others are rejected.
+
+        Args:
+          question: its id.
+          answer: one of its choices, or what fits its schema.
+
+        Raises:
+          MessageRejected: ``already_answered``, ``unknown_question`` or ``invalid_answer``.
+          Otherwise as `send`, which it is a use of.
+        """
+        await self.send("agent_answer", {"question": question, "answer": answer})
+
+    async def cancel_run(self, run: str, reason: str | None = None) -> None:
+        """Asks for the end of a run; returns when the server has taken that up. The run tells by ``agent_cancelling``
+        and, once it has ended, by ``agent_completed``. Asking again is no harm. Leaving never cancels a run.
+
+        Args:
+          run: its id.
+          reason: why, for the agent; None says nothing.
+
+        Raises:
+          MessageRejected: ``unknown_run`` or ``run_ended``.
+          Otherwise as `send`, which it is a use of.
+        """
+        await self.send("agent_cancel", {"run": run} | ({} if reason is None else {"reason": reason}))
 
     # --- The session ---
 

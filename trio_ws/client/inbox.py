@@ -29,7 +29,7 @@ class Entry:
 
     Attributes:
       item: an event or a gap; None for what needs no more than to be acked in its turn.
-      seq: the last seq it covers; 0 where it covers none.
+      seq: the last seq it covers; 0 where it covers none, as a snapshot does.
       life: the life of the session that `seq` belongs to.
       size: its share of the message that it came in, in bytes.
     """
@@ -127,7 +127,9 @@ class Inbox:
         It is taken again before anything else: when it has been redelivered, or after `REDO_AFTER`.
         """
         entry = self._in_hand
-        if entry is None or not isinstance(entry.item, Event) or entry.item.seq != event.seq:
+        if entry is None or not isinstance(entry.item, Event):
+            return None
+        if (entry.item.seq, entry.item.id) != (event.seq, event.id):
             return None
         self._in_hand = None
         self._redo = attrs.evolve(entry, item=attrs.evolve(entry.item, retry=entry.item.retry + 1))

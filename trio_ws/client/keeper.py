@@ -11,7 +11,6 @@ import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
 import attrs
 import trio
@@ -38,7 +37,7 @@ class Options:
     address: Address
     credentials: Credentials
     user: str | None
-    from_: Literal["retained", "pending", "now"]
+    from_: wire.Start
     ack: bool
     bye: bool
     on_state: Callable[[ClientState], object] | None

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from ..core import closing, wire
-from ..core.received import event_of, gap_of
+from ..core.received import event_of, gap_of, told_of
 from ..event import Gap
 from .groups import sole_error
 from .inbox import Entry, Inbox
@@ -241,6 +241,10 @@ class Link:
                     interval = _positive(frame.next, "ping: next")
                 case wire.GapFrame():
                     self._gap(frame, share)
+                case wire.SnapshotFrame() | wire.StandingFrame():
+                    self._need_welcome("a run's state")
+                    self._figures.events += 1
+                    self._inbox.put(Entry(told_of(frame), 0, self._session.life, share))
                 case wire.Live():
                     self._need_welcome("live")
                     self._session.live(frame.seq)
@@ -285,7 +289,7 @@ class Link:
             delay=max(0.0, frame.ack.delay),
             # A life that begins here owes no ack for where it begins.
             processed=0 if fresh or session.life != life else session.ackable,
-            nack=redo.seq if redo is not None and redo.life == session.life else None,
+            nack=redo.seq or None if redo is not None and redo.life == session.life else None,
         )
         self._owner.welcomed(frame, reset)
 
