@@ -556,3 +556,34 @@ test("URLs: relative to the page, http stands for ws, and what is none is told a
   assert.equal(world.socket.url, "wss://server/ws");
   assert.throws(() => connect("::", {}), TypeError);
 });
+
+test("runs: snapshots and standing questions come in order, and are not acked", async () => {
+  const { c, got } = open();
+  const told = [];
+  c.on("snapshot", (e) => void told.push(e));
+  c.on("standing", (e) => void told.push(e));
+  await world.welcome({ seq: 4, head: 4 });
+  const payload = { status: "running", text: "Hello" };
+  await world.say({ t: "standing", seq: 4, questions: [{ question: "q" }] }, event(5, { run: "r" }), event(6));
+  await world.say({ t: "snapshot", seq: 9, run: "r", payload, ts: 3 }, event(7));
+  assert.deepEqual(told, [
+    { seq: 4, type: "standing", payload: { questions: [{ question: "q" }] } },
+    { seq: 9, type: "snapshot", run: "r", payload, ts: 3 },
+  ]);
+  assert.deepEqual(got, [4, 5, 6, 9, 7]);
+  await world.pass(0.06);
+  assert.equal(world.sent("ack").at(-1).seq, 7);
+  assert.deepEqual([c.figures.events, c.figures.handled, c.figures.violations], [5, 5, 0]);
+});
+
+test("runs: a handler that fails on a snapshot is given it again, and the server hears nothing of it", async () => {
+  const { c, got } = open();
+  let tries = 0;
+  c.on("snapshot", () => {
+    if (++tries < 3) throw new Error("not yet");
+  });
+  await world.welcome({ seq: 4, head: 4, heartbeat: { active: 100, idle: 100, grace: 2 } });
+  await world.say({ t: "snapshot", seq: 4, run: "r", payload: {}, ts: 3 }, event(5));
+  await world.pass(13);
+  assert.deepEqual([tries, got, world.sent("nack")], [3, [4, 5], []]);
+});

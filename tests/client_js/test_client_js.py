@@ -1,4 +1,5 @@
-"""The browser client's logic, without a browser: `node --test` with scripted sockets and a clock turned by hand."""
+"""The browser client's logic, and that of runs.js, without a browser: `node --test` with scripted sockets and a clock
+turned by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CLIENT = HERE.parents[1] / "trio_ws" / "admin" / "static" / "client.js"
+STATIC = HERE.parents[1] / "trio_ws" / "admin" / "static"
 
 
 def test_under_node() -> None:
@@ -18,7 +19,7 @@ def test_under_node() -> None:
     if node is None:
         pytest.skip("no node here: the unit tests of client.js were NOT run; install Node 20 or later")
     done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", str(HERE / "client.test.mjs")],
+        [node, "--test", "--test-reporter=tap", *map(str, sorted(HERE.glob("*.test.mjs")))],
         capture_output=True,
         text=True,
         timeout=60,
@@ -27,5 +28,6 @@ def test_under_node() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_is_small() -> None:
-    assert len(gzip.compress(CLIENT.read_bytes())) < 6 * 1024
+@pytest.mark.parametrize(("module", "limit"), [("client.js", 6 * 1024), ("runs.js", 2 * 1024)])
+def test_it_is_small(module: str, limit: int) -> None:
+    assert len(gzip.compress((STATIC / module).read_bytes())) < limit

@@ -14,7 +14,8 @@ STATIC = ROOT / "trio_ws" / "admin" / "static"
 pytestmark = pytest.mark.integration
 
 USE = """
-import { connect, type Client, type Event, type Gap, type Options, type Status } from "trio-ws-client";
+import { connect, type Client, type Event, type Gap, type Options, type Snapshot, type Status } from "trio-ws-client";
+import { answer, cancelRun, ended, foldRuns, type Run } from "trio-ws-client/runs";
 
 interface Events { tool_completed: { run: number; ok: boolean }; text: { text: string } }
 
@@ -30,6 +31,10 @@ c.on("state", (s: Status) => {
 });
 const sent: Promise<void> = c.send("stop", { run: 7 });
 void sent; off(); c.close(); void c.figures.acked;
+connect("/ws", { from: "snapshot" }).on("snapshot", (s: Snapshot) => s.run.length + s.seq);
+const runs: ReadonlyMap<string, Run> = foldRuns(c, { onChange: (run) => void run.text.length, kept: 3 });
+for (const run of runs.values()) if (!ended(run)) void cancelRun(c, run.run).then(() => run.progress?.toFixed());
+const answered: Promise<void> = answer(c, "q1", "yes"); void answered;
 
 // @ts-expect-error the payload of that type has no such field
 c.on("text", (e) => e.payload.run);
@@ -37,6 +42,8 @@ c.on("text", (e) => e.payload.run);
 connect("/ws", { from: "yesterday" });
 // @ts-expect-error a state tells `done` only while it catches up
 c.on("state", (s) => s.done);
+// @ts-expect-error what is folded is only to be read
+runs.clear();
 // @ts-expect-error figures are read only
 c.figures = undefined;
 """  # fmt: skip
@@ -53,6 +60,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "client.d.ts",
         "client.js",
         "package.json",
+        "runs.d.ts",
+        "runs.js",
     ]
     return folder
 
@@ -68,6 +77,11 @@ def test_a_bundler_takes_it(project: Path) -> None:
     run(esbuild, "app.js", "--bundle", "--minify", "--format=esm", "--outfile=bundle.js", cwd=project)
     assert run("node", "bundle.js", cwd=project) == "function\n"
     assert len(gzip.compress((project / "bundle.js").read_bytes())) < 4.5 * 1024
+
+
+def test_runs_are_a_module_of_their_own(project: Path) -> None:
+    code = "import { foldRuns } from 'trio-ws-client/runs'; console.log(typeof foldRuns)"
+    assert run("node", "--input-type=module", "-e", code, cwd=project) == "function\n"
 
 
 def test_what_nobody_uses_is_left_out(project: Path) -> None:

@@ -32,6 +32,29 @@ export interface Event<Payload = any> {
   merged?: { from: number; n: number };
   /** Its payload was over the server's limit and was cut. */
   truncated?: true;
+  /** The agent's run that it is part of. */
+  run?: string;
+}
+
+/**
+ * A run as it stands with everything up to `seq`: in place of a history that is not complete (type `snapshot`). It is no
+ * part of the log, so it has no `id`, and is never lost or redelivered. `foldRuns` in runs.js makes use of it.
+ */
+export interface Snapshot {
+  seq: number;
+  id?: undefined;
+  type: "snapshot";
+  run: string;
+  payload: any;
+  ts: number;
+}
+
+/** The questions that wait for the user, all of them (type `standing`); likewise no part of the log. */
+export interface Standing {
+  seq: number;
+  id?: undefined;
+  type: "standing";
+  payload: { questions: any[] };
 }
 
 /** Events that will not come: the seqs `from` to `to`, both inclusive. After a reset they are those of the old epoch. */
@@ -44,6 +67,10 @@ export interface Gap {
   lost: Record<string, number>;
   /** How many critical events are lost by it. */
   critical: number;
+  /** The runs that have lost events by it and whose snapshot follows right behind. */
+  snapshots?: string[];
+  /** How many of the lost events are in these snapshots. */
+  healed?: number;
 }
 
 /** Where a client stands. */
@@ -63,7 +90,7 @@ export type Status =
 
 /** What was counted since the client began. */
 export interface Figures {
-  /** Received for the first time. */
+  /** Received for the first time, snapshots and standing questions among them. */
   events: number;
   /** Done with: handled, or given up. */
   handled: number;
@@ -89,9 +116,10 @@ export interface Options {
   user?: string;
   /**
    * Where a new session starts: with everything that the server holds (`retained`, the default), with what nobody has
-   * confirmed (`pending`), or with what comes from now on (`now`).
+   * confirmed (`pending`), with what comes from now on (`now`), or with a snapshot of each run that the server knows,
+   * then what comes (`snapshot`; a server without runs refuses it).
    */
-  from?: "retained" | "pending" | "now";
+  from?: "retained" | "pending" | "now" | "snapshot";
   /**
    * The key in `sessionStorage` under which the session is kept, so that a reload goes on where the page was. The
    * default is made of URL and user; two clients of one page that share both need a key each. `null` keeps nothing:
@@ -103,7 +131,7 @@ export interface Options {
   /** The server's `max_message_bytes`: a larger `send` is refused here; default 65536. */
   maxMessageBytes?: number;
   /** Told when a handler fails; `final` says that it will not get this again. Default: `console.error`. */
-  onError?: (error: unknown, value: Event | Gap | Status, final: boolean) => void;
+  onError?: (error: unknown, value: Event | Snapshot | Standing | Gap | Status, final: boolean) => void;
 }
 
 type Handler<Value> = (value: Value) => unknown;
@@ -118,6 +146,8 @@ export interface Client<Events extends Record<string, any> = Record<string, any>
    */
   on(type: "state", fn: (status: Status) => void): () => void;
   on(type: "gap", fn: Handler<Gap>): () => void;
+  on(type: "snapshot", fn: Handler<Snapshot>): () => void;
+  on(type: "standing", fn: Handler<Standing>): () => void;
   on(type: "*", fn: Handler<Event>): () => void;
   on<Type extends keyof Events & string>(type: Type, fn: Handler<Event<Events[Type]>>): () => void;
 

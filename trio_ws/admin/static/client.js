@@ -124,7 +124,7 @@ export function connect(address, options) {
   let acked = 0;
   let unacked = 0;
   let busy, again, resting;
-  // Messages that are not answered.
+  // Unanswered messages.
   const messages = new Map();
   const prefix = Math.random().toString(36).slice(2);
   let underway = 0;
@@ -135,6 +135,8 @@ export function connect(address, options) {
     listeners.set(type, set.add(fn));
     return () => set.delete(fn);
   }
+
+  const of = (type) => [...(listeners.get(type) ?? [])];
 
   function send(type, payload = null) {
     return new Promise((resolve, reject) => {
@@ -158,26 +160,22 @@ export function connect(address, options) {
     const mine = ++turn;
     timer("try", ATTEMPT_TIMEOUT, () => lost(1006, "the attempt took too long"));
     set({ state: "connecting" });
-    let socket;
     try {
       kept ??= typeof token === "function" ? await token() : token;
       if (mine !== turn) return;
-      socket = ws = new WebSocket(url, "trio-ws.v1");
+      ws = new WebSocket(url, "trio-ws.v1");
+      ws.onopen = hello;
+      ws.onmessage = ({ data }) => receive(data);
+      ws.onclose = ({ code, reason }) => lost(code, reason);
     } catch (error) {
       if (mine === turn) lost(1006, `${error.name} before connecting`);
-      return;
     }
-    socket.onopen = hello;
-    socket.onmessage = ({ data }) => receive(data);
-    socket.onclose = ({ code, reason }) => lost(code, reason);
   }
 
   function hello() {
     const { session, epoch, received } = ledger;
-    const frame = { t: "hello", token: kept, user, from };
     // Should the resume fail, "now" would skip in silence what came meanwhile.
-    if (epoch) Object.assign(frame, { session, epoch, seq: received, from: from === "now" ? "pending" : from });
-    say(frame);
+    say({ t: "hello", token: kept, user, session, epoch, seq: epoch && received, from: epoch && from === "now" ? "pending" : from });
   }
 
   function welcomed(frame) {
@@ -187,9 +185,7 @@ export function connect(address, options) {
     welcome = frame;
     welcomedAt = now();
     refused = false;
-    after = undefined;
-    mistakes = 0;
-    acked = unacked = 0;
+    mistakes = acked = unacked = underway = 0;
     start = ledger.received;
     figures.connections++;
     stop("try");
@@ -199,12 +195,11 @@ export function connect(address, options) {
     keepTokenFresh(frame.expires);
     if (reset) {
       figures.gaps++;
-      queue.push({ kind: "gap", value: reset, seq: 0, life });
+      put("gap", reset, 0, life);
     }
     save(true);
     if (frame.resumed) ack(); // the last one may have been lost
     if (again) nack();
-    underway = 0;
     for (const message of messages.values()) message.sent = false;
     post();
     catchUp();
@@ -213,6 +208,7 @@ export function connect(address, options) {
   function lost(code, reason) {
     if (fatal) ({ code, reason } = fatal); // what came after it may have got lost
     if (welcome && now() - welcomedAt >= STABLE_AFTER) failed = 0;
+    const [low, high] = after ?? [];
     drop();
     const what = reaction(code);
     if (what === "token" && !refused && typeof token === "function") {
@@ -221,9 +217,7 @@ export function connect(address, options) {
     } else if (what !== "retry") return end(code, reason);
     if (resting) return set({ state: "offline", code, reason });
     let seconds = delay(failed++);
-    const [low, high] = after ?? [];
     if (low >= 0 && high >= low) seconds = Math.min(3600, low + Math.random() * (high - low));
-    after = undefined;
     timer("try", seconds, attempt);
     set({ state: "offline", code, reason, retryAt: Date.now() + seconds * 1000 });
   }
@@ -232,7 +226,7 @@ export function connect(address, options) {
   function drop() {
     const socket = ws;
     turn++;
-    ws = welcome = fatal = undefined;
+    ws = welcome = fatal = after = undefined;
     for (const name of timers.keys()) if (name !== "redo") stop(name);
     if (socket) {
       socket.onopen = socket.onmessage = socket.onclose = null;
@@ -296,7 +290,7 @@ export function connect(address, options) {
     const mine = turn;
     const pause = Math.max(1, (expires - Date.now() / 1000) * 0.8);
     const renew = async () => {
-      const fresh = await Promise.resolve().then(token).catch(() => undefined);
+      const fresh = await Promise.resolve().then(token).catch(() => {});
       if (mine !== turn) return;
       if (fresh) say({ t: "auth", token: (kept = fresh) });
       timer("token", pause, renew);
@@ -326,7 +320,7 @@ export function connect(address, options) {
 
   function take(frame) {
     check(typeof frame?.t === "string", "no frame");
-    check(welcome || !["event", "gap", "live", "ping"].includes(frame.t), "no welcome");
+    check(welcome || !["event", "gap", "live", "ping", "snapshot", "standing"].includes(frame.t), "no welcome");
     switch (frame.t) {
       case "welcome":
         return welcomed(frame);
@@ -336,8 +330,11 @@ export function connect(address, options) {
       case "gap":
         if (!ledger.gap(frame)) return;
         figures.gaps++;
-        queue.push({ kind: "gap", value: without(frame), seq: frame.to, life: ledger.life });
-        return;
+        return put("gap", frame, frame.to);
+      case "snapshot":
+      case "standing":
+        figures.events++;
+        return put("event", { payload: { questions: frame.questions }, ...frame, type: frame.t }, 0);
       case "live":
         ledger.live(frame.seq);
         return set({ state: "live" });
@@ -346,9 +343,8 @@ export function connect(address, options) {
         interval = frame.next;
         return say({ t: "pong" });
       case "accepted":
-        return answered(frame.id);
       case "rejected":
-        return answered(frame.id, frame.error);
+        return answered(frame);
       case "drain":
         after = [].concat(frame.after);
         return;
@@ -377,7 +373,11 @@ export function connect(address, options) {
       return frame.seq > ledger.processed || ack();
     }
     figures[verdict === "new" ? "events" : "duplicates"]++;
-    queue.push({ kind: verdict === "new" && "event", value: without(frame), seq: frame.seq, life: ledger.life });
+    put(verdict === "new" && "event", frame, frame.seq);
+  }
+
+  function put(kind, { t, questions, ...value }, seq, life = ledger.life) {
+    queue.push({ kind, value, seq, life });
   }
 
   async function pump() {
@@ -404,7 +404,6 @@ export function connect(address, options) {
   /** On a redelivery, calls those handlers that failed. */
   function handle(entry) {
     const { kind, value } = entry;
-    const of = (type) => [...(listeners.get(type) ?? [])];
     const todo = entry.failed ?? (kind === "gap" ? of("gap") : [...of(RESERVED.includes(value.type) || value.type), ...of("*")]);
     const waits = [];
     entry.failed = [];
@@ -427,8 +426,7 @@ export function connect(address, options) {
 
   async function wait() {
     await new Promise((resolve) => {
-      again = resolve;
-      timer("redo", REDO_AFTER, resolve);
+      timer("redo", REDO_AFTER, (again = resolve));
       nack();
     });
     again = undefined;
@@ -437,7 +435,7 @@ export function connect(address, options) {
 
   function nack() {
     const { seq, life } = queue[0];
-    if (welcome && life === ledger.life && mistakes < MAX_MISTAKES) say({ t: "nack", seq });
+    if (welcome && seq && life === ledger.life && mistakes < MAX_MISTAKES) say({ t: "nack", seq });
   }
 
   function done({ kind, seq, life, value }) {
@@ -476,7 +474,7 @@ export function connect(address, options) {
     }
   }
 
-  function answered(id, error) {
+  function answered({ id, error }) {
     const message = messages.get(id);
     if (!message) return;
     messages.delete(id);
@@ -493,7 +491,7 @@ export function connect(address, options) {
 
   function set(value) {
     status = Object.freeze(value);
-    for (const fn of listeners.get("state") ?? []) {
+    for (const fn of of("state")) {
       try {
         fn(value);
       } catch (error) {
@@ -570,5 +568,3 @@ export function connect(address, options) {
 }
 
 const now = () => performance.now() / 1000;
-
-const without = ({ t, ...rest }) => rest;
