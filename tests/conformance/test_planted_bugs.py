@@ -1,4 +1,6 @@
-"""The vectors prove something: a client with a planted bug fails one of them, of the topic that the bug is about."""
+"""The vectors prove something: a client with a planted bug fails one of them, of the topic that the bug is about.
+
+And one that is from the time before runs passes those about runs, but for what it can't know of."""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from trio_ws.client import inbox, keeper, link, outbox, session
-from trio_ws.core import backoff, closing
+from trio_ws.core import backoff, closing, wire
+from trio_ws.core.received import event_of, gap_of
 
 from .clients import trio_client
 from .node import CLIENT, NodeWorld
@@ -34,8 +38,8 @@ IN_CLIENT_JS = {
     "does not look at live": ("violations", 'check(seq <= this.cursor, "too early");', ""),
     "believes any object": ("violations", 'check(typeof frame?.t === "string", "no frame");', ""),
     "goes on after a violation": ("violations", "lost(1006, `protocol violation", "void (`protocol violation"),
-    "resumes from what was processed": ("resume", "seq: received, from", "seq: ledger.processed, from"),
-    "forgets its session": ("resume", "{ session, epoch, seq: received", "{ epoch, seq: received"),
+    "resumes from what was processed": ("resume", "seq: epoch && received", "seq: epoch && ledger.processed"),
+    "forgets its session": ("resume", "session, epoch, seq: epoch", "epoch, seq: epoch"),
     "skips in silence from now": ("resume", 'from === "now" ? "pending" : from', "from"),
     "does not tell of a reset": ("resume", "if (reset) {", "if (false) {"),
     "does not know ids after a reset": ("resume", 'this.void.has(id) ? "known" : "new"', '"new"'),
@@ -43,7 +47,7 @@ IN_CLIENT_JS = {
     "passes over what failed": ("nack", "entry.failed?.length && entry.tries < attempts", "false"),
     "says nothing of what failed": ("nack", 'say({ t: "nack", seq });', ";"),
     "does not nack again": ("nack", "if (again) nack();", ""),
-    "waits for a redelivery for ever": ("nack", 'timer("redo", REDO_AFTER, resolve);', ""),
+    "waits for a redelivery for ever": ("nack", 'timer("redo", REDO_AFTER, (again = resolve));', "again = resolve;"),
     "does not answer pings": ("liveness", 'say({ t: "pong" })', "undefined"),
     "does not look at next": ("liveness", "interval = frame.next;", ""),
     "never notices silence": ("liveness", 'else if (late >= 0) lost(1006, "the server fell silent");', ""),
@@ -56,7 +60,7 @@ IN_CLIENT_JS = {
     "does not look at the error frame": ("closing", "fatal = frame;", ""),
     "leaves without a word": ("closing", 'say({ t: "bye" });', ""),
     "does not look at drain": ("drain", "after = [].concat(frame.after);", ""),
-    "obeys a drain for ever": ("drain", "after = undefined;", ""),
+    "obeys a drain for ever": ("drain", "fatal = after = undefined;", "fatal = undefined;"),
     "keeps a refused token": ("tokens", "kept = undefined;", ""),
     "asks for tokens for ever": ("tokens", "!refused &&", ""),
     "never renews a token": ("tokens", "if (!expires ||", "if (true ||"),
@@ -65,7 +69,14 @@ IN_CLIENT_JS = {
     "sends a message once": ("messages", "for (const message of messages.values()) message.sent = false;", ""),
     "says hello without the subprotocol": ("hello", 'new WebSocket(url, "trio-ws.v1")', "new WebSocket(url)"),
     "handles batches backwards": ("receiving", "[].concat(JSON.parse(data))", "[].concat(JSON.parse(data)).reverse()"),
-    "drops gaps": ("receiving", 'kind: "gap", value: without(frame)', "kind: false, value: without(frame)"),
+    "drops gaps": ("receiving", 'put("gap", frame, frame.to)', "put(false, frame, frame.to)"),
+    "drops snapshots": ("runs", 'case "snapshot":', ""),
+    "drops standing questions": ("runs", 'case "standing":', ""),
+    "loses the questions": ("runs", "payload: { questions: frame.questions }, ", ""),
+    "acks a snapshot": ("runs", "...frame, type: frame.t }, 0)", "...frame, type: frame.t }, frame.seq)"),
+    "takes a snapshot for its place": (
+        "runs", 'case "standing":', 'case "standing": ledger.received = Math.max(ledger.received, frame.seq);'),
+    "asks for everything after a resume": ("runs", '? "pending" : from', '? "pending" : epoch ? "retained" : from'),
 }  # fmt: skip
 
 
@@ -73,18 +84,42 @@ def of(topic: str) -> Iterator[Any]:
     return (vector for name, vector in VECTORS.items() if name.startswith(f"{topic}: "))
 
 
+def before_runs() -> Iterator[Any]:
+    """The vectors about runs, as one that does not know their frames handles them."""
+    for vector in of("runs"):
+        steps = [
+            {**step, "handled": [item for item in step["handled"] if not _told(item)]}
+            if "handled" in step
+            else step
+            for step in vector["steps"]
+        ]
+        yield {**vector, "steps": steps}
+
+
+def _told(item: Any) -> bool:
+    """Whether an item is a snapshot or standing questions."""
+    event = {} if isinstance(item, int) else item.get("event", {})
+    return event.get("type") in ("snapshot", "standing") and "id" not in event
+
+
+def plant(folder: Path, *changes: tuple[str, str]) -> NodeWorld:
+    """The world of another client.js."""
+    source = CLIENT.read_text()
+    for there, instead in changes:
+        assert there in source, "client.js has changed: plant the bug anew"
+        source = source.replace(there, instead)
+    planted = folder / "client.mjs"
+    planted.write_text(source)
+    try:
+        return NodeWorld(planted)
+    except FileNotFoundError:
+        pytest.skip("no node here: no bug was planted in client.js; install Node 20 or later")
+
+
 @pytest.mark.parametrize("bug", IN_CLIENT_JS)
 def test_a_bug_in_client_js_is_found(bug: str, tmp_path: Path) -> None:
     topic, there, instead = IN_CLIENT_JS[bug]
-    source = CLIENT.read_text()
-    assert there in source, "client.js has changed: plant the bug anew"
-    planted = tmp_path / "client.mjs"
-    planted.write_text(source.replace(there, instead))
-    try:
-        world = NodeWorld(planted)
-    except FileNotFoundError:
-        pytest.skip("no node here: no bug was planted in client.js; install Node 20 or later")
-    with world:
+    with plant(tmp_path, (there, instead)) as world:
         for vector in of(topic):
             world.begin(vector.get("client", {}))
             try:
@@ -92,6 +127,13 @@ def test_a_bug_in_client_js_is_found(bug: str, tmp_path: Path) -> None:
             except Failure:
                 return
     pytest.fail("every vector passed")
+
+
+def test_a_client_js_from_before_runs(tmp_path: Path) -> None:
+    with plant(tmp_path, ('case "snapshot":', ""), ('case "standing":', 'case "unheard of":')) as world:
+        for vector in before_runs():
+            world.begin(vector.get("client", {}))
+            trio.run(Referee(vector, world).play)
 
 
 IN_THE_TRIO_CLIENT: dict[str, tuple[str, Any, str, Callable[..., Any]]] = {
@@ -106,6 +148,10 @@ IN_THE_TRIO_CLIENT: dict[str, tuple[str, Any, str, Callable[..., Any]]] = {
     "keeps a token that was refused": ("tokens", keeper.Credentials, "refused", lambda self: True),
     "drops gaps": (
         "receiving", link.Link, "_gap", lambda self, frame, _: self._session.gap(frame.first, frame.last)),
+    "drops snapshots": ("runs", link, "told_of", lambda frame: None),
+    "does not tell the run": ("runs", link, "event_of", lambda frame: attrs.evolve(event_of(frame), run=None)),
+    "does not tell what is healed": (
+        "runs", link, "gap_of", lambda frame: attrs.evolve(gap_of(frame), snapshots=(), healed=0)),
 }  # fmt: skip
 
 
@@ -128,3 +174,15 @@ async def test_a_bug_in_the_trio_client_is_found(
             except Failure:
                 return
     pytest.fail("every vector passed")
+
+
+@pytest.mark.pure
+async def test_a_trio_client_from_before_runs(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = wire.decode_server
+    news = (wire.SnapshotFrame, wire.StandingFrame)
+    monkeypatch.setattr(
+        wire, "decode_server", lambda data: [frame for frame in known(data) if not isinstance(frame, news)]
+    )
+    for vector in before_runs():
+        async with in_memory(trio_client.run, vector.get("client", {})) as world:
+            await Referee(vector, world).play()

@@ -12,6 +12,7 @@ export function drive(connect, url, options, report) {
   const c = connect(url, { user, token: source(token), key: KEY, ...(from && { from }), onError() {} });
   c.on("*", async (event) => {
     report({ event });
+    if (event.id === undefined) return; // it is told, and not acked
     const { take = 0, fail = 0 } = handlers[event.seq] ?? {};
     if (take) await new Promise((resolve) => setTimeout(resolve, take * 1000));
     failures[event.seq] = (failures[event.seq] ?? 0) + 1;

@@ -57,6 +57,8 @@ async def _receive(client: Client, handlers: Any, report: Callable[[Any], object
     try:
         async for event in client:
             report({"event": _event(event)})
+            if not event.id:
+                continue  # it is told, and not acked
             rule = handlers.get(str(event.seq), {})
             await trio.sleep(rule.get("take", 0))
             failures[event.seq] = failures.get(event.seq, 0) + 1
@@ -109,23 +111,27 @@ def _token(given: Any) -> Any:
 def _event(event: trio_ws.Event) -> Any:
     merged = event.merged
     more = {
+        "id": event.id,
+        "ts": event.ts,
+        "run": event.run,
         "critical": event.critical,
         "retry": event.retry,
         "merged": merged and {"from": merged.from_seq, "n": merged.n},
         "truncated": event.truncated,
     }
-    told = {"seq": event.seq, "id": event.id, "type": event.type, "payload": event.payload, "ts": event.ts}
+    told = {"seq": event.seq, "type": event.type, "payload": event.payload}
     return told | {key: value for key, value in more.items() if value}
 
 
 def _gap(gap: trio_ws.Gap) -> Any:
-    return {
+    told = {
         "from": gap.first,
         "to": gap.last,
         "reason": gap.reason,
         "lost": dict(gap.lost),
         "critical": gap.critical,
     }
+    return told | ({"snapshots": list(gap.snapshots), "healed": gap.healed} if gap.snapshots else {})
 
 
 async def main(url: str, options: str) -> None:
