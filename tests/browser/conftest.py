@@ -163,7 +163,7 @@ class Tab:
         state = self.page.evaluate(f"""new Promise((done) => {{
           const end = performance.now() + {timeout * 1000};
           const look = () => ({condition}) ? done() : performance.now() > end
-            ? done(JSON.stringify([window.c?.status, window.c?.figures, window.gaps])) : setTimeout(look, 20);
+            ? done(JSON.stringify([(window.c ?? window.client)?.status, (window.c ?? window.client)?.figures, window.gaps])) : setTimeout(look, 20);
           look();
         }})""")
         assert state is None, f"not in {timeout} s: {condition}; {state}"
