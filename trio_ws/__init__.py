@@ -15,6 +15,7 @@
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect
 from .config import Config
 from .core import session as _session
+from .core.run_fold import RunFold
 from .core.run_view import RunView
 from .errors import (
     ConfirmationTimeout,
@@ -100,6 +101,7 @@ __all__ = [
     "RemoteError",
     "RunEnded",
     "RunFailed",
+    "RunFold",
     "RunHandle",
     "RunView",
     "SavedSession",

@@ -161,9 +161,10 @@ class Tab:
         """Returns when a JavaScript expression is true."""
         # Playwright's own `wait_for_function` needs eval in the page, which the demo's policy forbids.
         state = self.page.evaluate(f"""new Promise((done) => {{
+          const client = window.c ?? window.client;
           const end = performance.now() + {timeout * 1000};
           const look = () => ({condition}) ? done() : performance.now() > end
-            ? done(JSON.stringify([(window.c ?? window.client)?.status, (window.c ?? window.client)?.figures, window.gaps])) : setTimeout(look, 20);
+            ? done(JSON.stringify([client?.status, client?.figures, window.gaps])) : setTimeout(look, 20);
           look();
         }})""")
         assert state is None, f"not in {timeout} s: {condition}; {state}"

@@ -128,8 +128,8 @@ test("an answer and a cancel are messages that are answered", async () => {
 test("a reset: open runs are lost, and one that is heard of again begins anew", async () => {
   const { runs } = await fold();
   await world.say(
-    ...[a(1, "agent_started"), a(2, "question_asked", { question: "q", prompt: "?" }), of("b")(3, "agent_started")],
-    ...[of("c")(4, "agent_started"), of("c")(5, "agent_completed", { outcome: "cancelled" })],
+    ...[a(1, "agent_started"), a(2, "question_asked", { question: "q", prompt: "?" }), a(3, "agent_delta", { text: "written" })],
+    ...[of("b")(4, "agent_started"), of("c")(5, "agent_started"), of("c")(6, "agent_completed", { outcome: "cancelled" })],
   );
   await world.shut();
   await world.pass(0.2);
@@ -140,7 +140,8 @@ test("a reset: open runs are lost, and one that is heard of again begins anew", 
     ["cancelled", undefined],
   ]);
   assert.deepEqual(runs.get("a").questions, []);
-  await world.say(a(1, "agent_delta", { text: "still here" }, { id: "n1" }), of("b")(2, "agent_started", {}, { id: "n2" }));
+  await world.say(a(1, "agent_delta", { text: ", still here" }, { id: "n1" }), of("b")(2, "agent_started", {}, { id: "n2" }));
+  assert.equal(runs.get("a").text, "written, still here");
   assert.deepEqual([...runs.values()].map((run) => [run.status, run.incomplete]), [
     ["running", true],
     ["running", undefined],

@@ -120,8 +120,8 @@ def _print_gap(gap: Gap) -> None:
         "lost": gap.lost,
         "critical": gap.critical,
     }
-    if gap.snapshots:
-        line |= {"snapshots": gap.snapshots, "healed": gap.healed}
+    where_it_applies = ("snapshots", "healed")
+    line |= {name: value for name in where_it_applies if (value := getattr(gap, name))}
     print_json({"gap": line})
 
 

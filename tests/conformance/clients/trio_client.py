@@ -131,7 +131,8 @@ def _gap(gap: trio_ws.Gap) -> Any:
         "lost": dict(gap.lost),
         "critical": gap.critical,
     }
-    return told | ({"snapshots": list(gap.snapshots), "healed": gap.healed} if gap.snapshots else {})
+    more = {"snapshots": list(gap.snapshots), "healed": gap.healed}
+    return told | {key: value for key, value in more.items() if value}
 
 
 async def main(url: str, options: str) -> None:

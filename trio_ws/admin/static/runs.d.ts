@@ -74,6 +74,8 @@ export interface Run {
   readonly questions: readonly Question[];
   readonly result?: any;
   readonly error?: { kind: string; message?: string };
+  /** Which of `input`, `result` and `error` were too large for the snapshot that this began with. */
+  readonly left_out?: readonly string[];
   /** Events of it may be missing: its beginning was not heard, or a gap took some that no snapshot has healed. */
   readonly incomplete?: true;
 }
@@ -88,7 +90,8 @@ export interface FoldOptions {
 /**
  * Folds what comes from `client`, from now on: call it in the same turn as `connect`.
  *
- * After a reset of the server's log, runs that were open are `lost`: nobody is left to tell of their end.
+ * After a reset of the server's log, runs that were open are `lost`: nobody may be left to tell of their end. One that is
+ * heard of again goes on.
  *
  * @returns the states by run id, oldest first; kept up to date, and only to be read
  */

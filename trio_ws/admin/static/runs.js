@@ -8,7 +8,7 @@
 const KEPT = 50; // runs, as many as a server keeps
 const ENDED = ["completed", "failed", "cancelled", "lost"];
 
-// After a reset, a run that nobody could tell the end of.
+// After a reset, a run of which nobody may be left to tell the end.
 const GIVEN_UP = { status: "lost", incomplete: true, tools: [], questions: [] };
 const givenUp = (run) => run.status === "lost" && run.ended === undefined;
 
@@ -38,7 +38,7 @@ const STEPS = {
 };
 
 function end(run, { outcome, result, error }, ts) {
-  return { status: ENDED.includes(outcome) ? outcome : "completed", ended: ts, result, error };
+  return { status: ENDED.includes(outcome) ? outcome : "completed", ended: ts, result: result ?? run.result, error: error ?? run.error };
 }
 
 export function foldRuns(client, { onChange = () => {}, kept = KEPT } = {}) {
@@ -47,11 +47,14 @@ export function foldRuns(client, { onChange = () => {}, kept = KEPT } = {}) {
 
   function put(run) {
     runs.set(run.run, run);
+    onChange(run);
+  }
+
+  function forget() {
     for (const old of runs.values()) {
-      if (runs.size <= kept) break;
+      if (runs.size <= kept) return;
       if (ended(old)) runs.delete(old.run);
     }
-    onChange(run);
   }
 
   const begin = (run, ts, more) => ({
@@ -64,9 +67,10 @@ export function foldRuns(client, { onChange = () => {}, kept = KEPT } = {}) {
     let run = runs.get(id);
     if (!step || seq <= run?.seq) return;
     if (type === "agent_started") run = begin(id, ts, { questions: run?.questions ?? [] });
-    else if (!run || givenUp(run)) run = begin(id, ts, { incomplete: true });
+    else if (!run) run = begin(id, ts, { incomplete: true });
+    else if (givenUp(run)) run = { ...run, status: "running" };
     const told = type.startsWith("question_") && seq <= standing;
-    put({ ...run, seq, ...(told ? {} : step(run, payload ?? {}, ts)) });
+    put({ ...run, seq, ...(told ? {} : step(run, Object(payload), ts)) });
   }
 
   /** As it stands with everything up to its seq. */
@@ -90,7 +94,7 @@ export function foldRuns(client, { onChange = () => {}, kept = KEPT } = {}) {
       for (const run of [...runs.values()]) put({ ...run, seq: 0, ...(ended(run) ? {} : GIVEN_UP) });
       return;
     }
-    const holes = Object.keys(STEPS).reduce((sum, type) => sum + (lost[type] ?? 0), -healed);
+    const holes = [...Object.keys(STEPS), "*"].reduce((sum, type) => sum + (lost[type] ?? 0), -healed);
     if (reason === "superseded" || holes <= 0) return;
     for (const run of [...runs.values()]) {
       if (!ended(run) && !snapshots.includes(run.run)) put({ ...run, incomplete: true });
@@ -100,8 +104,12 @@ export function foldRuns(client, { onChange = () => {}, kept = KEPT } = {}) {
   client.on("*", (event) => {
     if (event.id === undefined) ({ snapshot, standing: stand })[event.type]?.(event);
     else if (event.run !== undefined) fold(event);
+    forget();
   });
-  client.on("gap", gap);
+  client.on("gap", (told) => {
+    gap(told);
+    forget();
+  });
   return runs;
 }
 
