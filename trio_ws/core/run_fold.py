@@ -94,7 +94,7 @@ class RunFold(Mapping[str, RunView]):
     def _snapshot(self, event: Event, run: str) -> None:
         view = self._views.get(run)
         if view is None or event.seq >= view.seq:
-            self._put(RunView.of(run, event.seq, event.payload, self._max_text))
+            self._put(RunView.of(run, event.seq, event.ts, event.payload, self._max_text))
             self.incomplete.discard(run)
 
     def _stand(self, event: Event) -> None:

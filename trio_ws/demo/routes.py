@@ -18,7 +18,8 @@ from ..config import KIB
 from ..event import Priority
 from ..faults import FaultyNetwork
 from ..hub import Hub
-from .agents import TWIN, USERS, publish_twice
+from .agents import USERS
+from .twins import TWIN, tell_twin
 
 MAX_BODY: Final = 4 * KIB
 
@@ -104,7 +105,8 @@ class Demo:
         with refusals(self._hub):
             for n in range(1, asked.count + 1):
                 payload = {"flood": self._floods, "n": n, "of": asked.count}
-                await publish_twice(self._hub, asked.user, "progress", payload, priority=Priority.LOW)
+                await self._hub.publish(asked.user, "progress", payload, priority=Priority.LOW)
+                tell_twin(self._hub, asked.user, "progress", payload, priority=Priority.LOW)
         return answer({"flood": self._floods, "published": asked.count})
 
     async def restart(self, request: Request) -> Response:

@@ -9,23 +9,43 @@ import attrs
 
 @attrs.frozen
 class Call:
-    """One use of a tool: what it prints, line by line, and how it ends."""
+    """One use of a tool: what it prints, line by line, and how it ends. Where it is `measured`, each line is so much
+    of the whole."""
 
     tool: str
     input: str
     output: tuple[str, ...]
     summary: str
     ok: bool = True
+    measured: bool = False
+
+
+@attrs.frozen
+class Ask:
+    """A question to the user, and what the agent makes of each answer, or of none within `timeout` seconds."""
+
+    prompt: str
+    replies: dict[str, str]
+    otherwise: str
+    timeout: float = 40.0
+
+    @property
+    def choices(self) -> list[str]:
+        return list(self.replies)
 
 
 @attrs.frozen
 class Script:
-    """One run: thoughts, calls, and the answer that is streamed."""
+    """One run: thoughts, calls, questions, runs of helpers, and the answer that is streamed."""
 
     agent: str
     task: str
-    steps: tuple[str | Call, ...]
+    steps: tuple[str | Call | Ask | Script, ...]
     answer: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.agent}: {self.task}"
 
 
 SCRIPTS: Final = (
@@ -86,11 +106,27 @@ SCRIPTS: Final = (
                 ),
                 "1 line changed",
             ),
-            Call(
-                "run_tests",
-                "pytest tests/test_checkout.py --count 60",
-                tuple(f"runs {n:2d} to {n + 9:2d} {'.' * 10} ok\n" for n in range(1, 61, 10)),
-                "60 passed in 41 s",
+            Script(
+                "Tester",
+                "Run the checkout tests until I can trust them",
+                (
+                    Call(
+                        "run_tests",
+                        "pytest tests/test_checkout.py --count 60",
+                        tuple(f"runs {n:2d} to {n + 9:2d} {'.' * 10} ok\n" for n in range(1, 61, 10)),
+                        "60 passed in 41 s",
+                        measured=True,
+                    ),
+                ),
+                "60 of 60 passed, the slowest in 0.9 s.",
+            ),
+            Ask(
+                "The fix is one line in a test. Shall I merge it?",
+                {
+                    "Merge it": "Merged. The branch is gone, the test stays.",
+                    "Leave it to me": "Good. The branch waits for a person to look at it.",
+                },
+                "Nobody was there to decide, so the branch waits.",
             ),
         ),
         "The test read the cart before its discount was applied. It now waits for the discount instead of "
@@ -122,10 +158,18 @@ SCRIPTS: Final = (
                 ),
                 "3 of 41 match",
             ),
+            Ask(
+                "Which of the three shall I hold until tonight?",
+                {
+                    "Casa do Largo": "Held: Casa do Largo, a room to the court.",
+                    "Graça Terrace": "Held: Graça Terrace, with the view.",
+                    "Pátio Velho": "Held: Pátio Velho, the least expensive.",
+                },
+                "No word from you: I hold none of them, and all are free until six.",
+            ),
         ),
         "Fly out on the morning of the 14th and take the slow train home on the 17th: the stretch along the "
-        "Tejo is worth the day. Casa do Largo is the quiet one; ask for a room to the court. Both are held "
-        "for you until six this evening.",
+        "Tejo is worth the day. Casa do Largo is the quiet one; ask for a room to the court.",
     ),
     Script(
         "Data keeper",
@@ -137,6 +181,7 @@ SCRIPTS: Final = (
                 "customers, batches of 5,000",
                 tuple(f"{min(n * 5000, 41300):6,d} of 41,300\n" for n in range(1, 10)),
                 "41,300 rows in 5.2 s",
+                measured=True,
             ),
             Call(
                 "compare",
@@ -144,8 +189,15 @@ SCRIPTS: Final = (
                 ("2023  12 of 12 equal\n", "2024  12 of 12 equal\n", "2025   3 of  3 equal\n"),
                 "no difference",
             ),
+            Ask(
+                "Both regions are equal. Where shall writes go from now on?",
+                {
+                    "To the new region": "Switched. The old region only reads from here on.",
+                    "To both": "To both, then, until you say otherwise.",
+                },
+                "Without a word I change nothing: writes go to both.",
+            ),
         ),
-        "All 41,300 rows are in the new region and equal to the last byte. Writes go to both sides until "
-        "you say otherwise; the old copy stays for thirty days.",
+        "All 41,300 rows are in the new region and equal to the last byte. The old copy stays for thirty days.",
     ),
 )
