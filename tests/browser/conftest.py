@@ -68,7 +68,7 @@ class Server:
         """Starts one; `environ` are settings."""
         code = "from trio_ws.cli.demo import command; command()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, "--store", store, "--pace", "4"]
+            [sys.executable, "-c", code, "--store", store, "--pace", "6"]
             + ["--port", str(port), "--admin-port", str(admin_port)],
             stderr=subprocess.PIPE,
             text=True,

@@ -1,8 +1,8 @@
-"""The demo page: it shows what it says, by mouse, by keyboard, and on a phone."""
+"""The demo page: it shows what it says, by mouse, by keyboard and on a phone, and has runs answered and cancelled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,25 +13,36 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def demo(browser: Any, server: Server) -> Iterator[Tab]:
-    """The page for bob; it must not report an error of its own."""
-    context = browser.new_context()
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console", lambda message: problems.append(message.text) if "policy" in message.text.lower() else 0
-    )
-    page.goto(f"{server.admin}/demo?user=bob")
-    tab = Tab(page)
-    tab.wait("window.client?.status.state === 'live'")
-    yield tab
-    context.close()
+def open_demo(browser: Any, server: Server) -> Iterator[Callable[[], Tab]]:
+    """Opens the page for bob; it must not report an error of its own."""
+    contexts, problems = [], list[str]()
+
+    def open_one() -> Tab:
+        contexts.append(browser.new_context())
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "console",
+            lambda message: problems.append(message.text) if "policy" in message.text.lower() else 0,
+        )
+        page.goto(f"{server.admin}/demo?user=bob")
+        tab = Tab(page)
+        tab.wait("window.client?.status.state === 'live'")
+        return tab
+
+    yield open_one
+    for context in contexts:
+        context.close()
     assert problems == []
 
 
+@pytest.fixture
+def demo(open_demo: Callable[[], Tab]) -> Tab:
+    return open_demo()
+
+
 def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
-    demo.wait("document.querySelector('.ours .run.done .answer')?.textContent.length > 50", timeout=30)
+    demo.wait("document.querySelector('.ours .run.completed .answer')?.textContent.length > 30", timeout=30)
     assert demo.page.locator("#badge").inner_text().strip() == "live"
     assert demo.page.locator("nav [aria-current]").inner_text() == "bob"
     assert demo.page.locator(".ours .run .tool").count() > 0
@@ -61,11 +72,10 @@ def test_half_open_leaves_the_bare_websocket_open_and_deaf(demo: Tab) -> None:
 
 def test_what_was_confirmed_is_shown_and_the_agent_knows_it(demo: Tab) -> None:
     demo.wait(
-        "document.querySelector('.ours .run .report')?.textContent.includes('were processed here')",
+        "document.querySelector('.ours .run .report')?.textContent.includes('was processed here')",
         timeout=40,
     )
-    report = demo.js("ours.items.find((run) => run.report && run.steps.length > 2).report")
-    assert report["confirmed"] == report["events"]
+    assert demo.js("ours.items.find((card) => card.report).report.after") < 5
     demo.wait("document.querySelectorAll('.ours .acked').length > 3")
     assert demo.js("document.querySelectorAll('.bare .acked').length") == 0
 
@@ -82,7 +92,7 @@ def test_a_restart_is_told_and_the_next_run_is_shown(browser: Any) -> None:
             "document.querySelector('.ours .gap')?.textContent.startsWith('The server has started anew')",
             timeout=20,
         )
-        tab.wait("ours.items[0].state === 'working' && ours.items[0].steps?.length > 0")
+        tab.wait("ours.items[0].steps?.length > 0 && ours.runs.get(ours.items[0].run).status === 'running'")
         assert tab.js("[client.figures.violations, client.status.state]") == [0, "live"]
         page.close()
     finally:
@@ -111,6 +121,73 @@ def test_it_asks_for_the_api_key_and_tries_again(browser: Any) -> None:
         assert server.stop() == 0
 
 
+def test_a_late_tab_is_given_snapshots_and_answers_for_all(open_demo: Callable[[], Tab]) -> None:
+    first = open_demo()
+    first.wait(
+        "ours.items[0]?.steps?.length && ours.runs.get(ours.items[0].run)?.status === 'running'", timeout=30
+    )
+    late = open_demo()
+    first.wait("document.querySelector('.ours .question button')", timeout=60)
+    late.wait(
+        "document.querySelector('.ours .late:not(:empty)')?.textContent.startsWith('This tab came late')"
+    )
+    late.wait("document.querySelector('.ours .question button') && document.title.startsWith('(1)')")
+    question, choices = late.js("(({question, choices}) => [question, choices])"
+        "([...ours.runs.values()].find((run) => run.questions.length).questions[0])")  # fmt: skip
+    assert first.page.locator(".ours .question button").all_inner_texts() == choices
+    late.page.locator(".ours .question button").first.click()
+    for tab in (first, late):
+        tab.wait(f"document.querySelector('.ours .said')?.textContent === 'You: {choices[0]}'")
+        tab.wait("!document.querySelector('.ours .question') && document.title === 'trio-ws demo'")
+    again = f"client.send('agent_answer', {{question: '{question}', answer: '{choices[1]}'}})"
+    assert first.js(f"{again}.catch((error) => error.message)") == "already_answered"
+    assert late.js("[client.figures.violations, ours.lost]") == [0, 0]
+
+
+def test_a_run_is_cancelled_from_any_tab_and_the_others_see_it(open_demo: Callable[[], Tab]) -> None:
+    tabs = [open_demo(), open_demo()]
+    tabs[1].wait("document.querySelector('.ours .cancel:not([hidden])')", timeout=30)
+    for tab in tabs:
+        tab.js("""() => {
+          window.said = [];
+          const tell = ({ run, type, payload }) => said.push([run, type, payload]);
+          for (const type of ["agent_cancelling", "agent_completed"]) client.on(type, tell);
+        }""")
+    run = tabs[1].js("""() => {
+      const cancel = document.querySelector('.ours .cancel:not([hidden])');
+      cancel.click();
+      return cancel.parentElement.querySelector('.number').textContent.slice(4);
+    }""")
+    for tab in tabs:
+        tab.wait(f"ours.runs.get('{run}').status === 'cancelled'")
+        told = tab.js(f"said.filter(([run]) => run === '{run}')")
+        assert [type for _, type, _ in told] == ["agent_cancelling", "agent_completed"]
+        assert told[0][2]["by"] == "user"
+        tab.wait("document.querySelector('.ours .run.cancelled > h3 .pill')?.textContent === 'cancelled'")
+
+
+def test_helpers_and_progress_stand_where_they_belong(demo: Tab) -> None:
+    demo.js("""() => {
+      let seq = 1e6;
+      const tell = (run, type, payload) => ours.apply({ seq: ++seq, id: `t${seq}`, run, type, payload, ts: seq });
+      tell("p", "agent_started", { name: "Parent: of one" });
+      tell("p", "agent_thinking", { text: "before" });
+      tell("c", "agent_started", { name: "Child: of it", parent: "p" });
+      tell("p", "agent_thinking", { text: "after" });
+      tell("c", "agent_progress", { fraction: 0.25, message: "a quarter" });
+      tell("c", "agent_delta", { text: "so far" });
+      tell("p", "agent_lost", { outcome: "lost", duration: 1, reason: "lease" });
+    }""")
+    demo.wait("document.querySelector('.ours .run.lost .helpers .run.running')")
+    parent = demo.page.locator(".ours .run.lost").filter(has_text="of one")
+    assert [text.splitlines()[0] for text in parent.locator("> .steps > li").all_inner_texts()] == [
+        "before", "Child", "after",
+    ]  # fmt: skip
+    assert demo.js("document.querySelector('.helpers .bar').value") == 0.25
+    assert parent.locator("> h3 .pill").inner_text() == "lost: its agent is gone"
+    assert parent.locator(".helpers .message").inner_text() == "a quarter"
+
+
 def test_a_flood_is_accounted_for(demo: Tab) -> None:
     demo.page.click("#flood")
     demo.wait("ours.flood && ours.flood.got + ours.flood.gone === ours.flood.of")
@@ -134,6 +211,7 @@ def test_a_reload_keeps_what_was_shown(demo: Tab) -> None:
     demo.page.reload()
     demo.wait("window.client?.status.state === 'live'")
     assert newest in demo.js("ours.items.map((item) => item.run)")
+    assert newest in demo.js("[...ours.runs.keys()]")
     demo.wait("client.figures.events > 0")
     assert demo.js("client.figures.violations") == 0
 

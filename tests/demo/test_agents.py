@@ -46,10 +46,8 @@ async def test_a_finished_run_is_followed_by_what_its_publisher_knows(autojump_c
             nursery.start_soon(lambda: work(hub, seed=1))
             run = await one_run(events, "run_report")
         nursery.cancel_scope.cancel()
-    critical = [event for event in run if event.run is not None and event.critical]
     report = run[-1].payload
     assert report["run"] == int(run[0].run or "")
-    assert report["events"] == len(critical) > 5
     assert 0 <= report["after"] < 1
 
 

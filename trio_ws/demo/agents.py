@@ -71,7 +71,7 @@ class _Agent:
     async def _report(self, run: TwinRun, seen: trio.Event) -> None:
         """What the publisher knows in the end. Acks are cumulative: what confirms the last event of a run, or one that
         comes after it, confirms them all."""
-        told = {"run": run.number, "events": run.critical}
+        told = {"run": run.number}
         last = await self._hub.publish(self._user, "run_over", told, priority=Priority.CRITICAL)
         try:
             took = (await last.confirmed(timeout=math.inf)).after

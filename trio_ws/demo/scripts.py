@@ -27,7 +27,7 @@ class Ask:
     prompt: str
     replies: dict[str, str]
     otherwise: str
-    timeout: float = 40.0
+    timeout: float = 30.0
 
     @property
     def choices(self) -> list[str]:

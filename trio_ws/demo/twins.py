@@ -52,14 +52,9 @@ async def _told_twice(
 
 
 class TwinRun:
-    """One run, in a block.
-
-    Attributes:
-      critical: how many critical events of it were told.
-    """
+    """One run, in a block; `number` is its id."""
 
     def __init__(self, hub: Hub, run: RunHandle) -> None:
-        self.critical = 0
         self._hub = hub
         self._run = run
 
@@ -73,7 +68,6 @@ class TwinRun:
 
     def echo(self, type: str, **payload: Any) -> None:
         """Tells the twin of a critical event."""
-        self.critical += 1
         tell_twin(self._hub, self._run.user, type, {"run": self.number, **payload})
 
     def echo_delta(self, type: str, key: str, **payload: Any) -> None:

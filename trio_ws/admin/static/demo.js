@@ -4,6 +4,7 @@
 
 import { connect } from "/client.js";
 import { LIFECYCLE, milliseconds, say, Story, Strip, View } from "/demo-story.js";
+import { answer, cancelRun, ended } from "/runs.js";
 
 const SETTLE = 1500; // ms after which what the bare WebSocket has not seen is lost
 const KEY = "trio-ws:api-key";
@@ -42,32 +43,38 @@ class Bare {
   }
 
   #take(event) {
-    this.events++;
+    event.seq = ++this.events; // it has none
+    if (event.payload.run !== undefined) event.run = String(event.payload.run); // likewise
     this.deaf = false;
     this.since ??= event.ts;
     const loud = LIFECYCLE.has(event.type);
-    if (loud) this.#seen.add(event.id);
+    if (loud) this.#seen.add(what(event));
     this.story.apply(event);
     strips[1].tick(loud);
     redraw();
   }
 
-  /** Asked once for each critical event, in order: whether it has seen it. */
-  judge(id) {
-    if (this.#seen.delete(id)) return;
+  /** Asked once for each critical event, in order: whether it has seen the like. */
+  judge(event) {
+    if (this.#seen.delete(event)) return;
     this.missed++;
     this.deaf = this.open;
   }
 
   /** A run that is over on the other side. */
   finished(run) {
-    const own = this.story.items.find((item) => item.run === run.run);
-    const missing = Story.characters(run) - (own ? Story.characters(own) : 0);
+    const own = this.story.items.find((item) => item.run === run);
+    const missing = ours.characters(run) - this.story.characters(run);
     this.characters += Math.max(0, missing);
-    if (own?.state === "done" && missing > 0) Object.assign(own, { state: "holed", missing });
-    else if (own?.state === "working") own.state = "lost";
+    if (!own) return;
+    const over = ended(this.story.runs.get(run));
+    if (!over) own.state = "stuck";
+    else if (missing > 0) Object.assign(own, { state: "holed", missing });
   }
 }
+
+/** What an event says, as far as both sides are told of it. */
+const what = ({ run, type, payload: { text, call, prompt } }) => [run, type, text, call, prompt].join();
 
 const about = await fetch("/demo/about").then((answer) => (answer.ok ? answer.json() : undefined));
 if (!about) {
@@ -91,14 +98,14 @@ $("tab").href = `?user=${user}`;
 
 // What was shown is kept with the session: both when the page goes away, and neither if it crashes.
 const kept = `demo:${user}`;
-const ours = new Story(JSON.parse(sessionStorage.getItem(kept) ?? "[]"));
+const ours = new Story(JSON.parse(sessionStorage.getItem(kept) ?? "{}"));
 sessionStorage.removeItem(kept);
-addEventListener("pagehide", () => sessionStorage.setItem(kept, JSON.stringify(ours.items)));
+addEventListener("pagehide", () => sessionStorage.setItem(kept, JSON.stringify(ours.save())));
 addEventListener("pageshow", () => sessionStorage.removeItem(kept));
 
-const views = [$("runs"), $("bare-runs")].map((box) => new View(box, $("run")));
+const views = [new View($("runs"), $("run"), { cancel, answer: reply }), new View($("bare-runs"), $("run"))];
 const strips = [$("strip"), $("bare-strip")].map((canvas) => new Strip(canvas));
-const watched = []; // what the bare WebSocket should see as well: {id, ts, at} and finished runs
+const watched = []; // what the bare WebSocket should see as well: {event, ts, at}, and runs that are over
 const tally = { cutAt: undefined, recovery: undefined };
 let slow = false;
 let failing = false;
@@ -106,6 +113,7 @@ let failing = false;
 const c = connect(address, {
   user,
   key: `trio-ws:demo:${user}`,
+  from: "snapshot",
   onError: (error, event, final) => final && console.error(error, event),
 });
 const bare = new Bare(`${address}&user=${user}${about.twin}`);
@@ -138,8 +146,8 @@ function take(event) {
   ours.apply(event);
   const at = performance.now();
   const loud = LIFECYCLE.has(event.type);
-  if (loud) watched.push({ id: event.id, ts: event.ts, at });
-  if (event.type === "agent_completed") watched.push({ run: ours.run(event.payload.run), at });
+  if (loud) watched.push({ event: what(event), ts: event.ts, at });
+  if (event.type === "agent_completed") watched.push({ run: event.run, at });
   strips[0].tick(loud);
   redraw();
 }
@@ -147,10 +155,10 @@ function take(event) {
 /** What the bare WebSocket should have seen by now. */
 function compare() {
   while (watched.length && watched[0].at < performance.now() - SETTLE) {
-    const { id, ts, run } = watched.shift();
+    const { event, ts, run } = watched.shift();
     if (bare.since === undefined) continue;
-    if (run) run.started > bare.since && bare.finished(run);
-    else if (ts > bare.since) bare.judge(id);
+    if (run) ours.runs.get(run)?.started > bare.since && bare.finished(run);
+    else if (ts > bare.since) bare.judge(event);
   }
 }
 
@@ -185,8 +193,10 @@ function draw() {
     ["characters lost", bare.characters, bare.characters ? "bad" : ""],
   ]);
   flooded();
-  views[0].draw(ours.items);
-  views[1].draw(bare.story.items);
+  views[0].draw(ours);
+  views[1].draw(bare.story);
+  const asked = [...ours.runs.values()].reduce((sum, run) => sum + run.questions.length, 0);
+  document.title = asked ? `(${asked}) trio-ws demo` : "trio-ws demo"; // seen from another tab
 }
 
 function figures(box, entries) {
@@ -237,6 +247,16 @@ function badges() {
 function tell(text, loud = false) {
   $("notice").classList.toggle("loud", loud);
   say($("notice"), text);
+}
+
+async function cancel(run) {
+  await cancelRun(c, run, "the user pressed Cancel").catch(({ message }) => tell(`Too late to cancel run ${run}: ${message}.`, true));
+}
+
+async function reply(question, choice) {
+  await answer(c, question, choice).catch(({ message }) =>
+    tell(message === "already_answered" ? "Another tab was first with its answer." : `The answer was refused: ${message}.`, true),
+  );
 }
 
 /** A call of the admin API. Where it wants a key, the user is asked for it, and it is tried again. */

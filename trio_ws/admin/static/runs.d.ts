@@ -11,8 +11,8 @@
  * await cancelRun(c, "r1");                                       // agent_cancelling comes, and when it has ended agent_completed
  * ```
  *
- * With `key: null` a reload begins anew, with snapshots: what was folded is not kept with a session. A page that keeps
- * more than states (each thought, each tool's output) keeps that itself.
+ * With `key: null` a reload begins anew, with snapshots. A page whose reload resumes its session has to keep the states
+ * with it: save `[...runs.values()]` on `pagehide`, and hand them on as `known`.
  */
 
 import type { Client } from "./client.js";
@@ -85,6 +85,8 @@ export interface FoldOptions {
   onChange?: (run: Run) => void;
   /** How many runs are kept; beyond that the oldest that have ended are forgotten. Default: 50. */
   kept?: number;
+  /** States to begin with: of an earlier page that has left them together with the client's session. */
+  known?: readonly Run[];
 }
 
 /**

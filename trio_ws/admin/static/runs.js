@@ -41,8 +41,8 @@ function end(run, { outcome, result, error }, ts) {
   return { status: ENDED.includes(outcome) ? outcome : "completed", ended: ts, result: result ?? run.result, error: error ?? run.error };
 }
 
-export function foldRuns(client, { onChange = () => {}, kept = KEPT } = {}) {
-  const runs = new Map();
+export function foldRuns(client, { onChange = () => {}, kept = KEPT, known = [] } = {}) {
+  const runs = new Map(known.map((run) => [run.run, run]));
   let standing = 0; // up to this seq we were told which questions are open
 
   function put(run) {
