@@ -190,7 +190,7 @@ SCRIPTS: Final = (
                 "no difference",
             ),
             Ask(
-                "Both regions are equal. Where shall writes go from now on?",
+                "Both are equal. Where shall writes go now?",
                 {
                     "To the new region": "Switched. The old region only reads from here on.",
                     "To both": "To both, then, until you say otherwise.",

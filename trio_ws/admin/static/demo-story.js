@@ -99,7 +99,11 @@ export class Story {
   /** A snapshot tells how a run stands, and not how it came there. */
   #caughtUp(card, { thought, tools }) {
     card.late ??= !card.steps.length;
-    if (card.late && !card.steps.length && thought) card.steps.push({ thought });
+    if (card.late && !card.steps.length) {
+      this.items.splice(this.items.indexOf(card), 1);
+      this.items.unshift(card); // snapshots come oldest first, and questions before them
+      if (thought) card.steps.push({ thought });
+    }
     for (const { call, tool, input, text = "" } of tools) {
       const known = card.steps.find((step) => step.call === call);
       if (known) known.output = text;
