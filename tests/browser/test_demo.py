@@ -41,6 +41,12 @@ def demo(open_demo: Callable[[], Tab]) -> Tab:
     return open_demo()
 
 
+def tell_both(server: Server) -> None:
+    """A critical event, also while the agents wait for an answer; the bare WebSocket is another user's."""
+    for user in ("bob", "bob-bare"):
+        server.publish(user, 0, type="agent_thinking")
+
+
 def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
     demo.wait("document.querySelector('.ours .run.completed .answer')?.textContent.length > 30", timeout=30)
     assert demo.page.locator("#badge").inner_text().strip() == "live"
@@ -48,12 +54,13 @@ def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
     assert demo.page.locator(".ours .run .tool").count() > 0
 
 
-def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab) -> None:
+def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab, server: Server) -> None:
     demo.wait("bare.since !== undefined")
     # Of attempts with full jitter one may fall right before the network is back, and the next 16 s after it.
     demo.js("void (Math.random = () => 0.3)")
     demo.page.click("#away")
     demo.wait("client.status.state === 'offline'")
+    tell_both(server)
     demo.wait("document.querySelector('#badge').textContent.includes('next attempt in')")
     demo.wait("client.status.state === 'live'")
     demo.wait("bare.missed > 0")
@@ -62,10 +69,11 @@ def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab) -> None:
     demo.wait("/[0-9] m?s/.test(document.querySelector('#figures').textContent)")
 
 
-def test_half_open_leaves_the_bare_websocket_open_and_deaf(demo: Tab) -> None:
+def test_half_open_leaves_the_bare_websocket_open_and_deaf(demo: Tab, server: Server) -> None:
     demo.wait("bare.since !== undefined")
     demo.page.click("#half")
     demo.wait("client.figures.connections === 2", timeout=10)
+    tell_both(server)
     demo.wait("document.querySelector('#bare-badge').textContent === 'open, but nothing comes'")
     assert demo.js("[bare.open, bare.reconnects, bare.missed > 0, ours.lost]") == [True, 0, True, 0]
 
@@ -80,45 +88,48 @@ def test_what_was_confirmed_is_shown_and_the_agent_knows_it(demo: Tab) -> None:
     assert demo.js("document.querySelectorAll('.bare .acked').length") == 0
 
 
-def test_a_restart_is_told_and_the_next_run_is_shown(browser: Any) -> None:
-    server = Server.start()
-    try:
-        page = browser.new_page()
-        page.goto(f"{server.admin}/demo?user=bob")
-        tab = Tab(page)
-        tab.wait("window.ours?.items.length > 0")
-        page.click("#restart")
-        tab.wait(
-            "document.querySelector('.ours .gap')?.textContent.startsWith('The server has started anew')",
-            timeout=20,
-        )
-        tab.wait("ours.items[0].steps?.length > 0 && ours.runs.get(ours.items[0].run).status === 'running'")
-        assert tab.js("[client.figures.violations, client.status.state]") == [0, "live"]
-        page.close()
-    finally:
-        assert server.stop() == 0
-
-
-def test_it_asks_for_the_api_key_and_tries_again(browser: Any) -> None:
+@pytest.fixture(scope="module")
+def locked(browser: Any) -> Iterator[Server]:
+    """A server that asks for an API key."""
     server = Server.start(TRIO_WS_API_KEY="s3cret")
-    try:
-        page = browser.new_page()
-        page.goto(f"{server.admin}/demo?user=bob")
-        tab = Tab(page)
-        tab.wait("window.client?.status.state === 'live'")
-        page.click("#flood")
-        page.fill("#ask-key", "wrong")
-        page.press("#ask-key", "Enter")
-        tab.wait("document.querySelector('#ask').open && document.querySelector('#ask-key').value === ''")
-        page.fill("#ask-key", "s3cret")
-        page.press("#ask-key", "Enter")
-        tab.wait("ours.flood && ours.flood.got + ours.flood.gone === ours.flood.of")
-        page.click("#cut")  # it is not asked for again
-        tab.wait("client.figures.connections === 2")
-        assert not tab.js("document.querySelector('#ask').open")
-        page.close()
-    finally:
-        assert server.stop() == 0
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def locked_demo(browser: Any, locked: Server) -> Iterator[Tab]:
+    """Its page."""
+    page = browser.new_page()
+    page.goto(f"{locked.admin}/demo?user=bob")
+    tab = Tab(page)
+    tab.wait("window.client?.status.state === 'live'")
+    yield tab
+    page.close()
+
+
+def test_it_asks_for_the_api_key_and_tries_again(locked_demo: Tab) -> None:
+    tab, page = locked_demo, locked_demo.page
+    page.click("#flood")
+    page.fill("#ask-key", "wrong")
+    page.press("#ask-key", "Enter")
+    tab.wait("document.querySelector('#ask').open && document.querySelector('#ask-key').value === ''")
+    page.fill("#ask-key", "s3cret")
+    page.press("#ask-key", "Enter")
+    tab.wait("ours.flood && ours.flood.got + ours.flood.gone === ours.flood.of")
+    page.click("#cut")  # it is not asked for again
+    tab.wait("client.figures.connections === 2")
+    assert not tab.js("document.querySelector('#ask').open")
+
+
+def test_a_restart_is_told_and_the_next_run_is_shown(locked_demo: Tab) -> None:
+    tab = locked_demo
+    tab.js("sessionStorage.setItem('trio-ws:api-key', 's3cret')")
+    tab.wait("ours.items.length > 0")
+    tab.page.click("#restart")
+    gap = "document.querySelector('.ours .gap')?.textContent.startsWith('The server has started anew')"
+    tab.wait(gap, timeout=20)
+    tab.wait("ours.items[0].steps?.length > 0 && ours.runs.get(ours.items[0].run).status === 'running'")
+    assert tab.js("[client.figures.violations, client.status.state]") == [0, "live"]
 
 
 def test_a_late_tab_is_given_snapshots_and_answers_for_all(open_demo: Callable[[], Tab]) -> None:

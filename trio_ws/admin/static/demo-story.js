@@ -62,7 +62,8 @@ export class Story {
     this.#fold["*"](event);
   }
 
-  #step({ seq, type, payload, run }) {
+  #step({ seq, type, payload: told, run }) {
+    const payload = told ?? {};
     if (type === "progress") return this.#flooded(payload);
     if (type === "standing") return payload.questions.forEach((question) => this.card(question.run));
     if (type === "run_report") return Object.assign(this.card(String(payload.run)), { report: payload });
@@ -244,9 +245,9 @@ export class View {
   }
 
   #question(id, prompt, choices) {
-    const element = make("div", "question");
+    const element = Object.assign(make("div", "question"), { role: "group", ariaLabel: prompt });
     const row = make("p", "choices");
-    element.append(make("p", "prompt", prompt), row, make("p", "time"));
+    element.append(make("p", "prompt", prompt), row, Object.assign(make("p", "time"), { ariaLive: "off" })); // no countdown is read out
     for (const choice of this.#acts ? choices : []) {
       const button = row.appendChild(make("button", "", choice));
       button.onclick = () => {

@@ -44,7 +44,7 @@ class Bare {
 
   #take(event) {
     event.seq = ++this.events; // it has none
-    if (event.payload.run !== undefined) event.run = String(event.payload.run); // likewise
+    event.run = event.payload?.run?.toString(); // likewise
     this.deaf = false;
     this.since ??= event.ts;
     const loud = LIFECYCLE.has(event.type);
@@ -74,7 +74,7 @@ class Bare {
 }
 
 /** What an event says, as far as both sides are told of it. */
-const what = ({ run, type, payload: { text, call, prompt } }) => [run, type, text, call, prompt].join();
+const what = ({ run, type, payload }) => [run, type, payload?.text, payload?.call, payload?.prompt].join();
 
 const about = await fetch("/demo/about").then((answer) => (answer.ok ? answer.json() : undefined));
 if (!about) {
