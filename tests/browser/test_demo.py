@@ -55,6 +55,8 @@ def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
 
 
 def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab, server: Server) -> None:
+    demo.wait("bare.open")
+    tell_both(server)
     demo.wait("bare.since !== undefined")
     # Of attempts with full jitter one may fall right before the network is back, and the next 16 s after it.
     demo.js("void (Math.random = () => 0.3)")
@@ -70,6 +72,8 @@ def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab, server: 
 
 
 def test_half_open_leaves_the_bare_websocket_open_and_deaf(demo: Tab, server: Server) -> None:
+    demo.wait("bare.open")
+    tell_both(server)
     demo.wait("bare.since !== undefined")
     demo.page.click("#half")
     demo.wait("client.figures.connections === 2", timeout=10)
