@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -197,6 +198,24 @@ def browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core's source, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here: accessibility was NOT checked; install npm")
+    done = subprocess.run(
+        ["npm", "install", "--silent", "--no-save", "axe-core@4"],
+        cwd=folder,
+        capture_output=True,
+        timeout=120,
+    )
+    source = Path(folder, "node_modules", "axe-core", "axe.min.js")
+    if done.returncode or not source.exists():
+        pytest.skip("npm could not install axe-core: accessibility was NOT checked")
+    return source.read_text()
 
 
 @pytest.fixture

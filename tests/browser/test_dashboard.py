@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -364,24 +362,6 @@ def test_it_is_walked_by_keyboard(dashboard: Callable[..., Dashboard]) -> None:
     assert shown.page.evaluate("document.documentElement.dataset.theme") == "dark"
     shown.page.reload()
     shown.wait("document.documentElement.dataset.theme === 'dark'")
-
-
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """axe-core's source, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    if shutil.which("npm") is None:
-        pytest.skip("no npm here: accessibility was NOT checked; install npm")
-    done = subprocess.run(
-        ["npm", "install", "--silent", "--no-save", "axe-core@4"],
-        cwd=folder,
-        capture_output=True,
-        timeout=120,
-    )
-    source = Path(folder, "node_modules", "axe-core", "axe.min.js")
-    if done.returncode or not source.exists():
-        pytest.skip("npm could not install axe-core: accessibility was NOT checked")
-    return source.read_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -231,6 +231,29 @@ def test_a_reload_keeps_what_was_shown(demo: Tab) -> None:
     assert demo.js("client.figures.violations") == 0
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, server: Server, axe: str, scheme: Any) -> None:
+    # Only so can axe be put into the page: its policy takes no script from elsewhere.
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+    tab = Tab(context.new_page())
+    tab.page.goto(f"{server.admin}/demo?user=cyd")
+    tab.wait("window.client?.status.state === 'live'")
+    tab.js("""() => {
+      const tell = (seq, type, payload) => ours.apply({ seq: 1e6 + seq, run: "r", type, payload, id: "t", ts: 1 });
+      tell(1, "agent_started", { name: "One: with all that there is" });
+      tell(2, "tool_executing", { call: 1, tool: "t", input: "i" });
+      tell(3, "tool_output", { call: 1, text: "a line\\n".repeat(99) });
+      tell(4, "agent_progress", { fraction: 0.25, message: "a quarter" });
+      tell(5, "question_closed", { question: "p", answer: "yes" });
+      tell(6, "question_asked", { question: "q", prompt: "Which?", choices: ["a", "b"], expires: 9e9 });
+    }""")
+    tab.wait("document.querySelector('.ours .question button')")
+    tab.page.evaluate(axe)
+    found = tab.page.evaluate("axe.run()")
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+    context.close()
+
+
 def test_it_fits_a_phone(browser: Any, server: Server) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()

@@ -293,7 +293,7 @@ function callElement() {
   const summary = make("summary", "");
   details.open = true;
   summary.append(make("span", "tool"), make("span", "input"), make("span", "mark"));
-  details.append(summary, make("pre", "output"));
+  details.append(summary, Object.assign(make("pre", "output"), { tabIndex: 0 })); // it scrolls, by keyboard too
   element.append(details);
   return element;
 }
