@@ -41,10 +41,10 @@ def demo(open_demo: Callable[[], Tab]) -> Tab:
     return open_demo()
 
 
-def tell_both(server: Server) -> None:
+def tell_both(server: Server, text: str) -> None:
     """A critical event, also while the agents wait for an answer; the bare WebSocket is another user's."""
     for user in ("bob", "bob-bare"):
-        server.publish(user, 0, type="agent_thinking")
+        server.post(f"/v1/users/{user}/events", {"type": "agent_thinking", "payload": {"text": text}})
 
 
 def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
@@ -56,13 +56,13 @@ def test_runs_are_shown_as_they_progress(demo: Tab) -> None:
 
 def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab, server: Server) -> None:
     demo.wait("bare.open")
-    tell_both(server)
+    tell_both(server, "before")
     demo.wait("bare.since !== undefined")
     # Of attempts with full jitter one may fall right before the network is back, and the next 16 s after it.
     demo.js("void (Math.random = () => 0.3)")
     demo.page.click("#away")
     demo.wait("client.status.state === 'offline'")
-    tell_both(server)
+    tell_both(server, "meanwhile")
     demo.wait("document.querySelector('#badge').textContent.includes('next attempt in')")
     demo.wait("client.status.state === 'live'")
     demo.wait("bare.missed > 0")
@@ -73,11 +73,11 @@ def test_a_cut_costs_the_bare_websocket_events_and_ours_none(demo: Tab, server: 
 
 def test_half_open_leaves_the_bare_websocket_open_and_deaf(demo: Tab, server: Server) -> None:
     demo.wait("bare.open")
-    tell_both(server)
+    tell_both(server, "before")
     demo.wait("bare.since !== undefined")
     demo.page.click("#half")
     demo.wait("client.figures.connections === 2", timeout=10)
-    tell_both(server)
+    tell_both(server, "meanwhile")
     demo.wait("document.querySelector('#bare-badge').textContent === 'open, but nothing comes'")
     assert demo.js("[bare.open, bare.reconnects, bare.missed > 0, ours.lost]") == [True, 0, True, 0]
 
@@ -201,6 +201,26 @@ def test_helpers_and_progress_stand_where_they_belong(demo: Tab) -> None:
     assert demo.js("document.querySelector('.helpers .bar').value") == 0.25
     assert parent.locator("> h3 .pill").inner_text() == "lost: its agent is gone"
     assert parent.locator(".helpers .message").inner_text() == "a quarter"
+
+
+def test_what_a_snapshot_has_is_not_shown_twice(demo: Tab) -> None:
+    shown = demo.js("""() => {
+      const tell = (seq, type, payload) => ours.apply({ seq: 1e6 + seq, run: "r", type, payload, id: "t", ts: 1 });
+      const tools = [{ call: 1, tool: "t", since: 1, text: "ab" }];
+      const payload = { status: "running", started: 1, text: "so far", thought: "hm", tools, calls: 1, questions: [] };
+      ours.apply({ seq: 1e6 + 4, type: "snapshot", run: "r", payload, ts: 1 });
+      tell(1, "agent_thinking", { text: "hm" });
+      tell(2, "tool_executing", { call: 1, tool: "t" });
+      tell(4, "tool_output", { call: 1, text: "b" });
+      tell(5, "tool_output", { call: 1, text: "c" });
+      tell(6, "agent_delta", { text: ", and on" });
+      const late = ours.card("r");
+      const steps = late.steps.map((step) => step.thought ?? step.output);
+      tell(7, "agent_started", { name: "Again: from the beginning" });
+      tell(8, "agent_thinking", { text: "first" });
+      return [steps, ours.runs.get("r").text, late.late, late.steps.map((step) => step.thought)];
+    }""")
+    assert shown == [["hm", "abc"], "", False, ["first"]]
 
 
 def test_a_flood_is_accounted_for(demo: Tab) -> None:

@@ -26,6 +26,7 @@ DEMO: Final = {
     "/demo.css": ("demo.css", "text/css"),
     "/demo.js": ("demo.js", "text/javascript"),
     "/demo-story.js": ("demo-story.js", "text/javascript"),
+    "/demo-view.js": ("demo-view.js", "text/javascript"),
 }
 """The same of the demo, whose page alone uses it."""
 

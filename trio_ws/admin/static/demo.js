@@ -3,7 +3,8 @@
  */
 
 import { connect } from "/client.js";
-import { LIFECYCLE, milliseconds, say, Story, Strip, View } from "/demo-story.js";
+import { LIFECYCLE, Story } from "/demo-story.js";
+import { milliseconds, say, Strip, View } from "/demo-view.js";
 import { answer, cancelRun, ended } from "/runs.js";
 
 const SETTLE = 1500; // ms after which what the bare WebSocket has not seen is lost
