@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-CLIENT = Path(__file__).resolve().parent.parent / "trio_ws" / "admin" / "static" / "client.js"
+STATIC = Path(__file__).resolve().parent.parent / "trio_ws" / "admin" / "static"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 STABLE = 5.5  # seconds that a connection must last until its next cut is a first one again
 RATE = 10  # events a second for each tab
@@ -166,6 +166,9 @@ def intake(count: int) -> dict[str, float]:
 
 
 def size() -> str:
-    """The client's size as it is served, and compressed."""
-    source = CLIENT.read_bytes()
-    return f"client.js: {len(source)} bytes, {len(gzip.compress(source))} compressed with gzip"
+    """What the client's modules weigh as they are served, and compressed."""
+    sources = {name: (STATIC / name).read_bytes() for name in ("client.js", "runs.js")}
+    return "\n".join(
+        f"{name}: {len(source)} bytes, {len(gzip.compress(source))} compressed with gzip"
+        for name, source in sources.items()
+    )
