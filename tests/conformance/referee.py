@@ -19,7 +19,8 @@ PATIENCE: Final = 30.0
 ACCURACY: Final = 0.002
 """Seconds."""
 EARLY: Final = 0.25
-"""The share of a time by which it may be too short where time is real: the client began to count before we saw it."""
+"""The share of a time, and the seconds, by which it may be too short where time is real: the client began to count
+before we saw it."""
 ASIDE: Final = {"ping", "pong"}
 """What a client may say at any time, whatever a step waits for."""
 
@@ -330,7 +331,7 @@ class Referee:
         if "after" not in step:
             return
         took, least = max(0.0, at - self._mark), step["after"][0]
-        if took < least - ACCURACY - (EARLY * least if self._world.slack else 0):
+        if took < least - ACCURACY - (EARLY * max(1.0, least) if self._world.slack else 0):
             raise Failure(f"that came after {took:.3f} s")
 
     async def _until(self, found: Callable[[], Any], what: str, seconds: float) -> Any:
