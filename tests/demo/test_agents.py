@@ -6,9 +6,12 @@ import trio
 from trio.testing import MockClock
 
 from trio_ws.config import Config
+from trio_ws.core.records import Batch
 from trio_ws.demo import USERS, work
+from trio_ws.errors import StoreError
 from trio_ws.event import Event
 from trio_ws.hub import Subscription, open_hub
+from trio_ws.store import MemoryStore
 
 
 async def test_runs_are_whole_and_end_in_a_rest_while_nobody_sees_them(autojump_clock: MockClock) -> None:
@@ -125,3 +128,26 @@ async def one_run(events: Subscription, last: str = "agent_completed") -> list[E
             run.append(event)
             if event.type == last:
                 return run
+
+
+async def test_agents_outlive_a_store_that_fails(autojump_clock: MockClock) -> None:
+    class Full(MemoryStore):
+        full = False
+
+        async def commit(self, batch: Batch) -> None:
+            if self.full:
+                raise StoreError("the disk is full")
+            await super().commit(batch)
+
+    store = Full()
+    async with open_hub(store=store) as hub, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: work(hub, seed=1, pace=4))
+        await trio.sleep(5)
+        store.full = True
+        await trio.sleep(60)
+        store.full = False
+        with hub.subscribe("ada") as events:
+            run = await one_run(events, "run_report")
+        assert "agent_started" in [event.type for event in run]
+        assert run[-1].payload["after"] >= 0
+        nursery.cancel_scope.cancel()

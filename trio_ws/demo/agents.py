@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import secrets
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import trio
 
-from ..errors import ConfirmationTimeout, HubClosed, RunFailed
+from ..errors import ConfirmationTimeout, HubClosed, RunFailed, StoreUnavailable
 from ..event import Priority
-from ..hub import Hub
+from ..hub import Hub, Receipt
 from .scripts import SCRIPTS, Ask, Call, Script
 from .twins import TwinRun, twin_run
 
@@ -60,8 +61,12 @@ class _Agent:
         unseen: deque[trio.Event] = deque()
         async with trio.open_nursery() as nursery:
             for script in itertools.islice(itertools.cycle(SCRIPTS), number, None):
-                async with twin_run(self._hub, self._user, next(self._runs), script.title) as run:
-                    await self._follow(script, run)
+                try:
+                    async with twin_run(self._hub, self._user, next(self._runs), script.title) as run:
+                        await self._follow(script, run)
+                except StoreUnavailable:  # it has failed; the next may be luckier
+                    await trio.sleep(1)
+                    continue
                 unseen.append(trio.Event())
                 nursery.start_soon(self._report, run, unseen[-1])
                 if len(unseen) > UNSEEN:
@@ -72,14 +77,23 @@ class _Agent:
         """What the publisher knows in the end. Acks are cumulative: what confirms the last event of a run, or one that
         comes after it, confirms them all."""
         told = {"run": run.number}
-        last = await self._hub.publish(self._user, "run_over", told, priority=Priority.CRITICAL)
+        last = await self._tell("run_over", told, priority=Priority.CRITICAL)
         try:
             took = (await last.confirmed(timeout=math.inf)).after
         except ConfirmationTimeout:
             took = None  # a dead letter by now: it takes no room any more, so the next run may
         seen.set()
         if took is not None:
-            await self._hub.publish(self._user, "run_report", told | {"after": round(took, 4)})
+            await self._tell("run_report", told | {"after": round(took, 4)})
+
+    async def _tell(self, type: str, payload: dict[str, Any], **options: Any) -> Receipt:
+        """Publish; while the store takes nothing, again and again: it is one event, by its id."""
+        id = secrets.token_hex(8)
+        while True:
+            try:
+                return await self._hub.publish(self._user, type, payload, id=id, **options)
+            except StoreUnavailable:
+                await trio.sleep(1)
 
     async def _follow(self, script: Script, run: TwinRun) -> None:
         """What `script` says, step by step, and then its answer."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import trio
 
-from ..errors import QuestionClosed, RunFailed
+from ..errors import QuestionClosed, RunFailed, StoreUnavailable
 from ..event import Priority
 from ..hub import Hub, RunHandle, ToolCall
 
@@ -27,7 +27,7 @@ def tell_twin(hub: Hub, user: str, type: str, payload: dict[str, Any], **options
     twins = {"priority": Priority.NORMAL, "ttl": TWIN_TTL} | options
     try:
         hub.publish_nowait(user + TWIN, type, payload, **twins)
-    except trio.WouldBlock:
+    except (trio.WouldBlock, StoreUnavailable):
         pass
 
 
