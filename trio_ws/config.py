@@ -102,6 +102,7 @@ class Config:
     )
     session_ttl: float = _seconds(180)
     hello_timeout: float = _seconds(5)
+    max_loop_lag: float = _seconds(0.25)
 
     # The buffer
     max_events_per_user: int = _count(200)

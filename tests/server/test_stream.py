@@ -315,6 +315,7 @@ class TestLastWords:
             start = trio.current_time()
             await stream.send_last(b"last", timeout=1)
             assert trio.current_time() - start == pytest.approx(1)
+            await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.ClosedResourceError):
                 await ours.receive_some()
 

@@ -49,6 +49,7 @@ HELP = {
     "max_connections": "Connections in all.",
     "over_limit": "At a user's limit: replace the stalest connection, or reject the new one.",
     "session_ttl": "Seconds that a session waits for its client to come back.",
+    "max_loop_lag": "Seconds that the event loop may lag behind before who comes is told to come later.",
     "hello_timeout": "Seconds from the accept to the client's hello.",
     "max_events_per_user": "Events held for one user.",
     "max_events": "Events held in all.",

@@ -21,6 +21,7 @@ REASONS: Final = (
     "limit",  # no connection is free: 4429, 4503
     "superseded",  # the session has connected elsewhere meanwhile: 4409
     "hello_timeout",  # request and hello did not come in time: cut, or 4501
+    "overloaded",  # the loop lags behind: 503, 4503
     "draining",  # 503, 4503
     "api_key",  # a call of the admin API with a wrong key, or with any after too many: 401, 429
     "store",  # the user's log can't be read: 503, 4503

@@ -72,6 +72,12 @@ def cut_reason(reason: str) -> str:
     return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
+def close_frame(code: int, reason: str) -> bytes:
+    """A server's close frame; `code` is one that may be sent."""
+    payload = code.to_bytes(2) + cut_reason(reason).encode()
+    return bytes((0x88, len(payload))) + payload
+
+
 def unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one exception in `group` that is no cancellation; the group itself where there are several."""
     leaves: list[BaseException] = []

@@ -22,6 +22,7 @@ from ..identity import Identity
 from .auth import Authenticate, Credentials, Origins, checked
 from .ending import BinaryMessage
 from .handshakes import Handshakes
+from .load import Load
 from .websocket import WebSocket
 
 SUBPROTOCOL: Final = "trio-ws.v1"
@@ -35,6 +36,7 @@ class Policy:
     authenticate: Authenticate
     on_message: OnMessage | None
     origins: Origins
+    load: Load
 
 
 @attrs.frozen
@@ -138,8 +140,9 @@ class Handshake:
         try:
             await hub.load(identity.user, to_connect=True)
         except StoreUnavailable:
-            after = [("Retry-After", str(math.ceil(hub.retry_after)))]
-            await _refuse(hub, transport, "store", 503, "The user's events can't be read now.", after)
+            await _refuse_for_now(
+                hub, transport, "store", "The user's events can't be read now.", hub.retry_after
+            )
             return None
         await transport.accept(None)
         return Arrival(identity, Ask(plain=True), [])
@@ -156,6 +159,8 @@ class Handshake:
             return _no_hello(first.reason)
         if not isinstance(first, wire.Hello):
             return _no_hello("the first frame must be hello")
+        if (after := policy.load.keeps_out(resuming=first.session is not None)) is not None:
+            return Verdict(closing.DRAINING, "the server is overloaded", after, counted="overloaded")
         heard_at = trio.current_time()
         self._told_if_late = unknown = Verdict(
             closing.UNAUTHENTICATED, "no valid credentials", counted="credentials"
@@ -182,8 +187,12 @@ async def _request_is_welcome(hub: Hub, transport: WebSocket, policy: Policy) ->
     elif not policy.origins.allows(request.origin):
         await _refuse(hub, transport, "origin", 403, "Pages of this origin may not connect.")
     elif hub.draining:
-        after = [("Retry-After", str(math.ceil(hub.retry_after)))]
-        await _refuse(hub, transport, "draining", 503, "The server is going away.", after)
+        await _refuse_for_now(hub, transport, "draining", "The server is going away.", hub.retry_after)
+    elif (
+        SUBPROTOCOL not in request.subprotocols
+        and (after := policy.load.keeps_out(resuming=False)) is not None
+    ):
+        await _refuse_for_now(hub, transport, "overloaded", "The server is overloaded.", after)
     else:
         return True
     return False
@@ -200,6 +209,10 @@ async def _refuse(
     """Refuse in HTTP; it is counted, whatever becomes of the answer."""
     hub.engine.refusals.count(counted)
     await transport.refuse(status, message, headers)
+
+
+async def _refuse_for_now(hub: Hub, transport: WebSocket, counted: str, message: str, after: float) -> None:
+    await _refuse(hub, transport, counted, 503, message, [("Retry-After", str(math.ceil(after)))])
 
 
 def _no_hello(reason: str) -> Verdict:

@@ -61,6 +61,7 @@ class FrameScanner:
       lane: called with the payload of each message that takes the lane, valid UTF-8; None shuts it.
       passed: how many data messages have passed on, from their first byte.
       handled: how many of those have been dealt with; the owner counts it up.
+      raw: all passes on from here: a close frame has come, or what the library will refuse.
       violation: the limit that was gone over, if any. What comes after it is thrown away.
       work: what came, as it is weighed against a client's rate: 1 a message of the lane, `PASSING` any other
         frame, and 1 more a KiB. Whoever weighs it sets it back.
@@ -75,10 +76,10 @@ class FrameScanner:
         "_max_message_bytes",
         "_message_bytes",
         "_need",
-        "_raw",
         "handled",
         "lane",
         "passed",
+        "raw",
         "violation",
         "work",
     )
@@ -94,7 +95,7 @@ class FrameScanner:
         self.violation: Violation | None = None
         self._need = 0  # bytes of a payload that passes on which are still to come
         self._header = b""  # the first bytes, passed on already, of a header that is not all there yet
-        self._raw = False  # all passes on: the library has the last word on what it was given
+        self.raw = False  # the library has the last word on what it was given
         self._fragmented = False  # a message has begun and its final frame has not
         self._fragments = 0
         self._message_bytes = 0
@@ -104,7 +105,7 @@ class FrameScanner:
 
         An exception of the lane's callable comes out of here; the scanner is of no more use then.
         """
-        if self._raw:
+        if self.raw:
             return data
         if self.violation is not None:
             return b""
@@ -162,7 +163,7 @@ class FrameScanner:
         opcode = head[0] & _OPCODE
         self.work += PASSING
         if length < 0 or opcode == _CLOSE or not self._fits(opcode):
-            self._raw = True
+            self.raw = True
             return len(data), False
         if opcode <= _BINARY:
             self._count(opcode, final=bool(head[0] & _FIN), length=length)

@@ -19,13 +19,14 @@ from ..core import closing
 from ..core.limits import KeyedBuckets
 from ..errors import InvalidConfig
 from ..hub import Hub, OnMessage
-from .accepting import Acceptor
+from .accepting import Accepted, Acceptor, Judgement
 from .auth import Authenticate, Origins, believe
 from .connection import Connection
 from .ending import Refused, TransportClosed
 from .handshake import Handshake, Policy
 from .handshakes import Handshakes
 from .listening import open_listeners, remove_socket
+from .load import Load
 from .poller import open_poller
 from .proxies import NoProxyHeader, TrustedProxies, read_proxy_header
 from .stream import cut
@@ -109,6 +110,7 @@ async def serve(
         authenticate or believe,
         on_message,
         Origins(allowed_origins, insecure=trusting, required=require_origin),
+        Load(hub.config.max_loop_lag),
     )
     if listeners is None:
         listeners = await open_listeners(host, port)
@@ -161,7 +163,7 @@ class _Gate:
     async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
         """Accept until cancelled; out of descriptors it waits for some to be free."""
         try:
-            with Acceptor(listener) as acceptor:
+            with Acceptor(listener, self._judge) as acceptor:
                 while True:
                     try:
                         accepted = await acceptor.accept()
@@ -171,34 +173,35 @@ class _Gate:
                         logger.error("can't accept: %s", error.strerror)  # noqa: TRY400 - the trace tells nothing
                         await trio.sleep(PAUSE)
                     else:
-                        for stream, remote in accepted:
-                            await self._let_in(stream, remote, connections)
+                        for one in accepted:
+                            connections.start_soon(self._serve, one, connections)
+                        if accepted:
+                            await self._policy.load.measure()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 remove_socket(listener)
                 await listener.aclose()
 
-    async def _let_in(self, stream: trio.abc.Stream, remote: str, connections: trio.Nursery) -> None:
-        """Serve a connection, unless its address has had its answers: then it is cut before it costs anything."""
-        welcome = True
-        if not self._proxies.trusts(remote):  # whom those stand for is known later
-            now, network = trio.current_time(), network_of(remote)
-            welcome = self._rates.take(network, now)
-            if not welcome and not self._courtesy.take(network, now):
-                self._hub.engine.refusals.count("address_rate")
-                await cut(stream)
-                return
-        connections.start_soon(self._serve, stream, remote, welcome, connections)
+    def _judge(self, remote: str) -> Judgement:
+        """Whether a connection is served: one whose address has had its answers is cut before it costs anything."""
+        if self._proxies.trusts(remote):  # whom those stand for is known later
+            return Judgement.LET_IN
+        now, network = trio.current_time(), network_of(remote)
+        if self._rates.take(network, now):
+            return Judgement.LET_IN
+        if self._courtesy.take(network, now):
+            return Judgement.REFUSE
+        self._hub.engine.refusals.count("address_rate")
+        return Judgement.CUT
 
-    async def _serve(
-        self, stream: trio.abc.Stream, remote: str, welcome: bool, connections: trio.Nursery
-    ) -> None:
+    async def _serve(self, accepted: Accepted, connections: trio.Nursery) -> None:
         """One connection, isolated: whatever goes wrong ends it alone."""
         hub = self._hub
+        stream, remote, judgement = accepted
         deadline = trio.current_time() + hub.config.hello_timeout
         try:
             with trio.CancelScope(deadline=deadline) as scope:
-                behind = self._proxies.trusts(remote)
+                behind, welcome = self._proxies.trusts(remote), judgement is Judgement.LET_IN
                 handshake = Handshake(scope, self._handshakes, None if behind else network_of(remote))
                 try:
                     stream, remote = await self._begin(stream, remote)

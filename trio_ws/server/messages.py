@@ -16,7 +16,7 @@ import trio
 from ..config import Config
 from ..core.closing import BROKEN, INTERNAL_ERROR
 from ..core.limits import TokenBucket
-from .ending import BinaryMessage, Ending, TransportClosed
+from .ending import BinaryMessage, Ending, TransportClosed, close_frame
 from .lane import FrameScanner, Violation
 from .library import ConnectionClosed, Library, Passed
 from .stream import GuardedStream
@@ -54,6 +54,7 @@ class Messages:
         "_passed",
         "_rate",
         "_read_to_end",
+        "_said_close",
         "_scanner",
         "_tasks",
         "_waiting",
@@ -86,12 +87,15 @@ class Messages:
         self._library: Library | None = None
         self._passed: Passed | None = None
         self._over = False  # nothing more is read
+        self._said_close = False  # without the library
         self._waiting = guarded.inflow.waiter  # for `receive`, while there is no library
         self._read_to_end: trio.Event | None = None  # made when somebody waits for it
 
     @property
     def peer_closed(self) -> bool:
         """Whether the peer's close frame has come."""
+        if self._said_close:
+            return self._scanner.raw
         return self._library is not None and self._library.peer_closed
 
     def begin(self) -> None:
@@ -146,7 +150,7 @@ class Messages:
 
         To a peer that has ended the connection without a word, nothing is said.
 
-        Raises ConnectionClosed where it can't be sent any more.
+        Raises ConnectionClosed, or what the stream raises, where it can't be sent any more.
         """
         assert self.ended is not None
         self._kept = None
@@ -154,8 +158,10 @@ class Messages:
         if self._library is None:
             if self._over:
                 return
-            self._make_library()
-            assert self._library is not None
+            # Of what the peer still says only its close frame matters, for which the scanner is enough.
+            self._guarded.send_control(close_frame(self.ended.code, self.ended.reason), last=True)
+            self._said_close = True
+            return
         self._library.forget_messages()
         self._library.say_close(self.ended.code, self.ended.reason)
 
@@ -200,6 +206,10 @@ class Messages:
             error = self._scanner.violation
         if self._scanner.work >= WEIGHED:
             self._weigh()
+        if self._said_close:
+            if self._scanner.raw or error is not None:
+                self._finish()
+            return
         if passing or error is not None:
             if self._passed is None:
                 if self._over:

@@ -59,6 +59,8 @@ class TrustedProxies:
         """Whether `peer`, an address or ``unix``, is one of them."""
         if peer == "unix":
             return self._unix
+        if not self._networks:  # asked of each connection several times
+            return False
         address = _address(peer)
         return address is not None and any(address in network for network in self._networks)
 

@@ -191,18 +191,17 @@ class Transport:
         counts too: after an exception in the lane the close frame says 4500, whatever `code` is.
         """
         # All of it is shielded: a cancellation that came out of here would replace what the block raised.
-        with trio.CancelScope(shield=True):
-            with trio.move_on_after(CLOSE_TIMEOUT):
-                if self._closing:
-                    if self._gone is not None:
-                        await self._gone.wait()
-                    return
-                self._closing = True
-                self._gone = trio.Event()
-                await self._close(code, reason)
-            await self._guarded.aclose()  # waits for nobody
-            assert self._gone is not None
-            self._gone.set()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+            if self._closing:
+                if self._gone is not None:
+                    await self._gone.wait()
+                return
+            self._closing = True
+            self._gone = trio.Event()
+            await self._close(code, reason)
+        await self._guarded.aclose()  # waits for nobody
+        assert self._gone is not None
+        self._gone.set()
 
     def abort(self) -> None:
         """Cut the connection without a word, and cancel what runs in its `open_transport` block.
@@ -232,7 +231,7 @@ class Transport:
             await messages.wait_over()
             if messages.ended.by == "us" and not messages.peer_closed:
                 await self._guarded.drain_input()
-        except (ConnectionClosed, trio.BrokenResourceError):
+        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
 
@@ -293,10 +292,11 @@ class _Opening(AbstractAsyncContextManager[Transport]):
 
     async def _leave(self) -> None:
         """Close the stream, and end all tasks; it is shielded, and waits for nobody."""
-        with trio.CancelScope(shield=True):
-            await cut(self._stream)
+        await cut(self._stream)
+        if self._tasks:
             self._tasks.cancel()
-            await self._tasks.wait_done()
+            with trio.CancelScope(shield=True):
+                await self._tasks.wait_done()
 
 
 def open_transport(
