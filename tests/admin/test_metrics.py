@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from trio_ws.config import Config
 from trio_ws.core.pool import Ask
+from trio_ws.core.refusals import REASONS
 from trio_ws.event import Priority
 from trio_ws.hub import Identity
 from trio_ws.hub.runs import OUTCOMES
@@ -34,6 +35,7 @@ VALUES: dict[str, set[str]] = {
     "outcome": {"in_time", "late", "accepted", "rejected", "lost", *OUTCOMES},
     "path": {"fast", "slow"},
     "by": {"peer", "us", "network"},
+    "reason": set(REASONS),
     "alert": {"slow_response", "slow_recovery", "critical_loss", "low_confirmation"},
     "compiled": {"true", "false"},
 }
@@ -85,6 +87,7 @@ async def test_figures_are_those_of_the_hub(open_api) -> None:
         attachment.session.ack(5, hub.engine.clock())
         hub.publish_nowait("bob", "agent_started")
         hub.engine.recovery.record(0.3)
+        hub.engine.refusals.count("origin")
         families = await scraped(client)
         assert value(families, "trio_ws_events_accepted_total") == 6
         assert value(families, "trio_ws_events_evicted_total", **{"class": "low"}) == 1
@@ -98,6 +101,8 @@ async def test_figures_are_those_of_the_hub(open_api) -> None:
         assert value(families, "trio_ws_recovery_seconds_bucket", le="0.25") == 0
         assert value(families, "trio_ws_recovery_seconds_bucket", le="0.5") == 1
         assert value(families, "trio_ws_recovery_seconds_bucket", le="+Inf") == 1
+        refused = {s.labels["reason"]: s.value for s in families["trio_ws_refusals"].samples}
+        assert refused == dict.fromkeys(REASONS, 0) | {"origin": 1}
         assert value(families, "trio_ws_alert_firing", alert="critical_loss") == 0
 
 

@@ -45,6 +45,7 @@ _COUNTERS: Final = (
     ("connections_opened", "WebSocket connections that got a session.", "connections", "total"),
     ("connections_rejected", "Connections refused at a limit.", "connections", "rejected"),
     ("connections_superseded", "Connections that made way for another one.", "connections", "superseded"),
+    ("connections_held_back", "Times that one was not read for a while.", "connections", "held_back"),
     ("client_mistakes", "Frames from clients that made no sense.", "connections", "mistakes"),
     ("pool_sessions_created", "New sessions.", "pool", "pools_created"),
     ("pool_hits", "Connections that went on with a session they had.", "pool", "pool_hits"),
@@ -128,6 +129,8 @@ class HubCollector(Collector):
         yield _counter(
             "connections_closed", "WebSockets that ended, by code and by whom.", closes, "code", "by"
         )
+        refused = [((reason,), n) for reason, n in engine.refusals.counts.items()]
+        yield _counter("refusals", "Connections that were not let in, by reason.", refused, "reason")
         sessions = [((state,), n) for state, n in stats["sessions"].items()]
         yield _gauge("sessions", "Sessions: with a connection, or parked.", sessions, "state")
         evicted = [((name,), engine.books.evicted_of[cls]) for name, cls in CLASSES.items()]
