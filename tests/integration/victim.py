@@ -1,8 +1,8 @@
 """A real server in a process of its own, under load, to be attacked: what runs in it, and what the tests see of it.
 
-`python -m tests.integration.victim FLAGS-AS-JSON` is ``trio-ws serve`` with those settings, and two things more: it
-publishes to five users all the time, and answers at ``/inside`` how many tasks and descriptors it has and how much
-memory.
+`python -m tests.integration.victim FLAGS-AS-JSON` is ``trio-ws serve`` with those settings, and some things more: it
+publishes to five users all the time, answers at ``/inside`` how many tasks and descriptors it has and how much memory,
+and at ``/turns`` how busy its loop was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -63,9 +64,44 @@ def inside() -> dict[str, int]:
     }
 
 
+class Turns(trio.abc.Instrument):
+    """What the turns of the loop take of the processor. A machine that has other things to do does not change that."""
+
+    def __init__(self) -> None:
+        self._begun = self._since = 0.0
+        self._took: list[float] = []
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._since = time.thread_time()
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._took.append(time.thread_time() - self._since)
+
+    def read(self) -> dict[str, float]:
+        """Since it was last asked: how much of the time it was busy, and how long one in a hundred of those who come at
+        any time has to wait until it is free."""
+        took, self._took = self._took, []
+        begun, self._begun = self._begun, time.perf_counter()
+        seconds = self._begun - begun
+        shortest, longest = 0.0, max(took, default=0.0)
+        while longest - shortest > 1e-6:
+            wait = (shortest + longest) / 2
+            late = sum(
+                turn - wait for turn in took if turn > wait
+            )  # who comes in the first part of a long turn
+            shortest, longest = (wait, longest) if late > seconds / 100 else (shortest, wait)
+        return {"busy": sum(took) / seconds, "wait": longest}
+
+
 async def _extend(hub: trio_ws.Hub, nursery: trio.Nursery, address: Any) -> Extension:
     async def tell(request: Request) -> JSONResponse:
         return JSONResponse(inside())
+
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+
+    async def tell_turns(request: Request) -> JSONResponse:
+        return JSONResponse(turns.read())
 
     async def publish() -> None:
         while True:
@@ -73,7 +109,7 @@ async def _extend(hub: trio_ws.Hub, nursery: trio.Nursery, address: Any) -> Exte
                 hub.publish_nowait(user, "token", {"text": "some words"})
             await trio.sleep(0.02)
 
-    return Extension(calls=[Route("/inside", tell)], work=publish)
+    return Extension(calls=[Route("/inside", tell), Route("/turns", tell_turns)], work=publish)
 
 
 @attrs.define
@@ -131,6 +167,9 @@ class Victim:
 
     async def inside(self) -> dict[str, int]:
         return dict((await self.http.get("/inside")).json())
+
+    async def turns(self) -> dict[str, float]:
+        return dict((await self.http.get("/turns")).json())
 
     async def stats(self) -> dict[str, Any]:
         return dict((await self.http.get("/v1/stats")).json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -98,6 +99,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     from ..server.proxies import TrustedProxies
     from .webhook import Webhook
 
+    gc.freeze()  # what is imported stays: to look through it again and again would hold up the loop
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from .poller import READ_BYTES, Poller
+from .poller import EFFORT, READ_BYTES, Poller
 from .tasks import Tasks
 from .upgrade import MAX_HEAD_BYTES, Refusal, too_long
 from .waiter import Waiter
@@ -157,13 +157,13 @@ class Inflow:
         if not self.ended:
             self._received(b"")
 
-    def _received(self, data: bytes) -> None:
-        """What was read; ``b""`` where that was the end."""
+    def _received(self, data: bytes) -> int | None:
+        """What was read; ``b""`` where that was the end. As `Poller.watch` has it."""
         if data:
             self.last_received = trio.current_time()
             if self._take is not None:
                 self._take(data)
-                return
+                return None
             self._data += data
             if len(self._data) > MAX_HEAD_BYTES:
                 self.pause()
@@ -174,6 +174,7 @@ class Inflow:
             if self._take is not None:
                 self._take(b"")
             self.waiter.wake()
+        return EFFORT
 
     def _discarded(self, data: bytes) -> None:
         """What is thrown away."""

@@ -29,7 +29,10 @@ BATCH: Final = 64
 TURN_BYTES: Final = 16 * 1024
 """After about so many bytes other tasks have a turn, also in the middle of it."""
 
-Take: TypeAlias = Callable[[bytes], None]
+EFFORT: Final = 2 * 1024
+"""For how many bytes it counts that a task was woken which has much to do, as a handshake and an end have."""
+
+Take: TypeAlias = Callable[[bytes], int | None]
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ class Poller:
 
         Args:
           take: is given what was read: up to `READ_BYTES` each time, and ``b""`` where nothing more comes, since
-            the peer has ended it or it broke; then it is not watched any longer. It must neither wait nor raise.
+            the peer has ended it or it broke; then it is not watched any longer. It must neither wait nor raise,
+            and returns for how many bytes more than these it counts, None for nothing more.
         """
         self._epoll.register(number, select.EPOLLIN)
         self._watched[number] = take
@@ -103,7 +107,7 @@ class Poller:
         if not data:
             self.forget(number, take)
         try:
-            take(data)
+            return len(data) + (take(data) or 0)
         except Exception:
             # Never seen: who takes ends its own connection. It must not be another one's end.
             _logger.exception("what was read could not be handled")
