@@ -13,6 +13,7 @@ import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 
+from ..core.payload import require_memory
 from ..errors import InvalidEvent
 from ..hub.intake import check_name
 from .answers import ApiError, quoted
@@ -97,6 +98,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
     Raises:
       ApiError: 400 for what is not JSON, 422 for what is other JSON.
     """
+    require_memory(len(data))
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:

@@ -24,6 +24,7 @@ from ..log import configure
 from ..settings import Settings
 from .checks import checks
 from .files import api_keys, open_files
+from .memory import warn_of_memory
 from .options import load_settings, server_options
 from .output import Failure, run_trio
 from .systemd import ServiceManager
@@ -100,6 +101,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     from .webhook import Webhook
 
     gc.freeze()  # what is imported stays: to look through it again and again would hold up the loop
+    warn_of_memory(settings.limits())
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)

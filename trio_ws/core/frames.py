@@ -135,6 +135,9 @@ class Bye(_Frame, frozen=True):
 
 ClientFrame: TypeAlias = Hello | Ack | Nack | Message | Auth | Ping | Pong | Bye
 
+_LARGE: Final = 1024
+"""Characters of a message for which it is seen beforehand that there is memory."""
+
 _client = msgspec.json.Decoder[Any](ClientFrame | Annotated[list[ClientFrame], msgspec.Meta(min_length=1)])
 _client_one = msgspec.json.Decoder[ClientFrame](ClientFrame)
 _CLIENT_KINDS = frozenset(("hello", "ack", "nack", "message", "auth", "ping", "pong", "bye"))
@@ -150,6 +153,8 @@ def decode_client(data: bytes | str) -> list[ClientFrame | Mistake]:
     Raises:
       NotAFrame: it is not JSON in UTF-8, or neither an object nor a non-empty array of objects.
     """
+    if len(data) > _LARGE:
+        payloads.require_memory(len(data))
     try:
         found = _client.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeError):

@@ -27,6 +27,9 @@ from ..errors import InvalidEvent
 MAX_DEPTH: Final = 128
 """How deeply arrays and objects may be nested: beyond real use, below what any parser bears."""
 
+_TAKEN_BY_JSON: Final = 16
+"""How many times its size a JSON text takes when it is decoded: what a list of very short texts does."""
+
 SMALL: Final = 8 * KIB
 """Bytes, about, up to which a payload is encoded at sight."""
 
@@ -297,6 +300,14 @@ for _base in (str, int, float):
 # --- From JSON, and on JSON --------------------------------------------------------------------------
 
 
+def require_memory(size: int) -> None:
+    """Raise MemoryError where what a JSON text of this size holds might not fit into the memory that is left.
+
+    msgspec 0.22 does not see that it was given no memory for a text, and the process would die of that.
+    """
+    bytes(_TAKEN_BY_JSON * size + 4096)
+
+
 def decode(encoded: bytes | msgspec.Raw) -> Any:
     """The value of one JSON text in UTF-8.
 
@@ -304,8 +315,10 @@ def decode(encoded: bytes | msgspec.Raw) -> Any:
       ValueError: it is none, or holds what another parser may choke on: nesting beyond `MAX_DEPTH`, numbers
         out of range, lone surrogates. The message goes on from the word "payload", and quotes nothing.
     """
+    text = bytes(encoded)
+    require_memory(len(text))
     try:
-        value = _loads(encoded)
+        value = _loads(text)
     except RecursionError:
         raise ValueError(f"is nested more than {MAX_DEPTH} deep") from None
     except UnicodeError:
@@ -314,7 +327,6 @@ def decode(encoded: bytes | msgspec.Raw) -> Any:
         raise ValueError("holds a number out of range") from None
     except msgspec.DecodeError:
         raise ValueError("is not JSON") from None
-    text = bytes(encoded)
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise ValueError(f"is nested more than {MAX_DEPTH} deep")
     return value
@@ -326,6 +338,7 @@ def truncate(encoded: bytes, limit: int) -> bytes | None:
     A text is cut; of an object the longest top-level texts are, to one length, and everything else is left
     as it is. A cut never falls within a character or an escape.
     """
+    require_memory(len(encoded))
     if encoded.startswith(b'"'):
         return _cut(_load_text(encoded), limit)
     if not encoded.startswith(b"{"):

@@ -167,10 +167,11 @@ class _Gate:
                 while True:
                     try:
                         accepted = await acceptor.accept()
-                    except OSError as error:
-                        if error.errno not in EXHAUSTED:
+                    except (OSError, MemoryError) as error:
+                        if isinstance(error, OSError) and error.errno not in EXHAUSTED:
                             raise
-                        logger.error("can't accept: %s", error.strerror)  # noqa: TRY400 - the trace tells nothing
+                        reason = "no memory left" if isinstance(error, MemoryError) else error.strerror
+                        logger.error("can't accept: %s", reason)  # noqa: TRY400 - the trace tells nothing
                         await trio.sleep(PAUSE)
                     else:
                         for one in accepted:

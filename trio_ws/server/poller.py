@@ -102,8 +102,8 @@ class Poller:
             data = os.read(number, READ_BYTES)
         except BlockingIOError:
             return 0
-        except OSError:
-            data = b""
+        except (OSError, MemoryError):
+            data = b""  # it broke, or can't be read for want of memory: nobody else's end
         if not data:
             self.forget(number, take)
         try:
