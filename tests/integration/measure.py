@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ import trio
 
 import trio_ws
 
-from ..server.raw import REQUEST, request
+from ..server.raw import PING, REQUEST, frame, request
 from .test_attacks import RESET, V1, good, greeted, text, under_load
 from .victim import ROOT, Victim, attacked
 
@@ -148,9 +148,9 @@ async def main(rounds: int, seconds: float) -> int:
         async with attacked(Path(directory), **DEFAULTS) as victim:
             seen = await compare(victim, rounds, seconds)
         worst = report(seen)
-        async with attacked(Path(directory), **DEFAULTS) as victim:
-            for name, size in (await memory(victim)).items():
-                print(f"\n{name}: {size / 1024:.1f} KiB each")
+        print("\n| a connection that is | takes KiB |\n|---|---|")
+        for name, abuse in MEMORY.items():
+            print(f"| {name} | {await memory(Path(directory), abuse) / 1024:.1f} |", flush=True)
     print(f"\nGoal: p99 at most {GOAL:g} times: {'met' if worst <= GOAL else '**missed**'} ({worst:.2f}).")
     return int(worst > GOAL)
 
@@ -232,25 +232,64 @@ async def phase(
         await trio.sleep(1)
 
 
-async def memory(victim: Victim) -> dict[str, float]:
-    """Resident bytes of the server for each connection of a kind."""
-    found: dict[str, float] = {}
-    half = bytes([0x81, 0xFF]) + (65_536).to_bytes(8) + b"mask" + bytes(60_000)
-    kinds = {"half-open": 200, "idle after hello": 90, "in the middle of a message of 64 KiB": 90}
-    for name, count in kinds.items():
+Abuse = Callable[[Victim, AsyncExitStack, int], Awaitable[None]]
+
+
+def _unheard(*sent: bytes) -> Abuse:
+    """One that sends this, and nothing more."""
+
+    async def abuse(victim: Victim, stack: AsyncExitStack, n: int) -> None:
+        await stack.enter_async_context(victim.peer(*sent))
+
+    return abuse
+
+
+def _greeted(*sent: bytes) -> Abuse:
+    """One that has said hello, sends this, and reads nothing."""
+
+    async def abuse(victim: Victim, stack: AsyncExitStack, n: int) -> None:
+        peer, _ = await stack.enter_async_context(greeted(victim, f"u{n}"))
+        with trio.move_on_after(0.1):  # the server reads no more of somebody who does not read
+            await peer.send(*sent)
+
+    return abuse
+
+
+async def _never_reads(victim: Victim, stack: AsyncExitStack, n: int) -> None:
+    """One who is sent the event of 200,000 bytes that is held for him."""
+    hello = text({"t": "hello", "token": good(f"u{n}")})
+    peer = await stack.enter_async_context(victim.peer(request(V1), hello, SO_RCVBUF=4096))
+    await peer.head()
+
+
+CONNECTIONS: Final = 90
+_HALF: Final = bytes([0x81, 0xFF]) + (65_536).to_bytes(8) + b"mask" + bytes(60_000)
+MEMORY: Final[dict[str, Abuse]] = {
+    "silent from the start": _unheard(),
+    "half a request": _unheard(REQUEST[:60]),
+    "a request of 15 KiB that has no end": _unheard(REQUEST[:-2] + b"X: " + b"a" * 15_000),
+    "a request and no hello": _unheard(request(V1)),
+    "idle after hello": _greeted(),
+    "in the middle of a message of 64 KiB": _greeted(_HALF),
+    "pings, and never reads": _greeted(frame(PING, bytes(125)) * 20_000),
+    "is sent 200 KB, and never reads": _never_reads,
+}
+"""What each of `CONNECTIONS` does."""
+
+
+async def memory(directory: Path, abuse: Abuse) -> float:
+    """Resident bytes for each connection of a kind, of a server that has had none before."""
+    async with attacked(directory, **DEFAULTS | {"hello_timeout": 60, "write_timeout": 60}) as victim:
+        if abuse is _never_reads:  # first: what is held in logs is not the connections'
+            users = [f"u{n}" for n in range(CONNECTIONS)]
+            line = {"users": users, "type": "note", "payload": "x" * 200_000}
+            (await victim.http.post("/v1/events", json=line)).raise_for_status()
         before = (await victim.inside())["rss"]
         async with AsyncExitStack() as stack:
-            for n in range(count):
-                if name == "half-open":
-                    await stack.enter_async_context(victim.peer(REQUEST[:60]))
-                else:
-                    peer, _ = await stack.enter_async_context(greeted(victim, f"u{n}"))
-                    if name.startswith("in"):
-                        await peer.send(half)
-            await trio.sleep(0.3)
-            found[name] = ((await victim.inside())["rss"] - before) / count
-        await trio.sleep(0.5)
-    return found
+            for n in range(CONNECTIONS):
+                await abuse(victim, stack, n)
+            await trio.sleep(0.5)
+            return ((await victim.inside())["rss"] - before) / CONNECTIONS
 
 
 if __name__ == "__main__":
