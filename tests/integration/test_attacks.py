@@ -315,7 +315,7 @@ async def acks_of_all_kinds(victim: Victim) -> None:
     assert user["buffer"]["critical_unconfirmed"] == 1
     async with greeted(victim) as (peer, welcome):
         await until_frame(peer, "event")
-        await peer.send(*[text({"t": "ack", "seq": welcome["head"]})] * 3000, text({"t": "bye"}))
+        await peer.send(*[text({"t": "ack", "seq": welcome["head"]})] * 500, text({"t": "bye"}))
         assert await closed(peer) == 1000
     user = (await victim.http.get("/v1/users/mallory")).json()
     assert user["buffer"]["critical_unconfirmed"] == 0
@@ -426,8 +426,12 @@ async def frames_that_break_the_rules(victim: Victim) -> None:
 async def floods(victim: Victim) -> None:
     async def flood(n: int, sent: bytes) -> None:
         async with greeted(victim, f"flooder{n}") as (peer, _), trio.open_nursery() as nursery:
+            assert isinstance(peer.stream, trio.SocketStream)
+            # What the kernel holds is still read, at the rate that the flooder has: let it be little, and end soon.
+            peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             nursery.start_soon(peer.rest)
-            with trio.move_on_after(2):
+            with trio.move_on_after(1):
                 try:
                     while True:
                         await peer.send(sent)
@@ -438,7 +442,7 @@ async def floods(victim: Victim) -> None:
     kinds = [
         text({"t": "ack", "seq": 0}) * 200,
         text({"t": "ping"}) * 200,
-        frame(PING, b"x") * 200,
+        frame(PING, bytes(125)) * 200,
         b"".join(text({"t": "message", "id": f"m{n}", "type": "a", "payload": n}) for n in range(200)),
     ]
     async with trio.open_nursery() as nursery:
@@ -462,7 +466,7 @@ async def one_user_who_reconnects_without_end(victim: Victim) -> None:
 async def peers_that_never_read(victim: Victim) -> None:
     """Critical events stay, for whoever comes after."""
     payload = {"text": "x" * 100_000}
-    for _ in range(5):
+    for _ in range(2):
         async with victim.peer(
             request(V1), text({"t": "hello", "token": good("mute")}), SO_RCVBUF=4096
         ) as peer:
@@ -480,7 +484,7 @@ async def peers_that_never_read(victim: Victim) -> None:
             with trio.fail_after(20):
                 await until(gone)
     user = (await victim.http.get("/v1/users/mute")).json()
-    assert user["buffer"]["critical_unconfirmed"] == 5
+    assert user["buffer"]["critical_unconfirmed"] == 2
 
 
 async def letters_that_do_not_belong_there(victim: Victim) -> None:
@@ -713,29 +717,43 @@ async def test_who_comes_from_where_is_believed_of_nobody_but_the_proxy(tmp_path
             assert refused["address_rate"] >= 18
 
 
+def half_open(victim: Victim, count: int) -> list[socket.socket]:
+    """Connections from an address of their own, of which every other has sent half a request."""
+    opened = []
+    for n in range(count):
+        connection = socket.create_connection(("127.0.0.1", victim.port), source_address=("127.0.0.2", 0))
+        opened.append(connection)
+        if n % 2:
+            try:
+                connection.sendall(REQUEST[:60])
+            except OSError:
+                pass  # it was cut already
+    return opened
+
+
 class TestExhaustion:
     """What there is too little of is refused, and it recovers by itself."""
 
     async def test_ten_thousand_half_open_handshakes(self, tmp_path: Path) -> None:
-        """Others get in meanwhile, and memory stays."""
+        """Others get in meanwhile, and memory stays. They come from one address, and never take all that there is."""
         with trio.fail_after(PATIENCE):
             async with attacked(tmp_path, hello_timeout=5) as victim, under_load(victim) as took:
                 before = await victim.inside()
                 del took[:]
                 most = 0
                 for batch in range(10):
-                    async with victim.silent(1000) as opened:
-                        for stream in opened[::2]:
-                            try:
-                                await stream.send_all(REQUEST[:60])
-                            except trio.BrokenResourceError:
-                                pass
-                        hello = text({"t": "hello", "token": good(f"honest{batch}")})
-                        await until(partial(victim.lets_in, request(V1), hello))
+                    opened: list[socket.socket] = []
+                    while len(opened) < 1000:
+                        opened += half_open(victim, 100)
+                        await trio.lowlevel.checkpoint()
+                    async with greeted(victim, f"honest{batch}"):
                         now = await victim.inside()
                         most = max(most, now["fds"])
                         assert now["rss"] - before["rss"] < 2 * SLACK
-                assert most < before["fds"] + 400 + 50
+                    for connection in opened:
+                        connection.close()
+                assert most < before["fds"] + 300 + 50
+                await until(partial(some, took))
                 assert statistics.median(took) < 0.1
                 assert (await victim.refused())["handshakes"] > 5000
                 await rested(victim, before)
@@ -805,7 +823,12 @@ class TestExhaustion:
     async def test_memory(self, tmp_path: Path) -> None:
         """Its bounds hold: publishers who fill the buffer and clients who fill theirs never come near the limit."""
         limits = {resource.RLIMIT_AS: 450 * 2**20}
-        full = {"max_bytes_per_user": 2**26, "max_events": 10**6, "max_events_per_user": 10**6}
+        full = {
+            "max_bytes_per_user": 2**26,
+            "max_events": 10**6,
+            "max_events_per_user": 10**6,
+            "hello_timeout": 30,
+        }
         with trio.fail_after(PATIENCE):
             async with attacked(tmp_path, limits=limits, **full) as victim, trio.open_nursery() as nursery:
                 released = trio.Event()
@@ -817,14 +840,17 @@ class TestExhaustion:
 
                 for n in range(90):
                     nursery.start_soon(hold, n)
-                body = {"type": "agent_started", "payload": "x" * 250_000}
-                statuses = []
-                while 503 not in statuses:
-                    response = await victim.http.post("/v1/users/hoard/events", json=body)
-                    statuses.append(response.status_code)
-                assert 240 < len(statuses) < 280  # 64 MiB
+                line = json.dumps({"user": "hoard", "type": "agent_started", "payload": "x" * 250_000})
+                accepted, refused = 0, False
+                while not refused:
+                    response = await victim.http.post("/v1/events", content="\n".join([line] * 10))
+                    answers = [json.loads(answer) for answer in response.text.splitlines()]
+                    accepted += sum("error" not in answer for answer in answers)
+                    refused = any("error" in answer for answer in answers)
+                assert 240 < accepted < 280  # 64 MiB
                 async with greeted(victim, "ada") as (peer, _):
                     await peer.send(text({"t": "ping"}))
                     await until_frame(peer, "pong")
                 assert (await victim.inside())["rss"] < 300 * 2**20
+                assert "the limits add up to" in victim.log.read_text()
                 released.set()
