@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws.server.poller import BATCH, READ_BYTES, TURN_BYTES, Poller, open_poller
+from trio_ws.server.poller import BATCH, EFFORT, READ_BYTES, TURN_BYTES, Poller, open_poller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epo
 class Pair:
     """Two ends of a stream: `ours` is watched, and what came of it is `taken`, unless `take` is given it."""
 
-    def __init__(self, poller: Poller, take: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, poller: Poller, take: Callable[[bytes], int | None] | None = None) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
         self.theirs.setblocking(False)
@@ -146,6 +146,37 @@ async def test_what_comes_meanwhile_is_read_in_the_same_turn() -> None:
         second.close()
 
 
+async def test_what_makes_much_to_do_is_not_all_read_in_one_turn() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        turns = 0
+        read_in: list[int] = []
+
+        def ended(data: bytes) -> int:
+            read_in.append(turns)
+            return EFFORT
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        pairs = [Pair(poller, ended) for _ in range(40)]
+        for pair in pairs:
+            pair.theirs.shutdown(socket.SHUT_WR)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            while len(read_in) < 40:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert (
+            max(map(read_in.count, read_in)) <= 2 * TURN_BYTES // EFFORT
+        )  # two turns of it may follow each other
+        for pair in pairs:
+            pair.close()
+
+
 async def test_who_ends_anothers_connection_in_the_same_batch() -> None:
     """Also where the number stands for a new connection at once."""
     async with open_poller() as poller:
@@ -217,6 +248,26 @@ async def test_who_can_not_handle_it_is_read_no_more_and_nobody_else_suffers(
         assert caplog.text.count("could not be handled") == 1
         broken.close()
         sound.close()
+
+
+async def test_no_memory_to_read_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = os.read
+    async with open_poller() as poller:
+        assert poller is not None
+        starved, other = Pair(poller), Pair(poller)
+
+        def reading(number: int, size: int) -> bytes:
+            if number == starved.ours.fileno():
+                raise MemoryError
+            return read(number, size)
+
+        monkeypatch.setattr(os, "read", reading)
+        for pair in (starved, other):
+            pair.theirs.send(b"x")
+        await settle()
+        assert (starved.taken, other.taken) == ([b""], [b"x"])
+        for pair in (starved, other):
+            pair.close()
 
 
 async def test_thousands_come_and_go_and_nothing_is_left() -> None:
