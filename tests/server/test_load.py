@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 import trio_ws
-from trio_ws.server.load import LEAST_WAIT, MOST_WAIT, Load
+from trio_ws.server.load import EVERY, LEAST_WAIT, MOST_WAIT, Load
 
 from .memory import Closed, Server, serving
 
@@ -43,7 +43,11 @@ async def measured(*turns: float) -> Seen:
     """A load that has measured while turns took so long."""
     load = Seen(turns)
     while load.left:
+        load.clock.now += EVERY
         await load.measure()
+        left = len(load.left)
+        await load.measure()  # it was seen just now
+        assert len(load.left) == left
     return load
 
 

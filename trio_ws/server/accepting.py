@@ -17,7 +17,7 @@ import trio
 
 from .stream import reset
 
-LET_IN_AT_ONCE: Final = 8
+LET_IN_AT_ONCE: Final = 4
 CUT_AT_ONCE: Final = 64
 """How many are let in, or cut, before other tasks have a turn."""
 

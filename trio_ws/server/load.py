@@ -14,6 +14,9 @@ import trio
 
 from ..core.limits import spread
 
+EVERY: Final = 0.05
+"""Seconds from one measurement to the next, at least."""
+
 RESUMING: Final = 2.0
 """How many times as far the loop may lag for those who resume: they cost less than new ones, and are missed already."""
 
@@ -38,7 +41,9 @@ class Load:
         self._told = 0
 
     async def measure(self) -> None:
-        """See how long the loop takes for a turn; a few checkpoints."""
+        """See how long the loop takes for a turn, unless that was seen just now; no checkpoint then, else a few."""
+        if self._clock() - self._at < EVERY:
+            return
         lag = await self._turn()
         if lag > self._max_lag:
             lag = min(lag, await self._turn())
@@ -62,5 +67,5 @@ class Load:
         return spread(min(MOST_WAIT, LEAST_WAIT + self._clock() - self._since), self._told)
 
     def _too_much(self, times: float = 1.0) -> bool:
-        # Whoever asks was measured when he came, so what was seen last is never older than a handshake.
+        # It was measured when he came who asks, so what was seen last is never much older than a handshake.
         return self._lag > self._max_lag * times

@@ -29,7 +29,7 @@ BATCH: Final = 64
 TURN_BYTES: Final = 16 * 1024
 """After about so many bytes other tasks have a turn, also in the middle of it."""
 
-EFFORT: Final = 2 * 1024
+EFFORT: Final = 4 * 1024
 """For how many bytes it counts that a task was woken which has much to do, as a handshake and an end have."""
 
 Take: TypeAlias = Callable[[bytes], int | None]
