@@ -13,6 +13,8 @@ import pytest
 FOLDER: Final = Path(__file__).resolve().parents[1] / ".node"
 MODULES: Final = FOLDER / "node_modules"
 PACKAGES: Final = {
+    "@ag-ui/client": "1.0.0",
+    "@ag-ui/core": "1.0.0",
     "esbuild": "0.28.2",
     "react": "19.3.1",
     "react-dom": "19.3.1",

@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "admin": BASE | {"core", "files", "hub", "store"},
     "publisher": BASE | {"core"},
     "validation": BASE | {"client", "faults", "COMPILED"},
+    "agui": BASE,
+    "adapters": BASE | {"agui"},
 }
 NOT_IN_CORE = {
     "trio",
@@ -58,6 +60,9 @@ EXTRAS = (
     "opentelemetry",
     "pytest",
     "hypothesis",
+    "ag_ui",
+    "langgraph",
+    "agents",
 )
 
 
@@ -100,6 +105,16 @@ def test_arrows_point_down(file: Path) -> None:
         assert "testing" not in rooms
     if room != "validation" and name(file) not in MAY_VALIDATE:
         assert "validation" not in rooms
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if name(f).startswith(("agui/", "adapters/"))], ids=name)
+def test_the_mappings_need_no_package(file: Path) -> None:
+    assert {imported.split(".")[0] for imported in imports(file)} <= {
+        *sys.stdlib_module_names,
+        "attrs",
+        "trio_ws",
+    }
+    assert not {"trio", "asyncio"} & {imported.split(".")[0] for imported in imports(file)}
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if name(f).startswith("core/")], ids=name)

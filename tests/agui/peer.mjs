@@ -1,0 +1,41 @@
+/** AG-UI's own client, asked over a pipe: a line in, a line out. What it makes of a stream is what a page would show. */
+
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+const require = createRequire(process.argv[2]); // where the packages are
+const { AbstractAgent } = require("@ag-ui/client");
+const { from } = require("rxjs");
+
+class Played extends AbstractAgent {
+  constructor(events) {
+    super({ threadId: "t" });
+    this.events = events;
+  }
+
+  run() {
+    return from(this.events);
+  }
+}
+
+/** Runs a stream through the whole pipeline: schemas, chunks, verifier, reducer. */
+async function play({ events }) {
+  const agent = new Played(events);
+  const warnings = [];
+  console.warn = (...words) => warnings.push(words.join(" "));
+  console.error = (...words) => warnings.push(words.join(" "));
+  let run = null;
+  try {
+    run = await agent.runAgent({ runId: "r" });
+  } catch (error) {
+    warnings.push(`threw: ${error.message}`);
+  }
+  return { messages: agent.messages, state: agent.state, result: run?.result ?? null, interrupts: agent.pendingInterrupts, warnings };
+}
+
+const answers = { play };
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { op, ...request } = JSON.parse(line);
+  console.log(JSON.stringify(await answers[op](request)));
+}
