@@ -66,7 +66,11 @@ class Unchunker:
             return self._chunk(event)
         if type in _BESIDE:
             return [event]
-        return [*self.end(*(list(self._open) if type in _OF_ALL else [owner])), event]
+        return [*(self.end_all() if type in _OF_ALL else self.end(owner)), event]
+
+    def end_all(self) -> list[AguiEvent]:
+        """The ends of all chunks that are open."""
+        return self.end(*self._open)
 
     def end(self, *owners: str | None) -> list[AguiEvent]:
         """The ends of the chunks that these owners have open."""

@@ -10,25 +10,10 @@ from typing import Any, Final
 import attrs
 
 from ..errors import InvalidEvent
-from ..event import LIFECYCLE_TYPES, Draft, Priority
+from ..event import Draft, Priority
 from .chunks import Unchunker
-from .encoder import METADATA, VERBATIM
 from .grammar import OWNER, REQUIRED, AguiEvent, fault
-
-RUN_TYPES: Final = {
-    *LIFECYCLE_TYPES,
-    "agent_delta",
-    "agent_progress",
-    "agent_cancelling",
-    "agent_lost",
-    "tool_output",
-    "question_asked",
-    "question_closed",
-    "snapshot",
-    "standing",
-    VERBATIM,
-}
-"""The types of event that mean something in a run: a CUSTOM event of such a name is not taken for one."""
+from .words import METADATA, RUN_TYPES, VERBATIM, is_progress, name_of
 
 # Who is kept when room is needed, of what is carried as it is.
 _PRIORITY: Final = {
@@ -46,7 +31,7 @@ _BETWEEN: Final = {"agent_thinking", "tool_executing"}
 @attrs.define
 class _Call:
     tool: str
-    parent: str | None
+    ids: dict[str, Any]
     args: list[str] = attrs.Factory(list)
     number: int = 0
     since: float = 0.0
@@ -111,7 +96,14 @@ class AguiDecoder:
         if not isinstance(event, Mapping) or not isinstance(event.get("type"), str):
             raise InvalidEvent("not an event of AG-UI: it has no type", field="type")
         told = {key: value for key, value in event.items() if key != "rawEvent"}
-        return [draft for part in self._chunks.write_out(told) for draft in self._decode(part)]
+        return self._decode_all(self._chunks.write_out(told))
+
+    def end(self) -> list[Draft]:
+        """What was begun and not ended when the stream is over, with its run or without."""
+        return [*self._decode_all(self._chunks.end_all()), *self._leave()]
+
+    def _decode_all(self, events: list[AguiEvent]) -> list[Draft]:
+        return [draft for event in events for draft in self._decode(event)]
 
     def _decode(self, event: AguiEvent) -> list[Draft]:
         field = fault(event)
@@ -155,7 +147,7 @@ class AguiDecoder:
         drafts = self._leave()
         if event.get("usage"):
             drafts += _as_it_is(event)
-        error = {"kind": str(event.get("code") or "AgentError"), "message": event["message"]}
+        error = {"kind": name_of(event.get("code"), "AgentError"), "message": event["message"]}
         return [*drafts, self._end(event, {"outcome": "failed"}, error=error)]
 
     def _leave(self) -> list[Draft]:
@@ -169,7 +161,8 @@ class AguiDecoder:
         self.ended = True
         self._text = None
         self._calls.clear()
-        duration = _about(event).get("duration", round(self._clock() - self._started, 3))
+        took = _about(event).get("duration")
+        duration = took if _is_duration(took) else round(self._clock() - self._started, 3)
         return Draft(type="agent_completed", payload={**payload, "duration": duration, **more})
 
     # What it says and thinks
@@ -215,7 +208,13 @@ class AguiDecoder:
     # Its tools
 
     def _call_start(self, event: AguiEvent) -> list[Draft]:
-        self._calls[event["toolCallId"]] = _Call(event["toolCallName"], event.get("parentMessageId"))
+        ids = {
+            key: event[key] for key in ("toolCallId", "parentMessageId") if isinstance(event.get(key), str)
+        }
+        tool = name_of(event["toolCallName"], "tool")
+        if tool != event["toolCallName"]:
+            ids["toolCallName"] = event["toolCallName"]
+        self._calls[event["toolCallId"]] = _Call(tool, ids)
         return []
 
     def _call_args(self, event: AguiEvent) -> list[Draft]:
@@ -233,8 +232,8 @@ class AguiDecoder:
         call = self._calls[id]
         call.number, self._next_call = self._next_call, self._next_call + 1
         call.since = self._clock()
-        ids = {"toolCallId": id} | ({"parentMessageId": call.parent} if call.parent is not None else {})
-        payload = {"call": call.number, "tool": call.tool} | _input("".join(call.args)) | {VERBATIM: ids}
+        told = {"call": call.number, "tool": call.tool, VERBATIM: call.ids}
+        payload = told | _input("".join(call.args))
         return [Draft(type="tool_executing", payload=payload)]
 
     def _call_result(self, event: AguiEvent) -> list[Draft]:
@@ -242,9 +241,7 @@ class AguiDecoder:
         if id not in self._calls:
             return _as_it_is(event)  # a call of an earlier run
         ids = {"messageId": event["messageId"]} | ({} if isinstance(content, str) else {"parts": True})
-        about = {
-            key: value for key, value in _about(event).items() if key in ("outcome", "duration", "error")
-        }
+        about = _about_call(event)
         started = [] if self._calls[id].number else self._execute(id)
         return [*started, *self._finish_call(id, {"output": content, **about, VERBATIM: ids})]
 
@@ -260,13 +257,9 @@ class AguiDecoder:
         name, value = event["name"], event["value"]
         if event.keys() - {"type", "name", "value", "timestamp"}:
             return _as_it_is(event)
-        if (
-            name == "agent_progress"
-            and isinstance(value, dict)
-            and isinstance(value.get("fraction"), float | int)
-        ):
+        if name == "agent_progress" and is_progress(value):
             return [Draft(type=name, payload=value)]
-        if name in RUN_TYPES or not 1 <= len(name) <= 128 or not name.isprintable():
+        if name in RUN_TYPES or name_of(name, "") != name:
             return _as_it_is(event)
         return [Draft(type=name, payload=value)]
 
@@ -284,6 +277,20 @@ def _about(event: AguiEvent) -> dict[str, Any]:
     metadata = event.get("metadata")
     about = metadata.get(METADATA) if isinstance(metadata, dict) else None
     return about if isinstance(about, dict) else {}
+
+
+def _about_call(event: AguiEvent) -> dict[str, Any]:
+    about = _about(event)
+    told = {"outcome": about.get("outcome"), "error": about.get("error"), "duration": about.get("duration")}
+    if told["outcome"] not in ("completed", "failed", "cancelled"):
+        return {}
+    if not _is_duration(told["duration"]):
+        del told["duration"]
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def _given(event: AguiEvent, *fields: str) -> dict[str, Any]:

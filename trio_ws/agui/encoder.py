@@ -10,12 +10,7 @@ import attrs
 
 from ..event import Event
 from .grammar import OWNER, AguiEvent, Gate, fault
-
-METADATA: Final = "trio-ws"
-"""The key in an AG-UI event's metadata under which stands what it has no place for."""
-
-VERBATIM: Final = "agui"
-"""The type of event that carries one of AG-UI's as it is; and the key in a payload for what only AG-UI asks for."""
+from .words import METADATA, VERBATIM
 
 _ENDED: Final = {"completed", "failed", "cancelled", "lost"}
 _AT_WORK: Final = {"agent_delta", "agent_thinking", "tool_executing"}
@@ -218,11 +213,8 @@ class AguiEncoder:
         if not isinstance(call, int) or call in lane.calls:
             return
         id = lane.calls[call] = str(ids.get("toolCallId") or f"{lane.run}/call/{call}")
-        start = {
-            "type": "TOOL_CALL_START",
-            "toolCallId": id,
-            "toolCallName": str(payload.get("tool") or "tool"),
-        }
+        name = str(ids.get("toolCallName", payload.get("tool") or "tool"))
+        start = {"type": "TOOL_CALL_START", "toolCallId": id, "toolCallName": name}
         if isinstance(message := ids.get("parentMessageId"), str):
             start["parentMessageId"] = message
         self._admit(start, lane)
@@ -293,7 +285,7 @@ class AguiEncoder:
         """Tells what the snapshot has and the stream has not: more text, calls that began or ended, the end."""
         self._begin(lane, payload)
         thought = payload.get("thought")
-        if isinstance(thought, str) and thought and thought != lane.thought:
+        if isinstance(thought, str) and thought and not (lane.thought or "").startswith(thought):
             self._close_text(lane)
             self._think(lane, thought, {}, event)
         text = _text(payload)
