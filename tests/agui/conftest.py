@@ -19,7 +19,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def ask() -> Iterator[Ask]:
-    """Asks `peer.mjs`: ``ask("play", events=…)`` is what AG-UI's client makes of a stream."""
+    """Asks `peer.mjs`: what AG-UI's client makes of a stream (``play``), or agui.js of a run (``encode``)."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node here: AG-UI's own client was NOT asked; install Node 20 or later")

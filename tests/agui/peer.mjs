@@ -2,6 +2,7 @@
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
+import { AguiEncoder } from "../../trio_ws/admin/static/agui.js";
 
 const require = createRequire(process.argv[2]); // where the packages are
 const { AbstractAgent } = require("@ag-ui/client");
@@ -33,7 +34,13 @@ async function play({ events }) {
   return { messages: agent.messages, state: agent.state, result: run?.result ?? null, interrupts: agent.pendingInterrupts, warnings };
 }
 
-const answers = { play };
+/** A run as `agui.js` encodes it: the events of each event. */
+function encode({ run, thread, events }) {
+  const encoder = new AguiEncoder(run, { thread });
+  return events.map((event) => encoder.encode(event));
+}
+
+const answers = { encode, play };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { op, ...request } = JSON.parse(line);

@@ -276,3 +276,54 @@ ENDS: Sequence[AguiEvent] = (
     },
     {"type": "RUN_ERROR", "message": "no more money", "code": "quota"},
 )
+
+
+def snapshots(events: Sequence[Event], *, cut: bool = True) -> list[Event]:
+    """What a client is told that comes in behind `events`: what is open, and each run as it stands.
+
+    Args:
+      cut: the texts are too long to be kept whole.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    for event in events:
+        assert event.run is not None
+        state = states.setdefault(event.run, {"status": "running", "text": "", "tools": {}, "questions": []})
+        _fold(state, event.type, event.payload)
+    seq = events[-1].seq if events else 0
+    questions = [{"run": run, "ts": 1.0, **q} for run, state in states.items() for q in state["questions"]]
+    told = (
+        [Event(seq=seq, id="", type="standing", payload={"questions": questions}, ts=0.0)]
+        if questions
+        else []
+    )
+    for run, state in states.items():
+        start = len(state["text"]) // 2 if cut else 0
+        payload = {
+            **state,
+            "text": state["text"][start:],
+            "text_from": start,
+            "tools": list(state["tools"].values()),
+        }
+        told.append(Event(seq=seq, id="", type="snapshot", payload=payload, ts=float(seq), run=run))
+    return told
+
+
+def _fold(state: dict[str, Any], type: str, payload: Any) -> None:
+    if type == "agent_started":
+        state.update({key: payload[key] for key in ("name", "parent") if key in payload})
+    elif type == "agent_thinking":
+        state["thought"] = payload["text"]
+    elif type == "agent_delta":
+        state["text"] += payload["text"]
+    elif type == "agent_progress":
+        state.update(progress=payload["fraction"], message=payload["message"])
+    elif type == "tool_executing":
+        state["tools"][payload["call"]] = payload
+    elif type == "tool_completed":
+        del state["tools"][payload["call"]]
+        state["last_tool"] = {key: payload[key] for key in ("call", "tool", "outcome", "duration")}
+    elif type == "question_asked":
+        state["questions"] = [*state["questions"], payload]
+    elif type in ("agent_completed", "agent_lost"):
+        state["status"] = payload["outcome"]
+        state.update({key: payload[key] for key in ("result", "error") if key in payload})

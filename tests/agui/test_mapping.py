@@ -16,7 +16,7 @@ from trio_ws.errors import InvalidEvent
 from trio_ws.event import Event
 
 from .conftest import Ask
-from .streams import AguiEvent, Told, joined, published, runs, streams
+from .streams import AguiEvent, Told, joined, published, runs, snapshots, streams
 
 MODELS: TypeAdapter[Any] = TypeAdapter(ag_ui.core.Event)
 drawn = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -55,6 +55,18 @@ def test_what_is_lost_does_not_break_the_stream(ask: Ask, told: Told, data: st.D
     # A patch needs the state that it is made for; the page would say so.
     some = [event for event in some if event.payload != {} and "STATE" not in str(event.payload)]
     approve(ask, encoded([*some, told.events[-1]]))
+
+
+@drawn
+@given(told=runs(), data=st.data())
+def test_who_comes_in_the_middle_has_the_whole_answer(ask: Ask, told: Told, data: st.DataObject) -> None:
+    """A page that heard the first events, or none, lost some, and is given snapshots of what stood by then."""
+    own = [event for event in told.events if event.type != "agui"]
+    first = data.draw(st.integers(0, len(own)))
+    behind = data.draw(st.integers(first, len(own)))
+    page = encoded([*own[:first], *snapshots(own[:behind], cut=False), *own[first:]])
+    assert texts_of(page) == texts_of(encoded(own))
+    approve(ask, page)
 
 
 @drawn

@@ -14,6 +14,7 @@ from .words import METADATA, VERBATIM
 
 _ENDED: Final = {"completed", "failed", "cancelled", "lost"}
 _AT_WORK: Final = {"agent_delta", "agent_thinking", "tool_executing"}
+_BETWEEN_TEXTS: Final = {"agent_thinking", "tool_executing", "question_asked"}
 _MAY_BE_NULL: Final = {"value", "snapshot", "event"}
 
 
@@ -63,12 +64,12 @@ class AguiEncoder:
         self._ending: AguiEvent = {}
         self._told: list[AguiEvent] = []
         self._handlers: dict[str, Callable[[_Lane, dict[str, Any], Event], None]] = {
-            "agent_started": self._started,
+            "agent_started": self._nothing,
             "agent_thinking": self._thinking,
             "agent_delta": self._delta,
-            "tool_executing": self._executing,
-            "tool_completed": self._completed,
-            "question_asked": self._asked,
+            "tool_executing": self._call,
+            "tool_completed": self._return,
+            "question_asked": self._ask,
             "agent_completed": self._finished,
             "agent_lost": self._finished,
             "snapshot": self._snapshot,
@@ -86,24 +87,30 @@ class AguiEncoder:
         if event.type == "standing":
             self._standing(event)
         elif (lane := self._lane_of(event)) and not (lane.ended or self.ended):
-            if event.type == "snapshot":
-                lane.upto = max(lane.upto, event.seq)
-                self._snapshot(lane, _object(event.payload), event)
-            elif event.seq > lane.upto:
-                if event.type in _AT_WORK and lane.owner is None:
-                    self._ending = {}  # the agent was run again
-                self._handlers.get(event.type, self._custom)(lane, _object(event.payload), event)
+            self._event(lane, _object(event.payload), event)
         if event.ts:
             for told in self._told:
                 told["timestamp"] = round(event.ts * 1000)
         return self._told
+
+    def _event(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
+        if event.type == "snapshot":
+            lane.upto = max(lane.upto, event.seq)
+        elif event.seq <= lane.upto:
+            return
+        self._begin(lane, payload if event.type in ("agent_started", "snapshot") else {})
+        if event.type in _AT_WORK and lane.parent is None:
+            self._ending = {}  # the agent was run again
+        if event.type in _BETWEEN_TEXTS:
+            self._close_text(lane)
+        self._handlers.get(event.type, self._custom)(lane, payload, event)
 
     # Each run's part
 
     def _lane_of(self, event: Event) -> _Lane | None:
         lane = self._lanes.get(event.run or "")
         if lane is None and event.run and event.type in ("agent_started", "snapshot"):
-            parent = self._lanes.get(_object(event.payload).get("parent") or "")
+            parent = self._lanes.get(str(_object(event.payload).get("parent")))
             if parent is not None and not parent.ended:
                 lane = self._lanes[event.run] = _Lane(event.run, event.run, parent)
         return lane
@@ -130,11 +137,10 @@ class AguiEncoder:
                 started["parentSubagentRunId"] = lane.parent.owner
             self._admit(started | _metadata(about))
 
-    def _started(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, payload)
+    def _nothing(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
+        """It is told as the run begins."""
 
     def _finished(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
         self._close_text(lane)
         outcome = payload.get("outcome")
         about = _metadata({key: payload[key] for key in ("outcome", "duration", "reason") if key in payload})
@@ -170,8 +176,6 @@ class AguiEncoder:
     # What it does
 
     def _thinking(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
-        self._close_text(lane)
         self._think(lane, _text(payload), _object(payload.get(VERBATIM)), event)
 
     def _think(self, lane: _Lane, text: str, ids: Mapping[str, Any], event: Event) -> None:
@@ -187,7 +191,6 @@ class AguiEncoder:
             self._admit(told | id, lane)
 
     def _delta(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
         if text := _text(payload):
             self._write(lane, text, event.merged.from_seq if event.merged else event.seq)
 
@@ -203,12 +206,7 @@ class AguiEncoder:
             self._admit({"type": "TEXT_MESSAGE_END", "messageId": lane.text}, lane)
             lane.text = None
 
-    def _executing(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
-        self._close_text(lane)
-        self._call(lane, payload)
-
-    def _call(self, lane: _Lane, payload: Mapping[str, Any]) -> None:
+    def _call(self, lane: _Lane, payload: Mapping[str, Any], event: Event | None = None) -> None:
         call, ids = payload.get("call"), _object(payload.get(VERBATIM))
         if not isinstance(call, int) or call in lane.calls:
             return
@@ -222,11 +220,7 @@ class AguiEncoder:
             self._admit({"type": "TOOL_CALL_ARGS", "toolCallId": id, "delta": _json(payload["input"])}, lane)
         self._admit({"type": "TOOL_CALL_END", "toolCallId": id}, lane)
 
-    def _completed(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
-        self._return(lane, payload)
-
-    def _return(self, lane: _Lane, payload: Mapping[str, Any]) -> None:
+    def _return(self, lane: _Lane, payload: Mapping[str, Any], event: Event | None = None) -> None:
         call, ids = payload.get("call"), _object(payload.get(VERBATIM))
         if not isinstance(call, int):
             return
@@ -245,12 +239,7 @@ class AguiEncoder:
         }
         self._admit(result | _metadata(about), lane)
 
-    def _asked(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
-        self._close_text(lane)
-        self._ask(lane, payload)
-
-    def _ask(self, lane: _Lane, payload: Mapping[str, Any]) -> None:
+    def _ask(self, lane: _Lane, payload: Mapping[str, Any], event: Event | None = None) -> None:
         question = str(payload.get("question"))
         if question not in lane.questions:
             lane.questions.add(question)
@@ -258,13 +247,11 @@ class AguiEncoder:
 
     def _custom(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
         """Any other type of event, as the publisher worded it."""
-        self._begin(lane, {})
         self._admit({"type": "CUSTOM", "name": event.type, "value": event.payload}, lane)
 
     # What is AG-UI's already
 
     def _verbatim(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
-        self._begin(lane, {})
         told = {key: value for key, value in payload.items() if value is not None or key in _MAY_BE_NULL}
         type = told.get("type")
         if fault(told) is not None or type == "RUN_STARTED" or str(type).endswith("_CHUNK"):
@@ -283,7 +270,6 @@ class AguiEncoder:
 
     def _snapshot(self, lane: _Lane, payload: dict[str, Any], event: Event) -> None:
         """Tells what the snapshot has and the stream has not: more text, calls that began or ended, the end."""
-        self._begin(lane, payload)
         thought = payload.get("thought")
         if isinstance(thought, str) and thought and not (lane.thought or "").startswith(thought):
             self._close_text(lane)
