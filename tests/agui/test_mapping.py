@@ -335,3 +335,104 @@ def test_an_agent_that_is_run_again_counts_on_and_its_last_end_counts() -> None:
     assert [(c["call"], c["input"]) for c in calls] == [(5, "[1"), (6, "[1")]
     ends = [draft for draft in first if draft.type != "agent_completed"] + second
     assert encoded(published(ends))[-1]["outcome"] == {"type": "success"}
+
+
+# What drawing finds late
+
+
+def forwarded(*stream: AguiEvent) -> list[AguiEvent]:
+    """A stream between the start and the end of its run, there and back."""
+    decoder = AguiDecoder()
+    ids = {"threadId": "t", "runId": "r"}
+    whole = [{"type": "RUN_STARTED", **ids}, *stream, {"type": "RUN_FINISHED", **ids}]
+    return encoded(published(draft for e in whole for draft in decoder.decode(e)))
+
+
+def shape(told: list[AguiEvent]) -> list[str]:
+    """What there is, and the names of what it is about."""
+    names = ("messageId", "toolCallId", "subagentRunId")
+    return [" ".join([e["type"], *(e[name] for name in names if name in e)]) for e in told[1:-1]]
+
+
+START_M = {"type": "TEXT_MESSAGE_START", "messageId": "m"}
+CONTENT_M = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "Hi"}
+END_M = {"type": "TEXT_MESSAGE_END", "messageId": "m"}
+
+
+def test_a_message_goes_on_after_a_call(ask: Ask) -> None:
+    call = {"type": "TOOL_CALL_CHUNK", "toolCallId": "x", "toolCallName": "look", "delta": "{}"}
+    told = forwarded(START_M, CONTENT_M, call, CONTENT_M, END_M)
+    assert shape(told) == [
+        "TEXT_MESSAGE_START m",
+        "TEXT_MESSAGE_CONTENT m",
+        "TEXT_MESSAGE_END m",
+        "TOOL_CALL_START x",
+        "TOOL_CALL_ARGS x",
+        "TOOL_CALL_END x",
+        "TEXT_MESSAGE_START m",
+        "TEXT_MESSAGE_CONTENT m",
+        "TEXT_MESSAGE_END m",
+    ]
+    (message,) = [m for m in approve(ask, told)["messages"] if m["id"] == "m"]
+    assert message["content"] == "HiHi"
+
+
+def test_a_message_that_a_snapshot_of_messages_may_leave_out_is_ended_before(ask: Ask) -> None:
+    told = forwarded(START_M, CONTENT_M, END_M, {"type": "MESSAGES_SNAPSHOT", "messages": []})
+    assert shape(told)[-2:] == ["TEXT_MESSAGE_END m", "MESSAGES_SNAPSHOT"]
+    assert approve(ask, told)["messages"] == []
+
+
+def test_a_chunk_ends_the_one_before() -> None:
+    thought = {"type": "REASONING_MESSAGE_CHUNK", "messageId": "t", "delta": "Hm"}
+    said = {"type": "TEXT_MESSAGE_CHUNK", "messageId": "m", "delta": "Hi"}
+    told = forwarded(thought, said)
+    assert [e["delta"] for e in told if "delta" in e] == ["Hm", "Hi"]
+
+
+def test_what_a_subagent_leaves_open_is_ended_with_it(ask: Ask) -> None:
+    by = {"subagentRunId": "s"}
+    told = forwarded(
+        {"type": "SUBAGENT_STARTED", "name": "helper", **by},
+        {"type": "STEP_STARTED", "stepName": "plan", **by},
+        {**START_M, **by},
+        {"type": "SUBAGENT_ERROR", "message": "no", **by},
+        {"type": "SUBAGENT_STARTED", "name": "again", **by},
+    )
+    assert shape(told) == [
+        "SUBAGENT_STARTED s",
+        "STEP_STARTED s",
+        "TEXT_MESSAGE_START m s",
+        "TEXT_MESSAGE_END m s",
+        "STEP_FINISHED s",
+        "SUBAGENT_ERROR s",
+    ]
+    approve(ask, told)
+
+
+def test_what_was_cut_off_is_not_told_by_a_second_snapshot() -> None:
+    cut = {"status": "running", "text": "three", "text_from": 8}
+    told = encoded(
+        [event(5, "snapshot", cut), event(7, "snapshot", {**cut, "text": "three four"}), event(8, "note", 1)]
+    )
+    assert texts_of(told) == "three four"
+
+
+def test_nested_runs_that_outlive_theirs_are_told_as_suspended(ask: Ask) -> None:
+    told = encoded(
+        [
+            event(1, "agent_started", {}),
+            event(2, "agent_started", {"parent": "r", "name": "helper"}, "c"),
+            event(3, "agent_started", {"parent": "c", "name": "helper's"}, "d"),
+            event(4, "agent_completed", {"outcome": "completed"}),
+            event(5, "agent_completed", {"outcome": "completed"}, "d"),
+        ]
+    )
+    assert shape(told) == [
+        "SUBAGENT_STARTED c",
+        "SUBAGENT_STARTED d",
+        "SUBAGENT_FINISHED d",
+        "SUBAGENT_FINISHED c",
+    ]
+    assert [e.get("parentSubagentRunId") for e in told] == [None, None, "c", None, None, None]
+    approve(ask, told)
