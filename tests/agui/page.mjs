@@ -15,10 +15,7 @@ const late = new TrioWsAgent(second, { threadId: "t1" });
 await late.connectAgent({ runId: "r1" });
 
 let failure = null;
-const errors = console.error;
-console.error = () => {};
-await agent.runAgent({ runId: "r2" }).catch((error) => (failure = error.message));
-console.error = errors;
+await agent.runAgent({ runId: "r2" }, { onRunErrorEvent: ({ event }) => void (failure = event.message) });
 
 console.log(JSON.stringify({ result, messages: agent.messages, late: late.messages, failure }));
 first.close();

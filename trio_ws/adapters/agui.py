@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from ..agui import AguiDecoder
-from .forwarding import AgentFailed, Run, forward_all
+from .forwarding import AgentFailed, Run, closing, forward_all
 
 
 async def forward(
@@ -45,11 +45,12 @@ async def sse(lines: AsyncIterable[str]) -> AsyncIterator[dict[str, Any]]:
       ValueError: an event's data is no JSON.
     """
     data: list[str] = []
-    async for line in lines:
-        if line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-        elif not line.strip() and data:
-            yield json.loads("\n".join(data))
-            data.clear()
+    async with closing(lines):
+        async for line in lines:
+            if line.startswith("data:"):
+                data.append(line[5:].removeprefix(" "))
+            elif not line.strip() and data:
+                yield json.loads("\n".join(data))
+                data.clear()
     if data:
         yield json.loads("\n".join(data))

@@ -55,7 +55,7 @@ class AgentFailed(RunFailed):
 
 async def forward_all(run: Run, stream: AsyncIterable[Any], decoder: Decoder) -> None:
     """Tells a whole stream in `run`, and closes it, also where this is cancelled or fails."""
-    async with _closing(stream):
+    async with closing(stream):
         async for item in stream:
             await tell(run, decoder.decode(item))
     await tell(run, decoder.end())
@@ -91,5 +91,6 @@ def _end(run: Run, payload: dict[str, Any]) -> None:
     raise AgentFailed(error["kind"], error["message"])
 
 
-def _closing(stream: Any) -> AbstractAsyncContextManager[Any]:
+def closing(stream: Any) -> AbstractAsyncContextManager[Any]:
+    """Closes `stream` behind its block, where that can be done."""
     return aclosing(stream) if hasattr(stream, "aclose") else nullcontext()
