@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from trio_ws.adapters import AgentFailed, agui
-from trio_ws.agui import AguiDecoder
 from trio_ws.errors import InvalidEvent
 
 from .recording import Recording, Stream
@@ -60,16 +59,14 @@ async def test_a_stream_is_told_in_a_run() -> None:
 
 
 async def test_an_agent_asks_and_is_run_again() -> None:
-    run, decoder = Recording(), AguiDecoder()
+    run = Recording()
     call: list[dict[str, Any]] = [
         {"type": "TOOL_CALL_CHUNK", "toolCallId": "x", "toolCallName": "look"},
         {"type": "TOOL_CALL_RESULT", "toolCallId": "x", "messageId": "o", "content": "found"},
     ]
     outcome = {"type": "interrupt", "interrupts": ASKED}
-    assert (
-        await agui.forward(run, Stream([START, *call, {**END, "outcome": outcome}]), decoder=decoder) == ASKED
-    )
-    assert await agui.forward(run, Stream([START, *call, END]), decoder=decoder) == []
+    assert await agui.forward(run, Stream([START, *call, {**END, "outcome": outcome}])) == ASKED
+    assert await agui.forward(run, Stream([START, *call, END])) == []
     assert [payload["call"] for type, payload in run.told if type == "tool_executing"] == [1, 2]
 
 

@@ -149,3 +149,12 @@ async def test_what_a_graph_raises_passes_and_what_was_said_is_told() -> None:
         await langgraph.forward(run, stream)
     assert run.told == [("delta", "The answer ")]
     assert stream.closed
+
+
+async def test_a_graph_is_asked_again_in_the_same_run() -> None:
+    run = Recording()
+    for _ in range(2):
+        await langgraph.forward(
+            run, Stream([("updates", {"agent": {"messages": [whole("", calls=[CALL])]}})])
+        )
+    assert [payload["call"] for type, payload in run.told if type == "tool_executing"] == [1, 2]

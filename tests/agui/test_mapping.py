@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import ag_ui.core
@@ -12,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trio_ws.agui import AguiDecoder, AguiEncoder
 from trio_ws.agui.grammar import REQUIRED, fault
+from trio_ws.agui.words import RUN_TYPES
 from trio_ws.errors import InvalidEvent
 from trio_ws.event import Event
 
@@ -100,6 +103,14 @@ def least(type: str) -> AguiEvent:
 
 def test_all_types_are_known_and_none_besides() -> None:
     assert {type.value for type in ag_ui.core.EventType} == REQUIRED.keys()
+
+
+def test_the_documentation_has_each() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agui.md").read_text()
+    back = page[page.index("## From AG-UI to a run") : page.index("## What is lost")]
+    assert not [type for type in REQUIRED if f"`{type}`" not in back]
+    there = page[page.index("## From a run to AG-UI") : page.index("## From AG-UI to a run")]
+    assert not [type for type in RUN_TYPES if f"`{type}`" not in there]
 
 
 @pytest.mark.parametrize("type", REQUIRED)
@@ -319,7 +330,7 @@ def test_frontend_tools_are_left_for_the_page_to_answer(ask: Ask) -> None:
 
 
 def test_an_agent_that_is_run_again_counts_on_and_its_last_end_counts() -> None:
-    decoder = AguiDecoder(first_call=5)
+    decoder = AguiDecoder(numbers=itertools.count(5))
     call: list[AguiEvent] = [
         {"type": "RUN_STARTED", "threadId": "t", "runId": "r1"},
         {"type": "TOOL_CALL_CHUNK", "toolCallId": "x", "toolCallName": "look", "delta": "[1"},

@@ -14,6 +14,7 @@ STATIC = ROOT / "trio_ws" / "admin" / "static"
 pytestmark = pytest.mark.integration
 
 USE = """
+import { AguiEncoder, type AguiEvent } from "trio-ws-client/agui";
 import { connect, type Client, type Event, type Gap, type Options, type Snapshot, type Status } from "trio-ws-client";
 import { answer, cancelRun, ended, foldRuns, type Run } from "trio-ws-client/runs";
 
@@ -30,6 +31,8 @@ c.on("state", (s: Status) => {
   if (s.state === "ended") return void s.code.toFixed();
 });
 const sent: Promise<void> = c.send("stop", { run: 7 });
+const encoder = new AguiEncoder("r1", { thread: "t1" });
+c.on("*", (e) => encoder.encode(e).forEach((told: AguiEvent) => void told.type.length));
 void sent; off(); c.close(); void c.figures.acked;
 connect("/ws", { from: "snapshot" }).on("snapshot", (s: Snapshot) => s.run.length + s.seq);
 const runs: ReadonlyMap<string, Run> = foldRuns(c, { onChange: (run) => void run.text.length, kept: 3 });
@@ -57,6 +60,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
     run("npm", "install", "--no-audit", "--no-fund", "--install-links", STATIC, cwd=folder)
     assert sorted(file.name for file in (folder / "node_modules" / "trio-ws-client").iterdir()) == [
+        "agui.d.ts",
+        "agui.js",
         "client.d.ts",
         "client.js",
         "package.json",
@@ -69,6 +74,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_node_imports_it_by_its_name(project: Path) -> None:
     code = "import { connect } from 'trio-ws-client'; console.log(typeof connect)"
     assert run("node", "--input-type=module", "-e", code, cwd=project) == "function\n"
+
+
+def test_the_encoder_for_agui_is_a_module_of_its_own(project: Path) -> None:
+    code = "import { AguiEncoder } from 'trio-ws-client/agui'; console.log(new AguiEncoder('r').thread)"
+    assert run("node", "--input-type=module", "-e", code, cwd=project) == "r\n"
 
 
 def test_a_bundler_takes_it(project: Path) -> None:

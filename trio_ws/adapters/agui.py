@@ -7,17 +7,14 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from ..agui import AguiDecoder
-from .forwarding import AgentFailed, Run, closing, forward_all
+from .forwarding import AgentFailed, Run, closing, forward_all, numbers_of
 
 
-async def forward(
-    run: Run, events: AsyncIterable[Any], *, decoder: AguiDecoder | None = None
-) -> list[dict[str, Any]]:
+async def forward(run: Run, events: AsyncIterable[Any]) -> list[dict[str, Any]]:
     """Tells a whole stream of AG-UI in `run`. Its end is not yet the end of the run, which its block tells.
 
     Args:
       events: JSON objects (`sse` makes them of an answer), or models of the package ``ag-ui-protocol``.
-      decoder: one for all streams of this run, where the agent is run several times for it.
 
     Returns: what the agent asks for before it can go on: AG-UI's interrupts, none where it is done. Its result is in
       ``run.result``.
@@ -28,8 +25,7 @@ async def forward(
 
     Cancelled, the stream is closed, and what was told stays told.
     """
-    decoder = decoder or AguiDecoder()
-    decoder.ended = False
+    decoder = AguiDecoder(numbers=numbers_of(run))
     await forward_all(run, events, decoder)
     if not decoder.ended:
         kind, message = "AgentStreamEnded", "the agent's stream ended before its run did"

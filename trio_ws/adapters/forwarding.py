@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+import itertools
+from collections.abc import AsyncIterable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from ..agui.words import RUN_TYPES, VERBATIM
 from ..errors import RunFailed
@@ -51,6 +53,14 @@ class AgentFailed(RunFailed):
         super().__init__(message)
         self.kind = kind
         self.message = message
+
+
+_NUMBERS: Final[WeakKeyDictionary[Any, Iterator[int]]] = WeakKeyDictionary()
+
+
+def numbers_of(run: Run) -> Iterator[int]:
+    """Numbers for the calls of tools in `run`: a second stream's go on where the first one's ended."""
+    return _NUMBERS.setdefault(run, itertools.count(1))
 
 
 async def forward_all(run: Run, stream: AsyncIterable[Any], decoder: Decoder) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ..agui.words import is_progress
 from ..event import Draft
-from .forwarding import Run, forward_all
+from .forwarding import Run, forward_all, numbers_of
 from .turns import Turns, arguments_of, plain
 
 _THOUGHTS: Final = ("reasoning", "thinking", "text")
@@ -29,7 +29,7 @@ async def forward(run: Run, stream: AsyncIterable[Any]) -> list[Any]:
 
     Raises: what the graph raises. Cancelled, the stream is closed, and what was told stays told.
     """
-    decoder = LangGraphDecoder()
+    decoder = LangGraphDecoder(numbers_of(run))
     await forward_all(run, stream, decoder)
     return decoder.interrupts
 
@@ -37,13 +37,16 @@ async def forward(run: Run, stream: AsyncIterable[Any]) -> list[Any]:
 class LangGraphDecoder:
     """Makes drafts of what a graph streams.
 
+    Args:
+      numbers: those of its calls of tools.
+
     Attributes:
       interrupts: the values that it waits for an answer to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterator[int]) -> None:
         self.interrupts: list[Any] = []
-        self._turns = Turns()
+        self._turns = Turns(numbers)
         self._heard: set[str] = set()
         self._message: str | None = None
         self._calls: dict[Any, dict[str, str]] = {}

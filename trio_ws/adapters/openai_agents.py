@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterator
 from typing import Any, Final
 
 from ..event import Draft
-from .forwarding import Run, forward_all
+from .forwarding import Run, forward_all, numbers_of
 from .turns import Turns, arguments_of
 
 _TEXT: Final = ("response.output_text.delta", "response.refusal.delta")
@@ -24,14 +24,18 @@ async def forward(run: Run, stream: AsyncIterable[Any]) -> None:
 
     Raises: what the agent raises. Cancelled, the stream is closed, and what was told stays told.
     """
-    await forward_all(run, stream, OpenAIAgentsDecoder())
+    await forward_all(run, stream, OpenAIAgentsDecoder(numbers_of(run)))
 
 
 class OpenAIAgentsDecoder:
-    """Makes drafts of what an agent streams."""
+    """Makes drafts of what an agent streams.
 
-    def __init__(self) -> None:
-        self._turns = Turns()
+    Args:
+      numbers: those of its calls of tools.
+    """
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._turns = Turns(numbers)
         self._streamed = False  # the words of the message that is to come were told
 
     def decode(self, item: Any) -> list[Draft]:

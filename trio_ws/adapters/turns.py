@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from ..agui.words import RUN_TYPES, name_of
@@ -19,10 +19,12 @@ class Turns:
     """Numbers the calls of tools and measures them, and joins what is thought until something else is done.
 
     Args:
+      numbers: those of the calls.
       clock: in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, numbers: Iterator[int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._numbers = numbers
         self._clock = clock
         self._thought: list[str] = []
         self._open: dict[str, tuple[int, str, float]] = {}
@@ -50,7 +52,7 @@ class Turns:
         if id in self._known:
             return []
         self._known.add(id)
-        number, name = len(self._known), name_of(tool, "tool")
+        number, name = next(self._numbers), name_of(tool, "tool")
         self._open[id] = (number, name, self._clock())
         told = {} if input is None else {"input": plain(input)}
         return [

@@ -16,6 +16,8 @@ from .answers import answer
 CLIENT: Final = {
     "/client.js": ("client.js", "text/javascript"),
     "/client.d.ts": ("client.d.ts", "application/typescript"),
+    "/agui.js": ("agui.js", "text/javascript"),
+    "/agui.d.ts": ("agui.d.ts", "application/typescript"),
     "/runs.js": ("runs.js", "text/javascript"),
     "/runs.d.ts": ("runs.d.ts", "application/typescript"),
 }

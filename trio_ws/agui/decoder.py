@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -40,10 +41,10 @@ class _Call:
 class AguiDecoder:
     """The events of an AG-UI agent as those of a run. What a run has no word for is carried as it is, as type ``agui``.
 
-    One decoder serves one run of ours, also where the agent is run several times for it: calls are numbered on.
+    One decoder serves one run of ours, also where the agent is run several times for it.
 
     Args:
-      first_call: the number of its first tool call; above those of calls that you make in the run yourself.
+      numbers: those of its calls of tools, which no other call of the run has; None counts from 1.
       clock: in seconds, for the duration of calls.
 
     Attributes:
@@ -51,11 +52,13 @@ class AguiDecoder:
       ended: its run has ended.
     """
 
-    def __init__(self, *, first_call: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, numbers: Iterator[int] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.interrupts: list[dict[str, Any]] = []
         self.ended = False
         self._clock = clock
-        self._next_call = first_call
+        self._numbers = itertools.count(1) if numbers is None else numbers
         self._chunks = Unchunker()
         self._started = 0.0
         self._text: str | None = None
@@ -230,8 +233,7 @@ class AguiDecoder:
 
     def _execute(self, id: str) -> list[Draft]:
         call = self._calls[id]
-        call.number, self._next_call = self._next_call, self._next_call + 1
-        call.since = self._clock()
+        call.number, call.since = next(self._numbers), self._clock()
         told = {"call": call.number, "tool": call.tool, VERBATIM: call.ids}
         payload = told | _input("".join(call.args))
         return [Draft(type="tool_executing", payload=payload)]
