@@ -10,6 +10,6 @@ What they take is recognised by its shape, so no framework is imported here, and
 """
 
 from . import agui, langgraph, openai_agents
-from .forwarding import AgentFailed, Run
+from .forwarding import AgentFailed, Run, tell
 
-__all__ = ["AgentFailed", "Run", "agui", "langgraph", "openai_agents"]
+__all__ = ["AgentFailed", "Run", "agui", "langgraph", "openai_agents", "tell"]
