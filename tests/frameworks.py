@@ -7,13 +7,14 @@ use.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from .alone import alone
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / ".frameworks"
@@ -24,15 +25,15 @@ def need_frameworks() -> None:
     """Has them in `FOLDER`; where they can't be had, the test is skipped, and says so."""
     stamp = FOLDER / "installed"
     wanted = "\n".join((sys.version, *PACKAGES))
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    shutil.rmtree(FOLDER, ignore_errors=True)
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile"]
-    command = [*pip, "--target", str(FOLDER), *PACKAGES]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        pytest.skip(f"LangGraph and OpenAI Agents were NOT tried: {done.stderr.strip()[-300:]}")
-    stamp.write_text(wanted)
+    with alone(FOLDER):
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        command = [*pip, "--upgrade", "--target", str(FOLDER), *PACKAGES]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            pytest.skip(f"LangGraph and OpenAI Agents were NOT tried: {done.stderr.strip()[-300:]}")
+        stamp.write_text(wanted)
 
 
 def run(*arguments: str | Path) -> str:

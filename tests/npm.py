@@ -10,6 +10,8 @@ from typing import Final
 
 import pytest
 
+from .alone import alone
+
 FOLDER: Final = Path(__file__).resolve().parents[1] / ".node"
 MODULES: Final = FOLDER / "node_modules"
 PACKAGES: Final = {
@@ -25,24 +27,24 @@ PACKAGES: Final = {
 
 def need_packages() -> None:
     """Has them in `MODULES`; where they can't be had, the test is skipped, and says so."""
-    if all(_version(name) == version for name, version in PACKAGES.items()):
-        return
-    if shutil.which("npm") is None:
-        pytest.skip(
-            "no npm here: what needs npm's packages was NOT tested; install Node 20 or later, with npm"
+    with alone(FOLDER):
+        if all(_version(name) == version for name, version in PACKAGES.items()):
+            return
+        if shutil.which("npm") is None:
+            pytest.skip(
+                "no npm here: what needs npm's packages was NOT tested; install Node 20 or later, with npm"
+            )
+        (FOLDER / "package.json").write_text(json.dumps({"private": True, "dependencies": PACKAGES}))
+        done = subprocess.run(
+            ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"],
+            cwd=FOLDER,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "package.json").write_text(json.dumps({"private": True, "dependencies": PACKAGES}))
-    done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"],
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"what needs npm's packages was NOT tested: {done.stderr.strip()[-300:]}")
+        if done.returncode:
+            pytest.skip(f"what needs npm's packages was NOT tested: {done.stderr.strip()[-300:]}")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
