@@ -112,6 +112,7 @@ def test_the_mappings_need_no_package(file: Path) -> None:
     assert {imported.split(".")[0] for imported in imports(file)} <= {
         *sys.stdlib_module_names,
         "attrs",
+        "msgspec",
         "trio_ws",
     }
     assert not {"trio", "asyncio"} & {imported.split(".")[0] for imported in imports(file)}

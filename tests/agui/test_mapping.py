@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,10 @@ from .streams import AguiEvent, Told, joined, published, runs, snapshots, stream
 
 MODELS: TypeAdapter[Any] = TypeAdapter(ag_ui.core.Event)
 drawn = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+OURS = """text call run parent seq agui tools questions outcome status thought text_from error interrupts usage role
+progress message result last_tool question fraction parts pending"""
+FIELDS = sorted({field for fields in REQUIRED.values() for field in fields} | set(re.split(r"\s+", OURS)))
 
 
 def encoded(events: list[Event]) -> list[AguiEvent]:
@@ -346,6 +353,61 @@ def test_an_agent_that_is_run_again_counts_on_and_its_last_end_counts() -> None:
     assert [(c["call"], c["input"]) for c in calls] == [(5, "[1"), (6, "[1")]
     ends = [draft for draft in first if draft.type != "agent_completed"] + second
     assert encoded(published(ends))[-1]["outcome"] == {"type": "success"}
+
+
+# Whatever comes
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=3)
+    | st.sampled_from(["r", "assistant", "plan"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3),
+    max_leaves=6,
+)
+fields = st.dictionaries(st.sampled_from(FIELDS), anything, max_size=5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([*REQUIRED, "THINKING_END", "X"]), st.booleans(), fields)))
+def test_no_event_breaks_the_decoder(events: list[tuple[str, bool, dict[str, Any]]]) -> None:
+    decoder = AguiDecoder()
+    for type, whole, fields in events:
+        with suppress(InvalidEvent):
+            for draft in decoder.decode(
+                (least(type) if whole and type in REQUIRED else {}) | fields | {"type": type}
+            ):
+                json.dumps(draft.payload)
+    decoder.end()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(RUN_TYPES)), anything | fields, st.sampled_from(["r", "c", None]))
+    )
+)
+def test_no_payload_breaks_the_encoder(events: list[tuple[str, Any, str | None]]) -> None:
+    encoder = AguiEncoder("r")
+    for seq, (type, payload, run) in enumerate(events):
+        encoder.encode(Event(seq=seq, id="e", type=type, payload=payload, ts=1.0, run=run))
+
+
+def test_letters_that_javascript_has_cut_are_whole_again() -> None:
+    cut = ("a\ud83d", "\ude42b", "\ude42")
+    told = forwarded(START_M, *({**CONTENT_M, "delta": part} for part in cut), END_M)
+    assert texts_of(told) == "a🙂b\ufffd"
+
+
+@pytest.mark.parametrize("arguments", ["[1e999]", '["\\ud83d"]', "[NaN]", "[" * 20000, "\ud83d"])
+def test_arguments_that_are_no_json_are_text(arguments: str) -> None:
+    told = forwarded(
+        {"type": "TOOL_CALL_CHUNK", "toolCallId": "x", "toolCallName": "look", "delta": arguments}
+    )
+    assert [e["delta"] for e in told if e["type"] == "TOOL_CALL_ARGS"] == [
+        arguments.replace("\ud83d", "\ufffd")
+    ]
 
 
 # What drawing finds late

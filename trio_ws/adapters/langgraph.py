@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterator, Mapping
 from typing import Any, Final
 
-from ..agui.words import is_progress
+from ..agui.words import arguments_of, is_progress
 from ..event import Draft
 from .forwarding import Run, forward_all, numbers_of
-from .turns import Turns, arguments_of, plain
+from .turns import Turns, plain
 
 _THOUGHTS: Final = ("reasoning", "thinking", "text")
 """The keys under which providers put the words of a block that is a thought."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterator
 from typing import Any, Final
 
+from ..agui.words import arguments_of
 from ..event import Draft
 from .forwarding import Run, forward_all, numbers_of
-from .turns import Turns, arguments_of
+from .turns import Turns
 
 _TEXT: Final = ("response.output_text.delta", "response.refusal.delta")
 _THOUGHT: Final = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")

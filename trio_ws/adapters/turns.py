@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from ..agui.words import RUN_TYPES, name_of
+from ..agui.words import RUN_TYPES, name_of, well_formed
 from ..event import Draft
 
 DEEPEST: Final = 32
@@ -34,7 +33,7 @@ class Turns:
         """A piece of the answer."""
         if not text:
             return []
-        return [*self.flush(), Draft(type="agent_delta", payload={"text": text}, merge="append")]
+        return [*self.flush(), Draft(type="agent_delta", payload={"text": well_formed(text)}, merge="append")]
 
     def think(self, text: str) -> list[Draft]:
         """A piece of a thought: told when something else comes."""
@@ -43,7 +42,7 @@ class Turns:
 
     def flush(self) -> list[Draft]:
         """Tells what was thought."""
-        text = "".join(self._thought).strip()
+        text = well_formed("".join(self._thought)).strip()
         self._thought.clear()
         return [Draft(type="agent_thinking", payload={"text": text})] if text else []
 
@@ -84,26 +83,20 @@ class Turns:
         return [*self.flush(), Draft(type=type, payload=plain(payload))]
 
 
-def arguments_of(text: str) -> Any:
-    """A call's input: its arguments as JSON where they are, else their text."""
-    try:
-        return json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return text
-
-
 def plain(value: Any, depth: int = DEEPEST) -> Any:
     """`value` as something that has a JSON form: models of pydantic as their fields, what has none as its text."""
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return well_formed(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth == 0:
         return "…"
     if isinstance(value, Mapping):
-        return {str(key): plain(inner, depth - 1) for key, inner in value.items()}
+        return {well_formed(str(key)): plain(inner, depth - 1) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner, depth - 1) for inner in value]
     if hasattr(value, "model_dump"):
         return plain(value.model_dump(mode="json"), depth - 1)
-    return str(value)
+    return well_formed(str(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -14,7 +13,7 @@ from ..errors import InvalidEvent
 from ..event import Draft, Priority
 from .chunks import Unchunker
 from .grammar import OWNER, REQUIRED, AguiEvent, fault
-from .words import METADATA, RUN_TYPES, VERBATIM, is_progress, name_of
+from .words import METADATA, RUN_TYPES, VERBATIM, arguments_of, is_progress, name_of, well_formed
 
 # Who is kept when room is needed, of what is carried as it is.
 _PRIORITY: Final = {
@@ -62,6 +61,7 @@ class AguiDecoder:
         self._chunks = Unchunker()
         self._started = 0.0
         self._text: str | None = None
+        self._half = ""  # of a letter that was cut
         self._between = False  # something has come since that ends a message of ours
         self._thoughts: dict[str, list[str]] = {}
         self._calls: dict[str, _Call] = {}
@@ -98,6 +98,8 @@ class AguiDecoder:
             event = event.model_dump(mode="json", by_alias=True)
         if not isinstance(event, Mapping) or not isinstance(event.get("type"), str):
             raise InvalidEvent("not an event of AG-UI: it has no type", field="type")
+        if not isinstance(event.get(OWNER), str | None):
+            raise InvalidEvent(f"{event['type']}: {OWNER} is a text", field=OWNER)
         told = {key: value for key, value in event.items() if key != "rawEvent"}
         return self._decode_all(self._chunks.write_out(told))
 
@@ -134,7 +136,7 @@ class AguiDecoder:
         return [Draft(type="agent_started", payload=payload | {VERBATIM: ids})]
 
     def _run_finished(self, event: AguiEvent) -> list[Draft]:
-        outcome = event.get("outcome") or {}
+        outcome = event["outcome"] if isinstance(event.get("outcome"), dict) else {}
         drafts = self._leave()
         for id in list(self._calls):
             drafts += self._finish_call(id, {VERBATIM: {"pending": True}})
@@ -172,19 +174,22 @@ class AguiDecoder:
 
     def _text_start(self, event: AguiEvent) -> list[Draft]:
         if event.get("role") in (None, "assistant"):
-            self._text = event["messageId"]
+            self._text, self._half = event["messageId"], ""
             self._between = False
         return _as_it_is(event)
 
     def _text_content(self, event: AguiEvent) -> list[Draft]:
         if event["messageId"] != self._text:
             return _as_it_is(event)
-        if not event["delta"]:
+        delta = self._half + event["delta"]
+        self._half = delta[-1:] if "\ud800" <= delta[-1:] <= "\udbff" else ""
+        delta = well_formed(delta.removesuffix(self._half))
+        if not delta:
             return []
         again = {"type": "TEXT_MESSAGE_START", "messageId": self._text}
         drafts = _as_it_is(again) if self._between else []
         self._between = False
-        return [*drafts, Draft(type="agent_delta", payload={"text": event["delta"]}, merge="append")]
+        return [*drafts, Draft(type="agent_delta", payload={"text": delta}, merge="append")]
 
     def _text_end(self, event: AguiEvent) -> list[Draft]:
         if event["messageId"] != self._text:
@@ -204,7 +209,7 @@ class AguiDecoder:
         return self._think(event["messageId"])
 
     def _think(self, id: str) -> list[Draft]:
-        text = "".join(self._thoughts.pop(id, []))
+        text = well_formed("".join(self._thoughts.pop(id, [])))
         payload = {"text": text, VERBATIM: {"messageId": id}}
         return [Draft(type="agent_thinking", payload=payload)] if text else []
 
@@ -234,8 +239,9 @@ class AguiDecoder:
     def _execute(self, id: str) -> list[Draft]:
         call = self._calls[id]
         call.number, call.since = next(self._numbers), self._clock()
+        input = arguments_of("".join(call.args))
         told = {"call": call.number, "tool": call.tool, VERBATIM: call.ids}
-        payload = told | _input("".join(call.args))
+        payload = told | ({} if input is None else {"input": input})
         return [Draft(type="tool_executing", payload=payload)]
 
     def _call_result(self, event: AguiEvent) -> list[Draft]:
@@ -297,17 +303,3 @@ def _is_duration(value: Any) -> bool:
 
 def _given(event: AguiEvent, *fields: str) -> dict[str, Any]:
     return {field: event[field] for field in fields if event.get(field) is not None}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """A call's input: its arguments as JSON where they are, else their text."""
-    if not arguments:
-        return {}
-    try:
-        return {"input": json.loads(arguments, parse_constant=_refuse)}
-    except (ValueError, RecursionError):
-        return {"input": arguments}
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)

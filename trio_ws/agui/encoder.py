@@ -275,7 +275,8 @@ class AguiEncoder:
             self._close_text(lane)
             self._think(lane, thought, {}, event)
         text = _text(payload)
-        missing = int(payload.get("text_from") or 0) + len(text) - lane.written
+        cut = payload.get("text_from")
+        missing = (cut if isinstance(cut, int) else 0) + len(text) - lane.written
         if missing > 0:
             lane.written += max(missing - len(text), 0)  # what is cut off at its front is not told any more
             self._write(lane, text[-missing:], event.seq)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from ..event import LIFECYCLE_TYPES
 
 METADATA: Final = "trio-ws"
@@ -32,6 +34,23 @@ def name_of(value: Any, otherwise: str) -> str:
     """`value` as a name: 1 to 128 characters without control characters."""
     name = "".join(c for c in value if c.isprintable())[:128] if isinstance(value, str) else ""
     return name or otherwise
+
+
+def well_formed(text: str) -> str:
+    """`text` with the halves of surrogate pairs, as JavaScript cuts them, joined again; a single one is replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def arguments_of(text: str) -> Any:
+    """A call's input: its arguments as JSON where they are, else their text; None where there are none."""
+    try:
+        return msgspec.json.decode(text) if text else None
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return well_formed(text)
 
 
 def is_progress(value: Any) -> bool:
