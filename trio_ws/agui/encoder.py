@@ -295,7 +295,7 @@ class AguiEncoder:
             self._admit({"type": "CUSTOM", "name": "agent_progress", "value": told}, lane)
         for question in _list(payload.get("questions")):
             self._ask(lane, question)
-        if payload.get("status") in _ENDED:
+        if str(payload.get("status")) in _ENDED:
             self._finished(lane, {**payload, "outcome": payload["status"]}, event)
         elif payload.get("status") == "cancelling":
             self._admit({"type": "CUSTOM", "name": "agent_cancelling", "value": {}}, lane)
