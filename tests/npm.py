@@ -17,6 +17,7 @@ MODULES: Final = FOLDER / "node_modules"
 PACKAGES: Final = {
     "@ag-ui/client": "1.0.0",
     "@ag-ui/core": "1.0.0",
+    "ag-ui-client-0": "npm:@ag-ui/client@0.0.59",  # the one in CopilotKit 1.74
     "esbuild": "0.28.2",
     "react": "19.3.1",
     "react-dom": "19.3.1",
@@ -28,7 +29,7 @@ PACKAGES: Final = {
 def need_packages() -> None:
     """Has them in `MODULES`; where they can't be had, the test is skipped, and says so."""
     with alone(FOLDER):
-        if all(_version(name) == version for name, version in PACKAGES.items()):
+        if all(_version(name) == version.split("@")[-1] for name, version in PACKAGES.items()):
             return
         if shutil.which("npm") is None:
             pytest.skip(

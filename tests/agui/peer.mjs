@@ -5,23 +5,19 @@ import { createInterface } from "node:readline";
 import { AguiEncoder } from "../../trio_ws/admin/static/agui.js";
 
 const require = createRequire(process.argv[2]); // where the packages are
-const { AbstractAgent } = require("@ag-ui/client");
 const { from } = require("rxjs");
 
-class Played extends AbstractAgent {
-  constructor(events) {
-    super({ threadId: "t" });
-    this.events = events;
-  }
-
-  run() {
-    return from(this.events);
-  }
-}
+/** An agent that has done what it does, of the client in a package. */
+const played = (client, events) =>
+  new (class extends require(client).AbstractAgent {
+    run() {
+      return from(events);
+    }
+  })({ threadId: "t" });
 
 /** Runs a stream through the whole pipeline: schemas, chunks, verifier, reducer. */
-async function play({ events }) {
-  const agent = new Played(events);
+async function play({ events, client = "@ag-ui/client" }) {
+  const agent = played(client, events);
   const warnings = [];
   console.warn = (...words) => warnings.push(words.join(" "));
   console.error = (...words) => warnings.push(words.join(" "));
