@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ print(json.dumps([run.told, run.result]))
 
 
 def told_by(example: str) -> tuple[list[list[Any]], Any]:
-    if find_spec("trio_ws.publisher") is None:
-        pytest.skip("no trio_ws.publisher: the examples of agent frameworks were NOT tried")
     need_frameworks()
     told, result = json.loads(run("-c", DRIVER, EXAMPLES, example).splitlines()[-1])
     return told, result

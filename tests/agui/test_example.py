@@ -19,7 +19,6 @@ import pytest
 import trio
 from ag_ui.encoder import EventEncoder
 
-import trio_ws
 from trio_ws.adapters.agui import sse
 
 from ..npm import MODULES, need_packages, run
@@ -107,7 +106,6 @@ def example(name: str) -> ModuleType:
 @pytest.mark.filterwarnings(
     "ignore:.*_receive_response_body", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-@pytest.mark.skipif(not hasattr(trio_ws.Hub, "run"), reason="this hub knows no runs: NOT tried")
 async def test_from_an_agent_to_pages(agent: str, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend, gateway = example("backend"), example("gateway")
     async with trio.open_nursery() as nursery:
