@@ -140,6 +140,7 @@ async def test_whatever_is_wrong_with_a_row_all_else_is_delivered(tmp_path: Path
             lost = [gap for gap in told[user].kinds("gap") if gap["from"] <= 2 <= gap["to"]]
             assert [gap["reason"] for gap in lost] == ([] if whole else ["reset"]), user
         assert (await connected(hub, "ada", upto=4)).seqs == [1, 2, 4]
+        await all_written(hub)
         aside = set_aside(path)
         assert hub.stats()["store"]["quarantined"] == len(aside) > 100
         assert {place for place, _ in aside} == set(TABLES)
@@ -166,6 +167,14 @@ async def all_connected(hub: Hub, users: Iterable[str], **ask: Any) -> dict[str,
         for user in users:
             nursery.start_soon(connect, user)
     return peers
+
+
+async def all_written(hub: Hub) -> None:
+    """Wait until all is durable: acks wait for company, and the 2.5 s that a drain gives may be too few for them."""
+    durability = hub.engine.durability
+    assert durability is not None
+    while not durability.idle:  # noqa: ASYNC110
+        await trio.sleep(0.001)
 
 
 async def test_a_critical_event_that_is_damaged_counts_as_lost(
