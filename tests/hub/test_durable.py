@@ -198,6 +198,61 @@ async def test_a_log_that_slept_in_one_process_tells_of_no_reset() -> None:
         assert (await hub.publish("user0", "agent_started")).seq == 9
 
 
+@pytest.mark.parametrize("meanwhile", ["acked", "asleep"])
+async def test_what_a_crash_has_cost_is_never_told_as_settled(meanwhile: str) -> None:
+    store = Store()
+    limits: dict[str, Any] = {"durability": "none", "max_events": 4, "max_events_per_user": 4}
+    async with life(store, **limits) as hub:
+        first = await connected(hub, "user0")
+        for number in range(3):
+            await hub.publish("user0", "note", number)
+        await until(lambda: first.cursor == 3)
+        await trio.sleep(3)  # no seqs are reserved any more
+    async with life(store, **limits) as hub:
+        if meanwhile == "acked":
+            second = await connected(hub, "user0", acks=True)
+            await hub.publish("user0", "agent_started")
+            await until(lambda: second.attachment.session.acked == 4)
+            await hub.committed()
+        else:
+            await hub.publish("user0", "agent_started")
+            for user in range(1, 5):
+                await hub.publish(f"user{user}", "agent_started")
+            assert "user0" in hub.engine.buffer.asleep
+            await hub.load("user0")
+        assert await _resets(hub, first) == [(1, 3)]
+    async with life(store, **limits) as hub:
+        await hub.load("user0")
+        assert await _resets(hub, first) == [(1, 3)]
+
+
+async def _resets(hub: Hub, before: Peer) -> list[tuple[int, int]]:
+    """What a client of the same user is told of as lost that had not acked anything, and is given all up to 4."""
+    peer = Peer(hub, "user0").connect(session="gone", epoch=before.welcome["epoch"], seq=0)
+    await until(lambda: peer.cursor == 4)
+    return [(gap["from"], gap["to"]) for gap in peer.kinds("gap") if gap["reason"] == "reset"]
+
+
+async def test_a_seq_that_was_shown_is_given_to_no_other_after_a_sleep_in_the_next_life() -> None:
+    store = Store()
+    limits: dict[str, Any] = {"durability": "none", "max_events": 4, "max_events_per_user": 4}
+    async with life(store, **limits) as hub:
+        first = await connected(hub, "user0")
+        await hub.publish("user0", "agent_started")
+        await hub.publish("user0", "note")
+        await until(lambda: first.cursor == 2)
+        store.hold()
+        await hub.publish("user0", "note")
+        await until(lambda: first.cursor == 3)
+    store.let_go()
+    async with life(store, **limits) as hub:
+        await hub.load("user0")
+        for user in range(1, 5):
+            await hub.publish(f"user{user}", "agent_started")
+        assert "user0" in hub.engine.buffer.asleep
+        assert (await hub.publish("user0", "agent_completed")).seq > 3
+
+
 async def test_a_log_at_rest_leaves_no_hole() -> None:
     store = Store()
     async with life(store) as hub:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from . import wire
 from .books import Books
@@ -44,13 +44,19 @@ def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep:
     agents = dict.fromkeys([run.run for run in kept.runs][:MAX_AGENTS], 0) or None
     box.gone.restore(list(_gone(box, lost, settled_upto, agents)))
     assert box.track is not None
-    box.track.restored(user.confirmed, user.reserved, as_it_was=reserved == user.head and not kept.damaged)
+    as_it_was = _seqs(box.gone.losses()) == _seqs(user.gone or ())
+    box.track.restored(user.confirmed, user.reserved, as_it_was=as_it_was)
 
 
 def _behind(user: UserRecord, lost: list[Run]) -> int:
     """How many events are in the rest: all behind what is here, but for those that are known to be lost."""
     gone = sum(max(0, min(run.last, user.head) - max(run.first, user.rest) + 1) for run in lost)
     return user.head - user.rest + 1 - gone
+
+
+def _seqs(runs: Iterable[Run]) -> int:
+    """How many seqs lie in these runs."""
+    return sum(run.last - run.first + 1 for run in runs)
 
 
 def restore_runs(runs: Runs, kept: Kept, now: float, wall_offset: float) -> None:

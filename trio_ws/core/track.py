@@ -80,14 +80,19 @@ class Track:
         self._landing = (0, 0)  # what the commit under way has of the rest: events, and bytes
 
     def restored(self, confirmed: int, reserved: int, *, as_it_was: bool) -> None:
-        """All of the log is as the store has it, but for what was lost since where not `as_it_was`."""
+        """All of the log is as the store has it, but for what was lost since where not `as_it_was`.
+
+        What was lost is written: the store alone can't tell it from what is confirmed later, or has settled.
+        """
         head = self._box.head
         self._confirmed, self._reserved = confirmed, max(reserved, head)
         self.committed = head
         self.written = True
         self._rest_from = 0 if self._box.rest is None else self._box.rest.first
-        self._gone_changed = not as_it_was
         self._see_ready()
+        if not as_it_was:
+            self._gone_changed = True
+            self._ledger.touch(self._box)
         if self._reserved > head:
             self.tighten()
 
