@@ -801,3 +801,21 @@ async def test_where_all_who_are_there_fill_memory_another_who_comes_is_given_wh
         await until(lambda: peer.seqs == [1])
         with pytest.raises(trio.WouldBlock):
             hub.publish_nowait("user3", "agent_started")
+
+
+async def test_memory_is_back_within_its_bound_soon_after_those_who_had_it_beyond_have_gone() -> None:
+    limits: dict[str, Any] = {"max_events": 4, "max_events_per_user": 2, "max_stored_events_per_user": 0}
+    async with life(Store(), cleanup_interval=1, **limits) as hub:
+        await hub.publish("user2", "agent_started")
+        peers = [await connected(hub, f"user{user}") for user in range(2)]
+        for user in range(4):
+            await hub.publish(f"user{user % 2}", "agent_started")
+        peers.append(await connected(hub, "user2"))
+        assert hub.stats()["buffer"]["events"] == 5
+        await trio.sleep(2)
+        assert hub.stats()["buffer"]["events"] == 5, "all of it waits for somebody who is there"
+        for peer in peers:
+            peer.die()
+        await trio.sleep(2)
+        assert hub.stats()["buffer"]["events"] <= 4
+        assert hub.stats()["delivery"]["events_held"] == 5

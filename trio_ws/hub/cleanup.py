@@ -1,4 +1,7 @@
-"""The periodic cleanup: expired sessions, events past their time, idle mailboxes; here, and where users are asleep."""
+"""The periodic cleanup: expired sessions, events past their time, idle mailboxes; here, and where users are asleep.
+
+And memory comes back within its bound, once those for whom more was let in have gone.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ async def cleanup(engine: Engine, reception: Reception, loader: Loader) -> None:
         await trio.sleep(engine.config.cleanup_interval)
         try:
             await _clean(engine, reception)
+            while engine.buffer.is_over and loader.let_sleep():
+                pass  # those for whom there was more than may be have gone
             await _clean_asleep(engine, loader)
         except (StoreError, StoreUnavailable):
             logger.warning("what has expired in the store is left there for now: the store can't be read")

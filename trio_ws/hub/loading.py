@@ -96,11 +96,11 @@ class Loader:
                     return
                 raise StoreUnavailable("the buffer is full of critical events of users who are connected")
 
-    def let_sleep(self, but: str) -> bool:
+    def let_sleep(self, but: str | None = None) -> bool:
         """Have some logs that hold critical events out of memory, those that had none for longest. Not a checkpoint.
 
         Args:
-          but: a user who stays.
+          but: a user who stays, if there is one.
 
         Returns: whether there were any: users without a connection, all of whose log is durable, for whose events
         nobody waits here, and who have no session any more in which they sent messages.

@@ -8,6 +8,7 @@ A `Record` stands between a real hub and real connections without changing eithe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
@@ -49,6 +50,7 @@ class Record:
       events: what was published, by token; `log` by (user, epoch) and seq.
       lines: all connections, in order.
       dismissed: the sessions that the operator has ended.
+      coming: the users whose logs are loaded for connections now.
       violations: what did not hold; after the first, `on_violation` is called.
       on_step: called after each step.
       jumped_from, jumped_at: when the clock last jumped, to where: what was due by then may be late.
@@ -77,6 +79,7 @@ class Record:
         self.log: dict[tuple[str, str], dict[int, Published]] = {}
         self.lines: list[Line] = []
         self.dismissed: set[str] = set()
+        self.coming: Counter[str] = Counter()
         self.violations: list[Violation] = []
         self.on_violation: Callable[[], object] = lambda: None
         self.on_step: Callable[[], object] = lambda: None
@@ -125,9 +128,10 @@ class Record:
         self.life += 1
         self.begun_at = self.clock()
         self._by_attachment.clear()
+        self.coming = coming = Counter[str]()
         for told in self.runs.values():
             told.over = told.over or not self.durable
-        plain_attach, plain_end_session = hub.attach, hub.end_session
+        plain_attach, plain_end_session, plain_load = hub.attach, hub.end_session, hub.load
         plain_drain, plain_end_now = hub.drain, hub.end_now
 
         def attach(
@@ -145,6 +149,13 @@ class Record:
             self._tell("attached", watched.line, answer.session)
             return _Attachment(self, watched.line, answer)  # type: ignore[return-value]
 
+        async def load(user: str, *, to_connect: bool = False) -> None:
+            coming[user] += to_connect
+            try:
+                await plain_load(user, to_connect=to_connect)
+            finally:
+                coming[user] -= to_connect
+
         def end_session(user: str, session: str) -> bool:
             self.dismissed.add(session)
             return plain_end_session(user, session)
@@ -161,6 +172,7 @@ class Record:
 
         hub.attach = attach  # type: ignore[method-assign]
         hub.end_session = end_session  # type: ignore[method-assign]
+        hub.load = load  # type: ignore[method-assign]
         hub.drain = drain  # type: ignore[method-assign]
         hub.end_now = end_now  # type: ignore[method-assign]
         hub.engine.after_step = self.stepped
