@@ -7,6 +7,7 @@ import math
 from ...core import wire
 from ...core.session import Session
 from ...event import Event, Gap
+from ...hub import Hub
 from .bookkeeping import Balance, Bounds
 from .record import Record
 from .sight import Checker, Line, Published
@@ -95,7 +96,8 @@ class Resuming(Checker):
 
 class Places(Checker):
     """What of a session was durable when its hub ended is there in the next life: the session itself, where it was
-    connected and is the first to come back, and all that it had acked."""
+    connected and is the first to come back, and all that it had acked. The time of day is all that the next life knows
+    of how long it was parked: by as much as that was put forward, it has been."""
 
     invariant = "a session goes on from where it was"
 
@@ -105,6 +107,10 @@ class Places(Checker):
         self._durable: dict[str, tuple[int, bool]] = {}
         self._before: dict[str, tuple[int, bool]] = {}
         self._came: set[str] = set()
+        # How far the time of day was ahead of the clock: the least since `_durable` was so, and in the life before; and
+        # the most in this life.
+        self._least = self._least_before = math.inf
+        self._most = -math.inf
 
     def due(self) -> float:
         return math.inf
@@ -114,25 +120,35 @@ class Places(Checker):
         self._turn_over()
         if hub is None or hub.engine.durability is None:
             return
+        ahead = self._look_ahead(hub)
+        self._least = min(ahead, self._least)
         there = {
             session.id: (session.acked, session.link is not None)
             for box in hub.engine.buffer.mailboxes.values()
             for session in box.sessions.values()
         }
         if hub.engine.durability.idle:
-            self._durable = there
+            self._durable, self._least = there, ahead
         else:  # what has ended since may be found to have, or not
             self._durable = {id: place for id, place in self._durable.items() if id in there}
+
+    def _look_ahead(self, hub: Hub) -> float:
+        """How far the time of day is ahead of the clock now."""
+        ahead = hub.engine.wall_clock() - self.record.clock()
+        self._most = max(ahead, self._most)
+        return ahead
 
     def _turn_over(self) -> None:
         if self._life != self.record.life:
             self._life, self._before, self._durable = self.record.life, self._durable, {}
+            self._least_before, self._least, self._most = self._least, math.inf, -math.inf
             self._came.clear()
 
     def attached(self, line: Line, session: Session) -> None:
         self._turn_over()
         hub = self.record.hub
         assert hub is not None
+        self._look_ahead(hub)
         acked, connected = self._before.get(line.ask.session or "", (0, False))
         first = line.user not in self._came
         self.record.sometimes("resumed in another life", session.id in self._before)
@@ -140,7 +156,8 @@ class Places(Checker):
         if session.id == line.ask.session and session.acked < acked:
             self.fail(f"{line} had acked {acked}, and counts as at {session.acked}")
         # It may have been parked in the drain of the life before, and a server may be away for some seconds.
-        in_time = self.record.clock() < self.record.begun_at + hub.config.session_ttl - 15
+        put_forward = max(0.0, self._most - self._least_before)
+        in_time = self.record.clock() + put_forward < self.record.begun_at + hub.config.session_ttl - 15
         if (
             connected
             and first
