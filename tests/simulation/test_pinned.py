@@ -115,3 +115,15 @@ async def test_what_a_client_claimed_to_have_and_is_sent_after_all_is_redelivere
 )
 def test_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
     assert not simulate(seed, level="message").violations
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        2029,  # the time of day is put forward by an hour between two lives: a session counts as parked that long
+        5124,  # a log has come for a connection that has its session a step later
+        5133,  # what was sent and never acked fills its share: a new session is to take it before the rest comes
+    ],
+)
+def test_over_a_disk_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
+    assert not simulate(seed, level="message", durable=True).violations

@@ -357,9 +357,11 @@ class World:
         while trio.current_time() <= begun + HEALING_BOUND + self.plan.handler:
             await trio.sleep(LOOK_EVERY)
             why = self._unsettled(stay)
-            if not why and (again := self._pending_for_the_next(stay)):
+            again = self._kept_from_the_rest(stay) if why else self._pending_for_the_next(stay)
+            if again:
                 # Its session was forgotten before it could ack: that stays pending for the user's next session.
                 self.sim.sometimes("pending for the next session")
+                self.sim.sometimes("kept from the rest by what is pending", bool(why))
                 for tab in again:
                     await tab.leave()
             elif not why:
@@ -407,6 +409,23 @@ class World:
         # The log knows more than the record: a publisher that was cancelled never heard what became of its event.
         users = [user for user, box in boxes.items() if any(map(_is_unconfirmed, box.entries.values()))]
         return [tab for tab in tabs if tab.user in users]
+
+    def _kept_from_the_rest(self, tabs: list[Tab]) -> list[Tab]:
+        """The tabs of those who are through with all that they are given, and are given no more of what is in the store
+        only: as much as may is pending for a new session."""
+        if self.hub is None:
+            return []
+        buffer = self.hub.engine.buffer
+        kept: list[Tab] = []
+        for tab in tabs:
+            box = buffer.mailboxes.get(tab.user)
+            if box is None or box.rest is None or not box.sessions:
+                continue
+            events, size = buffer.room_to_take_in(box)
+            through = all(s.link is not None and s.acked >= box.ready for s in box.sessions.values())
+            if through and (events <= 0 or size < max(1, box.rest.wanted)):
+                kept.append(tab)
+        return kept
 
     async def _empty(self) -> None:
         """Everybody has left: when all times to live are over, nothing is left."""
