@@ -110,6 +110,9 @@ async def test_how_blocks_end() -> None:
             raise RunFailed("The printer is on fire.")
         if how == "fail":
             run.fail("Printer", "No paper.")
+        if how == "fail and raises":
+            run.fail("Printer", "No paper.")
+            raise Secret("a password")
         if how == "group":
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.sleep_forever)
@@ -125,6 +128,7 @@ async def test_how_blocks_end() -> None:
         "raises": {"outcome": "failed", "error": {"kind": "Secret"}},
         "fails": {"outcome": "failed", "error": {"kind": "RunFailed", "message": "The printer is on fire."}},
         "fail": {"outcome": "failed", "error": {"kind": "Printer", "message": "No paper."}},
+        "fail and raises": {"outcome": "failed", "error": {"kind": "Printer", "message": "No paper."}},
         "group": {"outcome": "failed", "error": {"kind": "Secret"}},
         "cancelled": {"outcome": "failed", "error": {"kind": "RuntimeError"}},
     }
@@ -153,6 +157,7 @@ async def test_a_cancelled_run_has_its_end(where: str) -> None:
                 nursery.start_soon(trio.sleep_forever)
                 await run.delta("a")
                 if where == "outside":
+                    run.fail("Printer", "No paper.")  # words for a failure, which this is not
                     scope.cancel()
                 elif where == "nursery":
                     nursery.cancel_scope.cancel()

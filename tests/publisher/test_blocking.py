@@ -279,6 +279,20 @@ def test_a_run_can_fail_without_an_exception(fake: Fake, publisher: Publisher) -
     assert fake.runs[run.id]["closed"]["error"] == {"kind": "NoSuchCity", "message": "there is none"}
 
 
+def test_the_applications_words_go_before_an_exceptions(fake: Fake, publisher: Publisher) -> None:
+    told = {"kind": "NoSuchCity", "message": "there is none"}
+    with pytest.raises(Boom), publisher.run("ada", "r1") as run, run.tool("t"):
+        run.fail(**told)
+        raise Boom("secret")
+    assert fake.runs["r1"]["closed"] == {"outcome": "failed", "error": told}
+    [completed] = fake.payloads("tool_completed")
+    assert completed["error"] == {"kind": "Boom"}, "they are the run's, not a tool's"
+    with pytest.raises(KeyboardInterrupt), publisher.run("ada", "r2") as run:
+        run.fail(**told)
+        raise KeyboardInterrupt
+    assert fake.runs["r2"]["closed"] == {"outcome": "cancelled"}
+
+
 def test_a_cancel_is_raised_at_the_next_call_and_ends_the_block_quietly(
     fake: Fake, publisher: Publisher
 ) -> None:

@@ -128,7 +128,7 @@ class RunDesk:
                 yield handle
         except BaseException as error:
             outcome, told = _outcome_of(error)
-            await self._end_block(handle, outcome, handle._error or told)
+            await self._end_block(handle, outcome, told and (handle._error or told))
             raise
         if scope.cancelled_caught:
             await self._end_block(handle, "cancelled", None)

@@ -185,7 +185,7 @@ class Run:
         self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None
     ) -> bool:
         if exc is not None:
-            outcome, error = ending_of(exc, _CANCELLED)
+            outcome, error = ending_of(exc, _CANCELLED, self._error)
         else:
             outcome, error = "completed" if self._error is None else "failed", self._error
         ours = isinstance(exc, RunCancelled) and exc.run == self.id
@@ -305,7 +305,7 @@ class Run:
         return Run(self._caller, script, self._watched, self)
 
     def fail(self, kind: str, message: str | None = None) -> None:
-        """The run has failed, though no exception leaves the block: told at its end."""
+        """The run has failed, in these words, whether or not an exception leaves the block: told at its end."""
         self._error = failure(kind, message)
 
     def check(self) -> None:

@@ -292,7 +292,7 @@ class AsyncRun:
         return AsyncRun(self._caller, script, self._watched).play()
 
     def fail(self, kind: str, message: str | None = None) -> None:
-        """The run has failed, though no exception leaves the block: told at its end."""
+        """The run has failed, in these words, whether or not an exception leaves the block: told at its end."""
         self._error = failure(kind, message)
 
     @asynccontextmanager
@@ -325,7 +325,7 @@ class AsyncRun:
                 yield
                 outcome, error = "completed" if self._error is None else "failed", self._error
         except BaseException as exc:
-            outcome, error = ending_of(exc, _cancelled())
+            outcome, error = ending_of(exc, _cancelled(), self._error)
             await self._close_within_grace(outcome, error, exc)
             raise
         if self._script.lost is None:

@@ -8,17 +8,18 @@ from ..errors import RunFailed
 
 
 def ending_of(
-    exc: BaseException, cancelled: tuple[type[BaseException], ...]
+    exc: BaseException, cancelled: tuple[type[BaseException], ...], said: dict[str, Any] | None = None
 ) -> tuple[str, dict[str, Any] | None]:
     """The outcome of a block that `exc` left, and the error to tell of.
 
     Args:
       cancelled: the exceptions that stand for a cancellation.
+      said: the application's own words for its failure, which go before the exception's.
     """
     leaf = _leaf(exc, cancelled)
     if leaf is None:
         return "cancelled", None
-    return "failed", failure(type(leaf).__name__, str(leaf) if isinstance(leaf, RunFailed) else None)
+    return "failed", said or failure(type(leaf).__name__, str(leaf) if isinstance(leaf, RunFailed) else None)
 
 
 def failure(kind: str, message: str | None) -> dict[str, Any]:
