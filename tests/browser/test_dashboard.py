@@ -209,12 +209,29 @@ def events_of(dashboard: Dashboard, user: str, event_id: str, kind: str) -> None
         {"at": 1_700_000_000.1, "step": "sent", "session": "abcdefghijklmnop"},
         {"at": 1_700_000_000.6, "step": "redelivered", "session": "abcdefghijklmnop", "retry": 1},
     ]
+    canned(dashboard, f"{path}/runs", {"runs": runs_named(kind)})
     row = {**event, "ts": 1_700_000_000.0, "size": 100, "confirmed_after": None}
     user_row = {"user": user, "connections": 0, "sessions": 1, "held": 1, "lag": 1}
     canned(dashboard, "/v1/users", {"users": [user_row], "more": False})
     canned(dashboard, f"{path}/events", {**head, "head": 1, "events": [row]})
     quoted = dashboard.page.evaluate("encodeURIComponent", event_id)
     canned(dashboard, f"{path}/events/{quoted}", {**head, **event, "steps": steps})
+
+
+def runs_named(name: str) -> list[dict[str, Any]]:
+    """A run that is at work and asks something, and one that has failed, of which everything is called so."""
+    run = {"run": name, "name": name, "started": 1_700_000_000.0, "text": "", "text_from": 0, "calls": 1}
+    tool, question = {"call": 1, "tool": name, "since": 1_700_000_000.0}, {"question": name, "prompt": name}
+    open_one = {**run, "status": "running", "progress": 0.5, "tools": [tool], "questions": [question]}
+    failed = {
+        **run,
+        "run": name[:-1],
+        "status": "failed",
+        "tools": [],
+        "questions": [],
+        "ended": 1_700_000_009.5,
+    }
+    return [{**failed, "error": {"kind": name, "message": name}}, open_one]
 
 
 def test_from_the_search_to_the_story_of_an_event(
@@ -261,6 +278,40 @@ def test_what_was_sent_in_vain_is_told(dashboard: Callable[..., Dashboard], serv
     shown.show("#/users/dora/events/1")
     shown.says(".story .conclusion", "sent 2 times, and no client has said that it processed it")
     assert shown.page.locator(".steps li").count() == 3
+
+
+def test_how_the_runs_of_a_user_stand(dashboard: Callable[..., Dashboard], server: Server) -> None:
+    runs = "/v1/users/ruth/runs"
+    for n in range(7):
+        server.post(runs, {"run": f"old {n}"})
+        server.post(f"{runs}/old {n}/close", {"outcome": "completed"})
+    server.post(runs, {"run": "printer"})
+    server.post(
+        f"{runs}/printer/close", {"outcome": "failed", "error": {"kind": "Jam", "message": "No paper."}}
+    )
+    server.post(runs, {"run": "r1", "name": HOSTILE})
+    tool = {"type": "tool_executing", "payload": {"call": 1, "tool": "search"}}
+    server.post(f"{runs}/r1/events", tool)
+    server.post(f"{runs}/r1/events", {"type": "agent_progress", "payload": {"fraction": 0.4}})
+    server.post(f"{runs}/r1/questions", {"prompt": HOSTILE})
+    shown = dashboard().show("#/users/ruth")
+    rows = shown.page.locator(".runs tbody tr")
+    shown.wait(
+        "document.querySelectorAll('.runs tbody tr').length === 6"
+    )  # the open one, and five that are over
+    assert [text.strip() for text in rows.nth(0).locator("td, th").all_inner_texts()[:4]] == [
+        f"{HOSTILE}r1",
+        "running",
+        f"search\nasks: {HOSTILE}",
+        "40\u00a0%",
+    ]
+    assert "failed\tJam: No paper." in rows.nth(1).inner_text()
+    shown.page.get_by_role("button", name="3 runs before").click()
+    shown.wait("document.querySelectorAll('.runs tbody tr').length === 9")
+    server.post(f"{runs}/r1/close", {"outcome": "cancelled"})
+    shown.says(".runs tbody .chip", "cancelled")
+    assert not shown.page.locator(".asks li").count()
+    assert shown.page.evaluate("window.pwned") is None
 
 
 def test_hostile_names_are_text(dashboard: Callable[..., Dashboard], server: Server) -> None:
@@ -311,6 +362,7 @@ def test_it_fits_a_phone(dashboard: Callable[..., Dashboard], place: str) -> Non
     canned(shown, "/v1/users/" + "w" * 128, {"error": {}} | DESCRIBED)
     shown.show(place).says("#pill", "up")
     shown.wait("document.querySelector('.panel')")
+    shown.wait("!location.hash.includes('www') || document.querySelectorAll('.runs .chip').length === 2")
     assert shown.width <= 360
 
 
@@ -375,6 +427,7 @@ def test_axe_finds_nothing(
     events_of(shown, "dora", "1", "tool_executing")
     shown.show(place).says("#pill", "up")
     shown.wait("document.querySelector('.steps li, .uplot, .table td')")
+    shown.wait("!location.hash.includes('dora') || document.querySelectorAll('.runs .chip').length === 2")
     shown.page.evaluate(axe)
     found = shown.page.evaluate("axe.run()")
     assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []

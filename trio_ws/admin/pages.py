@@ -33,8 +33,8 @@ DEMO: Final = {
 """The same of the demo, whose page alone uses it."""
 
 _MODULES: Final = (
-    "accounts alerts api bars chart dialogs dom events format history main overview panels search store story stream "
-    "theme user users verdict"
+    "accounts alerts api bars chart dialogs dom events format history main overview panels runs search store story "
+    "stream theme user users verdict"
 )
 
 DASHBOARD: Final = {

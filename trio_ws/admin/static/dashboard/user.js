@@ -1,10 +1,11 @@
-/** One user: who is connected, what waits for them, what they were sent; and the story of one event beside it. */
+/** One user: who is connected, what waits for them, how their runs stand, what they were sent; and the story of one event. */
 
 import { endSession, get, userPath } from "./api.js";
 import { confirmed } from "./dialogs.js";
 import { el, facts, icon, keyed, picture, say } from "./dom.js";
 import { Events } from "./events.js";
 import { ago, bytes, count, duration, plural } from "./format.js";
+import { Runs } from "./runs.js";
 import { userLink } from "./search.js";
 import { brief, Story } from "./story.js";
 
@@ -32,6 +33,7 @@ export class User {
   #user;
   #id = null;
   #request = new AbortController();
+  #runs;
   #events;
   #story = null;
   #icon = icon("idle");
@@ -49,6 +51,7 @@ export class User {
     this.#user = user;
     this.title = user;
     this.#announce = announce;
+    this.#runs = new Runs(user);
     this.#events = new Events(user);
     this.#columns = el("div", { class: "columns" }, this.#events.root);
     this.root = el(
@@ -61,6 +64,7 @@ export class User {
         el("section", { class: "panel", "aria-labelledby": "sessions-title" }, el("h2", { id: "sessions-title", text: "Sessions" }), this.#sessions, this.#none),
         el("section", { class: "panel", "aria-labelledby": "buffer-title" }, el("h2", { id: "buffer-title", text: "Held, by priority" }), this.#bars, this.#facts),
       ),
+      this.#runs.root,
       this.#columns,
     );
   }
@@ -85,7 +89,7 @@ export class User {
   async refresh() {
     const { signal } = this.#request;
     try {
-      await Promise.all([this.#describe(signal), this.#events.refresh(signal), this.#tell(signal)]);
+      await Promise.all([this.#describe(signal), this.#runs.refresh(signal), this.#events.refresh(signal), this.#tell(signal)]);
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#conclude("idle", error.code === "unknown_user" ? "Nothing is known of this user: never published to, or long gone." : `${error.message}.`);
