@@ -18,7 +18,8 @@ from .conftest import Server, Tab
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-CLIENT = ROOT / "trio_ws" / "admin" / "static" / "client.js"
+STATIC = ROOT / "trio_ws" / "admin" / "static"
+CLIENT = STATIC / "client.js"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -66,23 +67,35 @@ def test_without_a_framework(server: Server, serve: Callable[[Path], Tab], tmp_p
     html = (EXAMPLES / "plain" / "index.html").read_text()
     html = html.replace("ws://127.0.0.1:8765/ws", server.faulty("plain")).replace('"ada"', '"plain"')
     (tmp_path / "index.html").write_text(html)
-    for file in (EXAMPLES / "plain" / "app.js", CLIENT):
+    for file in (EXAMPLES / "plain" / "app.js", CLIENT, STATIC / "runs.js"):
         shutil.copy(file, tmp_path)
+    runs = "/v1/users/plain/runs"
+    tell = partial(server.post, f"{runs}/r1/events")
+    server.post(runs, {"run": "r1", "name": "writer"})
+    tell({"type": "agent_delta", "payload": {"text": "one "}})
     tab = serve(tmp_path)
     tab.wait("document.querySelector('#status').textContent === 'live'")
-    publish_a_run(server, "plain", 1, "one two")
+    tab.wait(
+        "document.querySelector('li p').textContent === 'one '"
+    )  # which was said before the page was there
     server.fault("plain", "cut", 0.5)
     tab.wait("document.querySelector('#status').textContent.startsWith('offline, next attempt at ')")
-    publish_a_run(server, "plain", 2, "three")
-    complete(server, "plain", 1)
-    tab.wait("document.querySelectorAll('li').length === 2")
-    assert tab.js("[...document.querySelectorAll('li')].map((li) => li.textContent.trim())") == [
-        "one two",
-        "three",
-    ]
-    assert tab.js("document.querySelector('li').className") == "done"
-    tab.page.click("#stop")
-    tab.wait("document.querySelector('#answer').textContent === 'refused: no_handler'")
+    tell({"type": "agent_delta", "payload": {"text": "two"}})
+    tell({"type": "tool_executing", "payload": {"call": 1, "tool": "search"}})
+    tell({"type": "agent_progress", "payload": {"fraction": 0.4}})
+    tab.wait("document.querySelector('progress').value === 0.4")
+    assert (
+        tab.js("document.querySelector('li').innerText.split(/\\s+/).join(' ')")
+        == "writer search Cancel one two"
+    )
+    tab.page.click("text=Cancel")
+    tab.wait("document.querySelector('li button').disabled")
+    assert server.get(f"{runs}/r1")["status"] == "cancelling"
+    server.post(f"{runs}/r1/close", {"outcome": "cancelled"})
+    tab.wait("document.querySelector('li span').textContent === 'cancelled'")
+    assert not tab.js("document.querySelector('li button').checkVisibility()")
+    tab.js("document.querySelector('li button').click()")  # as if it had ended in this very moment
+    tab.wait("document.querySelector('#answer').textContent === 'refused: run_ended'")
 
 
 def test_react(server: Server, serve: Callable[[Path], Tab], tmp_path: Path) -> None:
