@@ -3,8 +3,11 @@ to a gap, answers, cancels."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -115,6 +118,26 @@ async def test_a_gap_that_a_snapshot_heals_leaves_nothing_missing(autojump_clock
         assert "snapshot" in away.types
         assert away.states() == first.states()
         assert not away.runs.incomplete
+
+
+async def test_the_program_of_the_documentation_answers_also_what_was_asked_before_it_came(
+    autojump_clock: MockClock,
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    [program] = [text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "RunFold()" in text]
+    program = program.replace("token=…", 'user="ada", open_stream=open_stream')
+    async with serving() as server, trio.open_nursery() as nursery:
+        names = {"trio_ws": trio_ws, "url": "ws://test/ws", "open_stream": server.listener.connect}
+        exec(f"async def watch():\n{indent(program, '    ')}", names)
+
+        async with server.hub.run("ada", "a") as run:
+            question = await run.open_question("Well?", choices=["yes", "no"])
+            await run.think("It is told of the question first, and again in the history.")
+            nursery.start_soon(names["watch"])  # type: ignore[arg-type]
+            assert (await run.wait_closed(question)).answer == "yes"
+            assert await run.ask("And now?", choices=["no"]) == "no"
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_first_answer_counts_from_whichever_tab(autojump_clock: MockClock) -> None:

@@ -24,7 +24,7 @@ from trio_ws.errors import (
     TooManyRuns,
     UnknownRun,
 )
-from trio_ws.event import Event
+from trio_ws.event import Event, Gap
 from trio_ws.store import MemoryStore
 
 from .peers import Peer, World, running, settled
@@ -660,6 +660,28 @@ async def test_a_subscription_is_given_snapshots_and_questions_too() -> None:
         assert (snapshot.type, snapshot.run, snapshot.seq) == ("snapshot", "r", 3)
         assert snapshot.payload["text"] == "Hello"
         assert (closed.type, end.type, end.run) == ("question_closed", "agent_completed", "r")
+
+
+async def test_a_subscription_that_was_slow_is_healed_as_a_client_is() -> None:
+    async with running(max_events_per_user=10) as world:
+        with world.hub.subscribe("ada") as slow:
+            run = await world.hub.open_run("ada", "r")
+            for n in range(100):  # more than may wait to be received
+                await run.delta(f"{n},")
+                await run.publish("note", {"n": n})
+            await settled()
+            folded = trio_ws.RunFold()
+            gaps: list[Gap] = []
+            while "r" not in folded or folded["r"].seq < run.view().seq:
+                batch = await slow.receive()
+                gaps += [item for item in batch if isinstance(item, Gap)]
+                for item in batch:
+                    folded.fold(item)
+        assert gaps[0].snapshots == ("r",)
+        assert 0 < gaps[0].healed == gaps[0].lost["agent_delta"] < sum(gaps[0].lost.values())
+        assert sum(gap.healed for gap in gaps) == sum(gap.lost.get("agent_delta", 0) for gap in gaps)
+        assert folded["r"].payload() == run.view().payload()
+        assert not folded.incomplete
 
 
 async def test_plain_clients_are_told_of_runs_and_nothing_else() -> None:
