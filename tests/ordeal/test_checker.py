@@ -98,7 +98,7 @@ async def a_database(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO users VALUES ('ada', 'E', 6, 6, 6, NULL, 0, NULL, 0)")
         db.execute(
-            "INSERT INTO events VALUES ('ada', 6, 6, 'z', 'note', 3, '1', 1.0, NULL, NULL, 0, 0, 0, 1, 1, 0)"
+            "INSERT INTO events VALUES ('ada', 6, 6, 'z', 'note', 3, '1', 1.0, NULL, NULL, 0, 0, 0, 1, 1, 0, NULL)"
         )
 
 
