@@ -518,3 +518,21 @@ def test_nested_runs_that_outlive_theirs_are_told_as_suspended(ask: Ask) -> None
     ]
     assert [e.get("parentSubagentRunId") for e in told] == [None, None, "c", None, None, None]
     approve(ask, told)
+
+
+def test_a_message_stays_the_subagents_that_began_it(ask: Ask) -> None:
+    told = encoded(
+        [
+            event(1, "agent_started", {}),
+            event(2, "agent_started", {"parent": "r"}, "c1"),
+            event(3, "agent_started", {"parent": "r"}, "c2"),
+            event(4, "agui", {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "user"}, "c1"),
+            event(5, "agui", {"type": "TEXT_MESSAGE_END", "messageId": "m"}, "c1"),
+            event(6, "agui", {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "user"}, "c2"),
+            event(7, "agui", {"type": "TEXT_MESSAGE_END", "messageId": "m"}, "c2"),
+            event(8, "agui", {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "x"}, "c2"),
+            event(9, "agent_completed", {"outcome": "completed"}),
+        ]
+    )
+    approve(ask, told)
+    assert {e["subagentRunId"] for e in told if e.get("messageId") == "m"} == {"c1"}

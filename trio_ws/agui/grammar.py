@@ -107,12 +107,13 @@ class Gate:
     """Lets through what is legal now, and mends what is not: what was lost before it never breaks a stream.
 
     An end of what is not open, and a start of what is, are left out; what goes on with a stream whose start was lost is
-    given one; what an event says of its owner is what the start said.
+    given one; what an event says of its owner is what the first start said, since a message stays its first agent's.
     """
 
     def __init__(self) -> None:
         # What is open, in the order in which it was opened, with its owner.
         self._open: dict[tuple[Kind, str | None, str], str | None] = {}
+        self._owners: dict[tuple[str, str | None, str], str | None] = {}  # by field, whatever kind it is of
         self._known_agents: set[str] = set()
 
     def admit(self, event: AguiEvent) -> list[AguiEvent]:
@@ -133,7 +134,7 @@ class Gate:
             return []
         field = STREAMS[kind][0]
         start = _owned({**_START[kind], field: event[field]}, event.get(OWNER))
-        return [*self._start(key, start), event]
+        return [*self._start(key, start), _owned(event, self._open[key])]
 
     def is_open(self, kind: Kind, id: str) -> bool:
         """Whether the stream of that name is open; not for steps, whose names are their owner's."""
@@ -156,7 +157,9 @@ class Gate:
                 event = {name: value for name, value in event.items() if name != "parentSubagentRunId"}
             self._open[key] = None
         else:
-            self._open[key] = event.get(OWNER)
+            name = (STREAMS[key[0]][0], *key[1:])
+            self._open[key] = owner = self._owners.setdefault(name, event.get(OWNER))
+            event = _owned(event, owner)
         return [event]
 
     def _end_agent(self, agent: str) -> list[AguiEvent]:

@@ -96,6 +96,7 @@ function owned({ [OWNER]: _, ...bare }, owner) {
 /** Lets through what is legal now, and mends what is not: what was lost before it never breaks a stream. */
 class Gate {
   #open = new Map(); // what is open, in the order in which it was opened, with its owner
+  #owners = new Map(); // of what was ever opened, by its field and name, whatever kind it is of
   #agents = new Set();
 
   admit(event) {
@@ -112,7 +113,7 @@ class Gate {
     }
     if (part === "end" || !stream.start) return [];
     const start = owned({ ...stream.start, [stream.id]: event[stream.id] }, event[OWNER]);
-    return [...this.#start(key, kind, start), event];
+    return [...this.#start(key, kind, start), owned(event, this.#open.get(key))];
   }
 
   isOpen(kind, id) {
@@ -133,7 +134,12 @@ class Gate {
       this.#agents.add(agent);
       this.#open.set(key, undefined);
     } else {
-      this.#open.set(key, event[OWNER]);
+      const { id } = STREAMS[kind];
+      const name = JSON.stringify([id, event[id], kind === "step" ? event[OWNER] : undefined]);
+      if (!this.#owners.has(name)) this.#owners.set(name, event[OWNER]);
+      const owner = this.#owners.get(name);
+      this.#open.set(key, owner);
+      event = owned(event, owner);
     }
     return [event];
   }
