@@ -16,6 +16,8 @@ from trio_ws.event import Message
 from trio_ws.hub import Hub, Receipt, open_hub
 from trio_ws.publisher import AsyncPublisher, IllegalTransition, QuestionExpired, RunLost
 
+from ..hub.test_durable import Store
+
 RUNS = "/v1/users/a%2Fb/runs"
 RUN = f"{RUNS}/r"
 
@@ -378,3 +380,27 @@ async def test_a_run_whose_commit_was_not_waited_out_can_be_opened_again(
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
         again = await post(client, RUNS, {"run": "r"})
         assert (again.status_code, again.json()["duplicate"]) == (200, True)
+
+
+async def test_what_is_repeated_is_answered_when_it_is_durable(open_api, autojump_clock: MockClock) -> None:
+    store = Store()
+    asked, withdrawn = ("POST", f"{RUN}/questions"), ("DELETE", f"{RUN}/questions/q")
+    async with open_api(store=store) as (_, client):
+        await post(client, RUNS, {"run": "r", "lease": 60})
+        store.hold()
+        for method, path in (asked, asked, withdrawn, withdrawn):
+            told = await client.request(method, path, json={"question": "q", "prompt": "Well?"})
+            assert (told.status_code, told.json()["error"]["code"]) == (503, "store_unavailable")
+        store.let_go()
+        assert (await client.delete(f"{RUN}/questions/q")).status_code == 204
+
+
+async def test_who_waits_with_a_heartbeat_is_answered_before_the_lease_is_over(
+    open_api, autojump_clock: MockClock
+) -> None:
+    async with open_api() as (_, client):
+        await post(client, RUNS, {"run": "r", "lease": 5})
+        for _ in range(3):
+            beat = await client.post(f"{RUN}/heartbeat", params={"wait": "cancelling", "timeout": 60})
+            assert (beat.status_code, beat.json()["cancelling"]) == (200, False)
+        assert (await client.get(RUN)).json()["status"] == "running"

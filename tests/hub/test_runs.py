@@ -21,6 +21,7 @@ from trio_ws.errors import (
     QuestionExpired,
     RunEnded,
     RunFailed,
+    StoreUnavailable,
     TooManyRuns,
     UnknownRun,
 )
@@ -886,3 +887,97 @@ async def test_a_snapshot_in_the_store_misses_nothing_that_has_left_the_log() ->
             found = await hub.find_run("ada", "r")
             assert found is not None
             assert found.view().text == text
+
+
+# -- what goes wrong between an event's acceptance and its commit, or while there is no room
+
+
+async def test_a_run_that_is_opened_again_is_durable_then() -> None:
+    store = Store()
+    async with life(store) as hub:
+        store.hold()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await hub.open_run("ada", "r", lease=60)
+        store.let_go()
+        assert (await hub.open_run("ada", "r", lease=60)).seq == 1
+
+
+async def test_a_cancel_is_heard_by_a_run_whose_beginning_is_not_durable_yet() -> None:
+    store = Store()
+    async with life(store, orderly=True) as hub, trio.open_nursery() as nursery:
+        outcomes = []
+
+        async def agent() -> None:
+            async with hub.run("ada", "r") as run:
+                await trio.sleep_forever()
+            outcomes.append(run.outcome)
+
+        store.hold()
+        nursery.start_soon(agent)
+        await settled()
+        nursery.start_soon(hub.cancel_run, "ada", "r")
+        await settled()
+        store.let_go()
+        await until(lambda: outcomes)
+        assert outcomes == ["cancelled"]
+
+
+async def test_what_was_accepted_and_is_not_durable_in_time_leaves_nothing_open_in_a_run() -> None:
+    """A question whose asking was cancelled is withdrawn, a call of a tool whose block never began is closed."""
+    store = Store()
+    async with life(store, orderly=True) as hub:
+        peer = await connected(hub, acks=True)
+        async with hub.run("ada", "r") as run:
+            store.hold()
+            with trio.move_on_after(0.5):
+                await run.ask("Cancelled?")
+            with trio.move_on_after(0.1):
+                await run.open_question("Cancelled?")
+            with trio.move_on_after(0.1):
+                async with run.tool("search"):
+                    raise AssertionError
+            store.let_go()
+            await until(lambda: any(f["type"] == "tool_completed" for f in frames(peer, "r")))
+            assert (run.snapshot()["questions"], run.snapshot()["tools"]) == ([], [])
+        told = [(f["type"], f["payload"].get("outcome")) for f in frames(peer, "r")]
+        asked = [("question_asked", None), ("question_closed", "withdrawn")]
+        assert told[1:7] == [*asked, *asked, ("tool_executing", None), ("tool_completed", "cancelled")]
+
+
+async def test_a_question_that_was_long_in_becoming_durable_expires_all_the_same() -> None:
+    store = Store()
+    async with life(store) as hub:
+        run = await hub.open_run("ada", "r", lease=3600)
+        store.hold()
+        with pytest.raises(StoreUnavailable):
+            await run.open_question("Well?", question="q", timeout=20)
+        store.let_go()
+        with trio.fail_after(30):
+            assert (await run.wait_closed("q")).outcome == "expired"
+
+
+async def test_calls_and_runs_that_wait_for_room_together_all_find_their_place() -> None:
+    async with running(max_events_per_user=4) as world:
+        run = await world.hub.open_run("ada", "r")
+        for n in range(3):
+            await world.hub.publish("ada", "alarm", n, priority=trio_ws.Priority.CRITICAL)
+        numbers, opened = set(), []
+
+        async def call() -> None:
+            async with run.tool("search") as tool:
+                numbers.add(tool.number)
+
+        async def open_it() -> None:
+            opened.append(await world.hub.open_run("ada", "same", name="one"))
+
+        async with trio.open_nursery() as nursery:
+            for task in (call, call, call, open_it, open_it):
+                nursery.start_soon(task)
+            await settled()
+            assert (numbers, opened) == (set(), [])
+            world.peer(acks=True).connect()
+        assert numbers == {1, 2, 3}
+        assert opened[0] is opened[1]
+        await run.close()
+        await opened[0].close()

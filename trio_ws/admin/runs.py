@@ -171,14 +171,15 @@ class RunCalls:
         return answer(_told(receipt, run), 202)
 
     async def heartbeat(self, request: Request) -> Response:
-        """A sign of life; answered as it comes, or with ``?wait=cancelling`` as `look` is."""
+        """A sign of life; answered as it comes, or with ``?wait=cancelling`` as `look` is, within half the lease."""
         timeout = seconds_to_wait(request, "cancelling")
         run = await self._find(request, leased=True)
         body = decode(_heartbeat_decoder, await self._body(request) or b"{}")
         _check_open(run)
         run.renew(body.lease)
         if timeout is not None:
-            with trio.move_on_after(timeout):
+            assert run.lease is not None
+            with trio.move_on_after(min(timeout, run.lease / 2)):
                 await _first(run.wait_cancelling, self._hub.engine.stopping.wait)
         return answer(_signs(run))
 
@@ -208,6 +209,8 @@ class RunCalls:
         body = decode(_question_decoder, await self._body(request))
         asked = _given(body)
         if body.question is not None and _knows(run, body.question):
+            with refusals(self._hub), run.busy():
+                await self._hub.desk.settled(run.user)
             return answer({"question": body.question, "duplicate": True, **_signs(run)})
         self._events.spend(run.user)
         async with self._within_time():
@@ -276,6 +279,10 @@ class RunCalls:
         with trio.move_on_after(ROOM_TIMEOUT) as wait, refusals(self._hub):
             yield
         if wait.cancelled_caught:
+            durability = self._hub.engine.durability
+            with refusals(self._hub):
+                if durability is not None and durability.state != "ok":
+                    raise StoreUnavailable(durability.reason)
             message = "the buffer is full of events that must not be dropped"
             raise ApiError(503, "buffer_full", message, retry_after=retry_after(self._hub))
 

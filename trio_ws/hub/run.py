@@ -30,6 +30,7 @@ from ..core.runs import (
     check_payload,
 )
 from ..errors import (
+    IllegalTransition,
     InvalidEvent,
     QuestionClosed,
     QuestionExpired,
@@ -211,8 +212,9 @@ class RunHandle:
 
         Its outcome is ``failed`` where the block raises, ``cancelled`` where it is cancelled; the exception goes on.
         """
-        call = await self._open_call(name, input)
+        call, opening = await self._open_call(name, input)
         try:
+            await self._committed(opening)
             yield call
         except BaseException as error:
             outcome, told = _outcome_of(error)
@@ -221,7 +223,7 @@ class RunHandle:
         receipt = self._desk.close_call(self, call, "completed", None)
         await self._committed(receipt)
 
-    async def _open_call(self, name: str, input: Any) -> ToolCall:
+    async def _open_call(self, name: str, input: Any) -> tuple[ToolCall, Receipt]:
         check_name(name, "tool")
         while True:
             call = ToolCall(self, self._run.next_call, name)
@@ -230,12 +232,16 @@ class RunHandle:
             await self._desk.intake.encode_any(
                 parcel, payload if input is None else payload | {"input": input}
             )
-            if call.number == self._run.next_call:  # another may have taken it while this was encoded
-                break
-        parcel.call = call.number
-        self._run.check(EXECUTING, call.number, "")
-        await self._submit(parcel)
-        return call
+            if call.number != self._run.next_call:  # another has taken it while this was encoded
+                continue
+            parcel.call = call.number
+            self._run.check(EXECUTING, call.number, "")
+            try:
+                with self.busy():
+                    return call, await self._desk.publisher.submit(self.user, parcel, commit=False)
+            except IllegalTransition:
+                if self._run.ended or call.number == self._run.next_call:
+                    raise  # else another has taken it while this waited for room
 
     def run(
         self, run_id: str | None = None, *, name: str | None = None, input: Any = None
@@ -306,10 +312,12 @@ class RunHandle:
         """As `ask`, without waiting for the answer.
 
         Args:
-          question: an id for it, which no other question of the user has; None makes one.
+          question: an id for it, which no other question of the user has; None makes one. Where this raises, a question
+            with an id of yours may stand; one with an id that was made here is withdrawn.
 
         Returns: its id, for `wait_closed` and `withdraw`.
         """
+        is_unknown = question is None
         if question is None:
             question = self._desk.fresh_id()
         check_name(question, "question")
@@ -337,8 +345,15 @@ class RunHandle:
         self._desk.check_question_id(self.user, question)
         if convert is not None:
             self._converters[question] = convert
-        await self._submit(parcel)
-        self._expire(question, deadline)
+        with self.busy():
+            receipt = await self._desk.publisher.submit(self.user, parcel, commit=False)
+            self._expire(question, deadline)
+            try:
+                await self._committed(receipt)
+            except BaseException:
+                if is_unknown:
+                    self._desk.close_question(self, question, "withdrawn")
+                raise
         return question
 
     def _expire(self, question: str, deadline: float) -> None:
@@ -381,7 +396,9 @@ class RunHandle:
 
     async def withdraw(self, question: str) -> None:
         """Withdraw a question; one that is closed already stays as it is."""
-        await self._committed(self._desk.close_question(self, question, "withdrawn"))
+        self._desk.close_question(self, question, "withdrawn")
+        with self.busy():
+            await self._desk.settled(self.user)
 
     # -- the lease, and the end
 

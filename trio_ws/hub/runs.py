@@ -123,6 +123,8 @@ class RunDesk:
         """See `Hub.run`."""
         handle = await self.open(user, run_id, name=name, parent=parent, input=input, lease=None)
         scope = handle._scope = trio.CancelScope()
+        if handle.cancelling:  # since before its beginning was durable
+            scope.cancel()
         try:
             with scope:
                 yield handle
@@ -157,16 +159,18 @@ class RunDesk:
         payload = {"name": name, "parent": parent, "input": input}
         parcel = _parcel(STARTED, run_id)
         await self.intake.encode_any(parcel, {k: v for k, v in payload.items() if v is not None})
+        parcel.lease = lease
         runs = await self._runs(user)
         known = None if runs is None else runs.get(run_id)
         if known is not None and not known.ended:
-            if lease is None or known.lease is None or known.digest != digest_of(parcel.encoded):
-                raise IllegalTransition(run_id, STARTED, "the run is open already, and was opened otherwise")
-            handle = self.handle(user, known)
-            handle.renew(lease)
-            return handle
-        parcel.lease = lease
-        receipt = await self.publisher.submit(user, parcel, commit=False)
+            return await self._open_again(user, known, parcel)
+        try:
+            receipt = await self.publisher.submit(user, parcel, commit=False)
+        except IllegalTransition:
+            known = self._books.of(user).get(run_id)
+            if known is None or known.ended:
+                raise
+            return await self._open_again(user, known, parcel)  # it was opened while this waited for room
         run = self._books.of(user).get(run_id)
         assert run is not None
         self.opened += 1
@@ -180,6 +184,16 @@ class RunDesk:
                 raise
             self._try_to_end(handle, self._ending(handle, "cancelled", None, None))
             raise
+        return handle
+
+    async def _open_again(self, user: str, run: Run, parcel: Parcel) -> RunHandle:
+        """A run is to be opened that is open: it is this one, if it was opened so."""
+        if parcel.lease is None or run.lease is None or run.digest != digest_of(parcel.encoded):
+            raise IllegalTransition(run.id, STARTED, "the run is open already, and was opened otherwise")
+        handle = self.handle(user, run)
+        handle.renew(parcel.lease)
+        with handle.busy():
+            await self.settled(user)
         return handle
 
     def handle(self, user: str, run: Run) -> RunHandle:
