@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws import Config, MemoryStore, StoreUnavailable
 from trio_ws.admin import create_app
-from trio_ws.event import Message
+from trio_ws.event import Message, Priority
 from trio_ws.hub import Hub, Receipt, open_hub
 from trio_ws.publisher import AsyncPublisher, IllegalTransition, QuestionExpired, RunLost
 
@@ -404,3 +404,18 @@ async def test_who_waits_with_a_heartbeat_is_answered_before_the_lease_is_over(
             beat = await client.post(f"{RUN}/heartbeat", params={"wait": "cancelling", "timeout": 60})
             assert (beat.status_code, beat.json()["cancelling"]) == (200, False)
         assert (await client.get(RUN)).json()["status"] == "running"
+
+
+async def test_a_run_that_is_cut_short_does_not_wait_for_room_for_its_last_words(
+    open_api, autojump_clock: MockClock
+) -> None:
+    async with open_api(Config(max_events_per_user=4)) as (hub, client):
+        publisher = AsyncPublisher("http://admin.test", client=client)
+        with trio.move_on_after(3):
+            async with publisher.run("a/b", "r") as run:
+                for _ in range(3):
+                    await hub.publish("a/b", "alarm", priority=Priority.CRITICAL)
+                await run.delta("There is no room for this.")
+                await trio.sleep_forever()
+        assert (run.outcome, trio.current_time()) == ("cancelled", pytest.approx(3, abs=0.1))
+        assert (await client.get(RUN)).json()["status"] == "cancelled"

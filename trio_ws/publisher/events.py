@@ -107,12 +107,17 @@ def publish_many(events: Iterable[Mapping[str, Any]], retries: int) -> Steps[lis
 
 
 def send_lines(
-    path: str, lines: list[bytes], retries: int, note: Callable[[Mapping[str, Any]], None] = lambda _: None
+    path: str,
+    lines: list[bytes],
+    retries: int,
+    note: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    waits: bool = True,
 ) -> Steps[list[Accepted | Exception]]:
     """Sends JSON lines until each has the server's last word: its place, or what it was refused with.
 
     Args:
       note: told what is said of each that is accepted.
+      waits: send again what is refused for now.
     """
     results: list[Accepted | Exception | None] = [None] * len(lines)
     pending, patience = list(range(len(lines))), Patience(retries)
@@ -135,7 +140,7 @@ def send_lines(
             patience.renew()
         pending = again
         if pending:
-            if patience.is_exhausted:
+            if patience.is_exhausted or not waits:
                 break
             yield patience.pause(asked)
     return [result for result in results if result is not None]

@@ -160,7 +160,8 @@ class Script:
         return error is None
 
     def close(self, outcome: str, result: Any, error: Mapping[str, Any] | None) -> Steps[None]:
-        """Sends what waits, and ends the run, also where what waits is refused. It may be repeated.
+        """Sends what waits, and ends the run, also where what waits is refused. It may be repeated. A run that is cut
+        short does not wait for room for its last words: its end has room always.
 
         Raises:
           RunLost: it has ended otherwise before.
@@ -172,7 +173,7 @@ class Script:
             result = None
         refused: TrioWSError | None = None
         try:
-            yield from self._send([])
+            yield from self._send([], waits=outcome == "completed")
         except (RunLost, Unreachable):
             raise
         except TrioWSError as failure:
@@ -216,7 +217,9 @@ class Script:
         """Takes a question back, in one try: at the end of the run it is gone in any case."""
         yield Call("DELETE", self._question(question))
 
-    def _send(self, lines: list[bytes], retries: int | None = None) -> Steps[list[Accepted | Exception]]:
+    def _send(
+        self, lines: list[bytes], retries: int | None = None, waits: bool = True
+    ) -> Steps[list[Accepted | Exception]]:
         """Sends what waits and then `lines`; returns what became of those.
 
         Raises:
@@ -225,12 +228,14 @@ class Script:
           InvalidEvent, IllegalTransition, …: what waited was refused for good, and is let go.
         """
         if self._frozen:  # the answer to it did not come, or was to come back later
-            yield from self._deliver([], retries)
+            yield from self._deliver([], retries, waits)
         for type, payload in self.waiting.take():
             self._frozen.append(line(event(type, payload, {"id": self._next_id()})))
-        return (yield from self._deliver(lines, retries))
+        return (yield from self._deliver(lines, retries, waits))
 
-    def _deliver(self, lines: list[bytes], retries: int | None) -> Steps[list[Accepted | Exception]]:
+    def _deliver(
+        self, lines: list[bytes], retries: int | None, waits: bool
+    ) -> Steps[list[Accepted | Exception]]:
         sent = len(self._frozen)
         if not sent and not lines:
             return []
@@ -240,6 +245,7 @@ class Script:
                 [*self._frozen, *lines],
                 self._retries if retries is None else retries,
                 self._note,
+                waits,
             )
             for result in results:
                 if isinstance(result, RunLost):
