@@ -149,7 +149,21 @@ test("a reset: open runs are lost, and one that is heard of again begins anew", 
   ]);
 });
 
-test("the oldest that have ended are forgotten first", async () => {
+test("what a reset gave up may go on, and is forgotten after all that has ended", async () => {
+  const { runs } = await fold({ kept: 2 });
+  await world.say(a(1, "agent_started"));
+  await world.shut();
+  await world.pass(0.2);
+  await world.welcome({ session: "s2", epoch: "e2", head: 0 });
+  assert.equal(runs.get("a").status, "lost");
+  let seq = 0;
+  for (const name of ["b", "c"]) {
+    await world.say(of(name)(++seq, "agent_started"), of(name)(++seq, "agent_completed", { outcome: "completed" }));
+  }
+  assert.deepEqual([...runs.keys()], ["a", "c"]);
+});
+
+test("those that ended first are forgotten first", async () => {
   const { runs } = await fold({ kept: 3 });
   let seq = 0;
   for (const name of ["a", "b", "c", "d", "e"]) {

@@ -5,6 +5,7 @@ client.js has its like in runs.js; tests hold the two against each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ class RunFold(Mapping[str, RunView]):
                 runs.fold(event)
 
     Args:
-      kept: how many; beyond that the oldest that have ended are forgotten.
+      kept: how many; beyond that those that ended first are forgotten.
       max_text: characters of a run's text that are kept, the last ones.
 
     Attributes:
@@ -135,10 +136,15 @@ class RunFold(Mapping[str, RunView]):
     def _forget(self) -> None:
         if len(self._views) <= self._kept:
             return
-        over = [view.run for view in self._views.values() if view.status in ENDED]
-        for run in over[: len(self._views) - self._kept]:
-            del self._views[run]
-            self.incomplete.discard(run)
+        over = sorted((view for view in self._views.values() if view.status in ENDED), key=_ended_at)
+        for view in over[: len(self._views) - self._kept]:
+            del self._views[view.run]
+            self.incomplete.discard(view.run)
+
+
+def _ended_at(view: RunView) -> float:
+    """When it ended; one that is given up, and may be heard of again, after all others."""
+    return math.inf if view.ended is None else view.ended
 
 
 def _given_up(view: RunView) -> bool:

@@ -83,7 +83,7 @@ export interface Run {
 export interface FoldOptions {
   /** Called with each new state of a run. A state is replaced, never changed: two that are `===` are the same. */
   onChange?: (run: Run) => void;
-  /** How many runs are kept; beyond that the oldest that have ended are forgotten. Default: 50. */
+  /** How many runs are kept; beyond that those that ended first are forgotten. Default: 50. */
   kept?: number;
   /** States to begin with: of an earlier page that has left them together with the client's session. */
   known?: readonly Run[];

@@ -11,6 +11,7 @@ const ENDED = ["completed", "failed", "cancelled", "lost"];
 // After a reset, a run of which nobody may be left to tell the end.
 const GIVEN_UP = { status: "lost", incomplete: true, tools: [], questions: [] };
 const givenUp = (run) => run.status === "lost" && run.ended === undefined;
+const endedAt = (run) => run.ended ?? Number.MAX_VALUE; // what is given up may be heard of again
 
 export const ended = (run) => ENDED.includes(run.status);
 
@@ -51,10 +52,9 @@ export function foldRuns(client, { onChange = () => {}, kept = KEPT, known = [] 
   }
 
   function forget() {
-    for (const old of runs.values()) {
-      if (runs.size <= kept) return;
-      if (ended(old)) runs.delete(old.run);
-    }
+    if (runs.size <= kept) return;
+    const over = [...runs.values()].filter(ended).sort((a, b) => endedAt(a) - endedAt(b));
+    for (const old of over.slice(0, runs.size - kept)) runs.delete(old.run);
   }
 
   const begin = (run, ts, more) => ({
