@@ -108,6 +108,8 @@ class Gap:
       snapshots: the runs whose ``snapshot`` follows right behind, because they have lost events here.
       healed: how many of the lost events are in these snapshots. Where it is the sum of `lost`, nothing is missing for
         who folds runs.
+      anew: with the reason ``reset``: the server's log has begun anew, and its seqs with it. Else that reason tells of
+        what a crash may have cost of the log that it was.
     """
 
     first: int
@@ -117,6 +119,7 @@ class Gap:
     critical: int = 0
     snapshots: tuple[str, ...] = ()
     healed: int = 0
+    anew: bool = False
 
 
 @attrs.frozen(kw_only=True)

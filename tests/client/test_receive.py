@@ -269,7 +269,7 @@ async def test_a_reset_is_a_gap_and_begins_anew(server: Server, clock: MockClock
         # id2 is the event that was received as 2 of the old epoch, and waits.
         await peer.send(event(1, id="id2"), event(2, id="new"), {"t": "live", "seq": 2}, event(3, id="id2"))
         assert [(await client.receive()).id for _ in range(3)] == ["id2", "new", "id2"]
-        assert client.gaps == (Gap(first=3, last=5, reason="reset", lost={}),)
+        assert client.gaps == (Gap(first=3, last=5, reason="reset", lost={}, anew=True),)
         assert (await peer.until("ack"))[-1] == {"t": "ack", "seq": 2}, "acks are of the new epoch"
         saved = client.saved()
         assert saved == SavedSession(session="s2", epoch="e2", seq=2)

@@ -214,7 +214,9 @@ def test_a_saved_session_may_be_behind_what_its_client_acked() -> None:
 def test_a_reset_is_a_gap_over_all_that_was_known_and_not_received() -> None:
     session = at(0, head=9)
     session.gap(1, 5)
-    assert session.welcome("s2", "e2", 0, 2, False) == Gap(first=6, last=9, reason="reset", lost={})
+    assert session.welcome("s2", "e2", 0, 2, False) == Gap(
+        first=6, last=9, reason="reset", lost={}, anew=True
+    )
     assert (session.id, session.epoch, session.cursor, session.processed, session.head) == (
         "s2",
         "e2",
@@ -224,9 +226,9 @@ def test_a_reset_is_a_gap_over_all_that_was_known_and_not_received() -> None:
     )
     assert session.life == 1
     assert not session.done(0, 5), "acks of the earlier life are void"
-    assert session.welcome("s3", "e2", 1, 2, False) == Gap(first=1, last=2, reason="reset", lost={}), (
-        "another session in the same epoch that was not resumed is another life too"
-    )
+    assert session.welcome("s3", "e2", 1, 2, False) == Gap(
+        first=1, last=2, reason="reset", lost={}, anew=True
+    ), "another session in the same epoch that was not resumed is another life too"
 
 
 def test_an_event_of_the_old_life_is_known_again_until_the_replay_is_over() -> None:

@@ -75,7 +75,7 @@ test("the ledger: a reset makes a gap of what was not received, and knows events
   ledger.welcome(welcome);
   ledger.event({ seq: 6, id: "a" });
   assert.deepEqual(ledger.welcome({ session: "s2", epoch: "e2", seq: 0, head: 3, resumed: false }), {
-    from: 7, to: 9, reason: "reset", lost: {}, critical: 0 });
+    from: 7, to: 9, reason: "reset", lost: {}, critical: 0, anew: true });
   assert.equal(ledger.event({ seq: 1, id: "a" }), "known");
   assert.equal(ledger.event({ seq: 2, id: "b" }), "new");
   ledger.live(2);

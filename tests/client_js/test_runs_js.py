@@ -97,9 +97,17 @@ class Plan:
         rng = self._rng
         lost = {rng.choice(("agent_delta", "note", "*")): rng.randrange(1, 3)}
         reason = rng.choice(("evicted", "evicted", "settled", "superseded", "reset"))
+        gap = {
+            "from": 1,
+            "to": rng.randrange(1, self._seq + 3),
+            "reason": reason,
+            "lost": lost,
+            "critical": 0,
+        }
         if reason == "reset":
-            self._seq, lost = rng.randrange(2), {}
-        gap = {"from": 1, "to": 2, "reason": reason, "lost": lost, "critical": 0}
+            gap["lost"] = {}
+            if rng.random() < 0.5:
+                self._seq, gap["anew"] = rng.randrange(2), True
         return gap | rng.choice(({}, {"healed": 1}, {"healed": 2, "snapshots": [self._run()]}))
 
 
@@ -109,7 +117,8 @@ def folded(plan: Plan) -> list[dict[str, Any]]:
     for item in plan.items:
         if (gap := item.get("gap")) is not None:
             more = {"snapshots": tuple(gap.get("snapshots", ())), "healed": gap.get("healed", 0)}
-            runs.fold(Gap(first=1, last=2, reason=gap["reason"], lost=gap["lost"], **more))
+            more["anew"] = gap.get("anew", False)
+            runs.fold(Gap(first=1, last=gap["to"], reason=gap["reason"], lost=gap["lost"], **more))
         else:
             runs.fold(Event(**{"id": "", "ts": 0.0} | item["event"]))
     states = [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from trio_ws.core.run_fold import RunFold
 from trio_ws.core.run_view import FOLDED, MAX_TOOL_TEXT, MAX_VALUE, RunView
 from trio_ws.core.runs import (
     BACKLOG,
@@ -28,6 +29,7 @@ from trio_ws.errors import (
     TooManyRuns,
     UnknownRun,
 )
+from trio_ws.event import Event, Gap
 
 
 class World:
@@ -365,3 +367,26 @@ def test_a_record_that_makes_no_sense(state: bytes) -> None:
 
     with pytest.raises(NONSENSE):
         Run.restored(RunRecord("ada", "r", True, None, state), 10)
+
+
+def test_a_crash_of_a_server_whose_log_lives_on_ends_no_run_and_brings_nothing_twice() -> None:
+    """A client that was slow is given a snapshot, then what the crash cost, then events that the snapshot has."""
+    runs = RunFold()
+
+    def event(seq: int, type: str, payload: Any, run: str = "r", id: str = "id") -> Event:
+        return Event(seq=seq, id=id, type=type, payload=payload, ts=float(seq), run=run)
+
+    for item in (
+        event(1, "agent_started", {}),
+        event(2, "agent_started", {}, "other"),
+        event(3, "question_asked", {"question": "q", "prompt": "Well?"}, "other"),
+        event(9, "snapshot", {"status": "running", "started": 1.0, "text": "Hello", "text_from": 0}, id=""),
+        Gap(first=5, last=7, reason="reset", lost={}),
+        event(8, "agent_delta", {"text": "lo"}),
+        event(10, "agent_delta", {"text": ", world"}),
+    ):
+        runs.fold(item)
+    assert (runs["r"].text, runs["r"].status) == ("Hello, world", "running")
+    assert (runs["other"].status, len(runs.questions), runs.incomplete) == ("running", 1, {"other"})
+    runs.fold(Gap(first=11, last=11, reason="reset", lost={}, anew=True))
+    assert (runs["r"].status, runs["other"].status, runs.questions) == ("lost", "lost", [])

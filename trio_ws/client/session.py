@@ -156,7 +156,8 @@ class Session:
         """Starts a life at `seq`."""
         gap = None
         if self.epoch is not None:
-            gap = Gap(first=self.received + 1, last=max(self.received, self.head), reason="reset", lost={})
+            last = max(self.received, self.head)
+            gap = Gap(first=self.received + 1, last=last, reason="reset", lost={}, anew=True)
             self._before = self.saved()
             self.life += 1
             # The server may still hold, under new seqs, what was received in the old life.

@@ -61,8 +61,8 @@ class RunFold(Mapping[str, RunView]):
     def fold(self, item: Event | Gap) -> None:
         """Take in what came, in the order in which it came; what is of no run changes nothing.
 
-        After a reset of the server's log, runs that were open are ``lost``: nobody may be left to tell of their end.
-        One that is heard of again goes on.
+        Where the server's log has begun anew, runs that were open are ``lost``: nobody may be left to tell of their
+        end. One that is heard of again goes on.
         """
         if isinstance(item, Gap):
             self._gap(item)
@@ -114,6 +114,11 @@ class RunFold(Mapping[str, RunView]):
 
     def _gap(self, gap: Gap) -> None:
         still_open = [view for view in self._views.values() if view.status not in ENDED]
+        if (
+            gap.reason == "reset" and not gap.anew
+        ):  # whatever a crash took that is in no snapshot which came before
+            self.incomplete.update(view.run for view in still_open if view.seq < gap.last)
+            return
         if gap.reason == "reset":
             self._standing = 0
             for view in self._views.values():

@@ -61,7 +61,7 @@ export interface Standing {
 export interface Gap {
   from: number;
   to: number;
-  /** `reset`: the server's log is another one now. `settled`: another tab has confirmed them. */
+  /** `reset`: what a crash of the server may have cost, or, where it is `anew`, its log is another one now. `settled`: another tab has confirmed them. */
   reason: "evicted" | "expired" | "superseded" | "settled" | "reset";
   /** How many of each type. */
   lost: Record<string, number>;
@@ -71,6 +71,8 @@ export interface Gap {
   snapshots?: string[];
   /** How many of the lost events are in these snapshots. */
   healed?: number;
+  /** The log has begun anew, and its seqs with it. */
+  anew?: boolean;
 }
 
 /** Where a client stands. */

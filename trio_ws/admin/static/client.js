@@ -40,7 +40,7 @@ export class Ledger {
     this.void = new Set();
   }
 
-  /** Returns the gap of a reset, if there was one. */
+  /** Returns the gap of a reset, if any. */
   welcome({ session, epoch, seq, head, resumed }) {
     check(seq <= head, "above the head");
     const known = this.epoch !== undefined;
@@ -54,7 +54,8 @@ export class Ledger {
       }
     } else {
       if (known) {
-        gap = { from: this.received + 1, to: Math.max(this.received, this.head), reason: "reset", lost: {}, critical: 0 };
+        const to = Math.max(this.received, this.head);
+        gap = { from: this.received + 1, to, reason: "reset", lost: {}, critical: 0, anew: true };
         this.life++;
         [this.void, this.ids] = [this.ids, new Set()]; // these may come again, under new seqs
       }

@@ -92,7 +92,7 @@ export interface FoldOptions {
 /**
  * Folds what comes from `client`, from now on: call it in the same turn as `connect`.
  *
- * After a reset of the server's log, runs that were open are `lost`: nobody may be left to tell of their end. One that is
+ * Where the server's log has begun anew, runs that were open are `lost`: nobody may be left to tell of their end. One that is
  * heard of again goes on.
  *
  * @returns the states by run id, oldest first; kept up to date, and only to be read

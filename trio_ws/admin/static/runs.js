@@ -88,7 +88,12 @@ export function foldRuns(client, { onChange = () => {}, kept = KEPT, known = [] 
     }
   }
 
-  function gap({ reason, lost, healed = 0, snapshots = [] }) {
+  function gap({ to, reason, lost, healed = 0, snapshots = [], anew = false }) {
+    if (reason === "reset" && !anew) {
+      // Whatever a crash took that is in no snapshot which came before.
+      for (const run of [...runs.values()]) if (!ended(run) && run.seq < to) put({ ...run, incomplete: true });
+      return;
+    }
     if (reason === "reset") {
       standing = 0;
       for (const run of [...runs.values()]) put({ ...run, seq: 0, ...(ended(run) ? {} : GIVEN_UP) });
