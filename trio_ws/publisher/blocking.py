@@ -36,7 +36,7 @@ class Publisher:
       url: the address of the admin API.
       api_key: the key that it asks for.
       timeout: seconds for one answer.
-      retries: how often a call is repeated while the server is away or busy: 8 are some 40 seconds.
+      retries: how often a call is repeated while the server is away or busy: 8 are some 25 seconds.
       client: what sends the requests, such as one with another certificate; it is not closed here.
 
     Raises:
