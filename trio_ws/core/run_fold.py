@@ -114,9 +114,8 @@ class RunFold(Mapping[str, RunView]):
 
     def _gap(self, gap: Gap) -> None:
         still_open = [view for view in self._views.values() if view.status not in ENDED]
-        if (
-            gap.reason == "reset" and not gap.anew
-        ):  # whatever a crash took that is in no snapshot which came before
+        if gap.reason == "reset" and not gap.anew:
+            # Whatever a crash took that is in no snapshot which came before.
             self.incomplete.update(view.run for view in still_open if view.seq < gap.last)
             return
         if gap.reason == "reset":
