@@ -127,3 +127,7 @@ def test_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
 )
 def test_over_a_disk_what_is_right_is_not_taken_for_a_violation(seed: int) -> None:
     assert not simulate(seed, level="message", durable=True).violations
+
+
+def test_a_publisher_who_waits_does_not_have_the_store_read_over_and_over() -> None:
+    assert not simulate(6000, level="message", durable=True).violations

@@ -70,8 +70,9 @@ class Overflow:
                     logger.warning("what waits in the store can't be read for now")
                     await trio.sleep(PAUSE)
                 else:
-                    self._engine.react()
-                    if not done and box not in self._again:
+                    changed = done or box in self._again
+                    self._engine.react()  # a publisher who is refused room again asks for a look, which changes nothing
+                    if not changed:
                         break
         except Exception:
             logger.exception("what waits in the store was left there")
