@@ -175,7 +175,7 @@ class Attachment:
                 session.ack_sent(now)
             self._engine.deadlines.move(self._engine.confirmations.deadline)
             self._engine.react()
-            if session.pending:
+            if frames and session.pending:  # where none could be taken, something is to be durable first
                 self._engine.flusher.mark(self, urgent=True)
             self._arm_redelivery()
         except Exception:
