@@ -120,6 +120,8 @@ def missing(user: str, kept: Kept | None, promised: Iterable[tuple[str, int]]) -
     if kept is None:
         return [f"nothing is known of {user}"] if promised else []
     held = {event.id: event.seq for event in kept.events} | {key.id: key.seq for key in kept.keys}
+    if kept.rest is not None:
+        held |= kept.rest.keys  # in the store only, behind what memory has room for
     wrong = [
         f"{id} of {user} is at {held[id]}, not at {seq}" for id, seq in promised if held.get(id, seq) != seq
     ]

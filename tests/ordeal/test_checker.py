@@ -15,12 +15,13 @@ import pytest
 import trio
 from ordeal import publishers
 from ordeal.checker import Count, check, count
-from ordeal.copies import Answered, Copies, backup, look_into, plain
+from ordeal.copies import Answered, Copies, backup, look_into, missing, plain
 from ordeal.journal import Journal, Reader, digest, read
 from ordeal.plan import FAULTS, draw
 from ordeal.tabs import saved_in
 
 from trio_ws import Config
+from trio_ws.core.records import Kept, KeptRest, UserRecord
 from trio_ws.store import SqliteStore
 
 LIFECYCLE_TYPES = Config().critical_types
@@ -379,6 +380,14 @@ async def test_a_copy_that_lacks_what_was_promised_is_found(
     assert not any("a of ada" in line for line in lacking)
     # The row of the event was not made by a store, and has no checksum.
     assert "it holds rows that make no sense" in lacking
+
+
+def test_what_waits_in_the_store_only_is_in_a_copy() -> None:
+    user = UserRecord("ada", "E", 2, 2, 0, due=None, partial=False, gone=(), rest=2)
+    kept = Kept(user, rest=KeptRest(0, None, {"b": 2}))
+    assert missing("ada", kept, [("b", 2)]) == []
+    assert missing("ada", kept, [("b", 3)]) == ["b of ada is at 2, not at 3"]
+    assert missing("ada", kept, [("c", 3)]) == ["c of ada, seq 3, is missing"]
 
 
 async def test_a_copy_that_is_damaged_is_found_and_kept(tmp_path: Path) -> None:
