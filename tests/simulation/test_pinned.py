@@ -131,3 +131,7 @@ def test_over_a_disk_what_is_right_is_not_taken_for_a_violation(seed: int) -> No
 
 def test_a_publisher_who_waits_does_not_have_the_store_read_over_and_over() -> None:
     assert not simulate(6000, level="message", durable=True).violations
+
+
+def test_who_waits_for_deltas_to_be_durable_is_not_flushed_over_and_over() -> None:
+    assert not simulate(100, level="message", durable=True, runs=True).violations
