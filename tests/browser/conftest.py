@@ -188,8 +188,9 @@ def server() -> Iterator[Server]:
     assert server.stop() == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one file, since while it is there, the loop that Playwright runs in this thread keeps all others out."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: the browser tests were NOT run; apt-get install chromium")
     with sync_playwright() as playwright:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,9 +35,14 @@ def replaced(name: str, changes: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
+    """A port of the loopback that nobody listens on, below those that the system gives to whoever connects: else a test in
+    another process might have it in between."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
         return port
 
 

@@ -361,7 +361,8 @@ class World:
             if again:
                 # Its session was forgotten before it could ack: that stays pending for the user's next session.
                 self.sim.sometimes("pending for the next session")
-                self.sim.sometimes("kept from the rest by what is pending", bool(why))
+                if self.plan.durable:
+                    self.sim.sometimes("kept from the rest by what is pending", bool(why))
                 for tab in again:
                     await tab.leave()
             elif not why:

@@ -267,13 +267,14 @@ def gaps_give_one_reason_for_all(patch: Patch) -> None:
         patch,
         Gone,
         "add",
-        lambda add, self, first, last, kind, reason, critical: add(
+        lambda add, self, first, last, kind, reason, critical, agent=None: add(
             self,
             first,
             last,
             kind,
             "superseded" if (run := self.at(first - 1)) and run.reason == "superseded" else reason,
             critical,
+            agent,
         ),
     )
 
