@@ -35,8 +35,8 @@ def replaced(name: str, changes: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on, below those that the system gives to whoever connects: else a test in
-    another process might have it in between."""
+    """A port of the loopback that nobody listens on, below those that the system gives to whoever connects: else a
+    test in another process might have it in between."""
     while True:
         port = random.randrange(10_000, 32_000)
         try:
