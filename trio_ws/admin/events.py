@@ -191,20 +191,22 @@ class Events:
             while True:
                 await self._hub.load(user)
                 try:
-                    return self._hub.publish_nowait(
-                        user,
-                        body.type,
-                        bytes(body.payload),
-                        id=body.id,
-                        priority=None if body.priority is None else Priority.parse(body.priority),
-                        key=body.key,
-                        merge=body.merge,
-                        ttl=body.ttl,
-                        confirm=body.confirm,
-                    )
+                    return self._hub.publish_nowait(user, body.type, bytes(body.payload), **options(body))
                 except trio.WouldBlock:
                     if not await self._hub.landed():
                         raise
+
+
+def options(body: EventBody) -> dict[str, Any]:
+    """What a body asks for besides its type and its payload, as publishing takes it."""
+    return {
+        "id": body.id,
+        "priority": None if body.priority is None else Priority.parse(body.priority),
+        "key": body.key,
+        "merge": body.merge,
+        "ttl": body.ttl,
+        "confirm": body.confirm,
+    }
 
 
 @attrs.frozen

@@ -22,13 +22,12 @@ from starlette.routing import Route
 from ..core.answers import MAX_CHOICES, MAX_PROMPT
 from ..core.runs import Closed
 from ..errors import StoreUnavailable
-from ..event import Priority
 from ..hub import Hub, Receipt, RunHandle
 from ..hub.hub import DEFAULT_LEASE
 from ..hub.run import MAX_TIMEOUT
 from .answers import ApiError, answer, internal_error, retry_after
 from .batch import BatchAnswer, publish_batch
-from .events import EventBody, Events, Line, Name, accepted, committed, refusals
+from .events import EventBody, Events, Line, Name, accepted, committed, options, refusals
 from .requests import check_query, decode, name_in_path, read_body, route, seconds_to_wait
 
 ROOM_TIMEOUT: Final = 2.0
@@ -307,16 +306,7 @@ class RunLines:
         with refusals(self._hub):
             while True:
                 try:
-                    return self._run.publish_nowait(
-                        body.type,
-                        bytes(body.payload),
-                        id=body.id,
-                        priority=None if body.priority is None else Priority.parse(body.priority),
-                        key=body.key,
-                        merge=body.merge,
-                        ttl=body.ttl,
-                        confirm=body.confirm,
-                    )
+                    return self._run.publish_nowait(body.type, bytes(body.payload), **options(body))
                 except trio.WouldBlock:
                     if not await self._hub.landed():
                         raise
