@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .interface import Opened, Store
 from .memory import MemoryStore
+from .shared import Fenced, NodeRecord, Owner, SharedStore
 from .sqlite import SqliteStore
 
-__all__ = ["MemoryStore", "Opened", "SqliteStore", "Store"]
+__all__ = ["Fenced", "MemoryStore", "NodeRecord", "Opened", "Owner", "SharedStore", "SqliteStore", "Store"]
