@@ -5,6 +5,18 @@ from __future__ import annotations
 from .interface import Opened, Store
 from .memory import MemoryStore
 from .shared import Fenced, NodeRecord, Owner, SharedStore
+from .shared_memory import Place, SharedMemory
 from .sqlite import SqliteStore
 
-__all__ = ["Fenced", "MemoryStore", "NodeRecord", "Opened", "Owner", "SharedStore", "SqliteStore", "Store"]
+__all__ = [
+    "Fenced",
+    "MemoryStore",
+    "NodeRecord",
+    "Opened",
+    "Owner",
+    "Place",
+    "SharedMemory",
+    "SharedStore",
+    "SqliteStore",
+    "Store",
+]

@@ -13,7 +13,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from ..core.records import RevokedRecord
+from ..core.records import Batch, RevokedRecord
 from ..errors import StoreError
 from .interface import Store
 
@@ -134,3 +134,36 @@ class SharedStore(Store, Protocol):
 
     async def take(self, name: str) -> bytes | None:
         """A value, which nobody else is given any more; None where there is none."""
+
+
+def divided(batch: Batch) -> dict[str, Batch]:
+    """What a batch has of each user, in the order in which users come up in it; not who is revoked."""
+    parts: dict[str, Batch] = {}
+
+    def part(user: str) -> Batch:
+        found = parts.get(user)
+        if found is None:
+            found = parts[user] = Batch()
+        return found
+
+    for user in batch.closed:
+        part(user).closed.append(user)
+    for removal in batch.removed:
+        part(removal.user).removed.append(removal)
+    for event in batch.events:
+        part(event.user).events.append(event)
+    for user, first in batch.confirmed:
+        part(user).confirmed.append((user, first))
+    for record in batch.users:
+        part(record.user).users.append(record)
+    for session in batch.sessions:
+        part(session.user).sessions.append(session)
+    for user, ended in batch.ended:
+        part(user).ended.append((user, ended))
+    for user, key in batch.keys:
+        part(user).keys.append((user, key))
+    for run in batch.runs:
+        part(run.user).runs.append(run)
+    for user, forgotten in batch.forgotten:
+        part(user).forgotten.append((user, forgotten))
+    return parts

@@ -1,0 +1,305 @@
+"""A store that the nodes of one process share: the model of one that machines share, for tests and the simulator.
+
+`Place` is what outlives the nodes; each of them has a `SharedMemory` on it. Where something fails, or is late, is
+decided by who has the place: see `Place.carry` and `Place.restore`.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import trio
+
+from ..core.records import Batch, EventRecord, Kept, Part, RevokedRecord
+from .interface import Opened
+from .memory import MemoryStore
+from .shared import Fenced, NodeRecord, Owner, divided
+
+
+@attrs.define
+class _Lease:
+    about: bytes
+    until: float
+
+
+@attrs.define
+class _Data:
+    """What commits and claims change; all of it goes back where the place is restored."""
+
+    logs: MemoryStore = attrs.field(factory=MemoryStore)
+    users: dict[str, None] = attrs.field(factory=dict)
+    owners: dict[str, Owner] = attrs.field(factory=dict)
+    versions: dict[str, int] = attrs.field(factory=dict)
+    void: dict[str, str] = attrs.field(factory=dict)  # epochs that lost commits
+    with_open_runs: dict[str, set[str]] = attrs.field(factory=dict)
+    due: dict[str, float] = attrs.field(factory=dict)
+    revoked: dict[str, RevokedRecord] = attrs.field(factory=dict)
+
+
+class Place:
+    """What nodes share.
+
+    Attributes:
+      carry: how a message comes from one node to another: the delays, in seconds, after which it arrives; none where
+        it is lost. Set it to have the bus fail.
+    """
+
+    def __init__(self) -> None:
+        self.carry: Callable[[str, str, bytes], Collection[float]] = lambda _sender, _to, _message: (0.0,)
+        self.data = _Data()
+        self.leases: dict[str, _Lease] = {}
+        self.values: dict[str, tuple[bytes, float]] = {}
+        self.channels: dict[str, trio.MemorySendChannel[tuple[float, bytes]]] = {}
+        self._tokens = itertools.count(1)
+
+    def node(self, node: str) -> SharedMemory:
+        """The store of one life of a node."""
+        return SharedMemory(self, node)
+
+    def snapshot(self) -> Any:
+        """All that is kept, for `restore`."""
+        return copy.deepcopy(self.data)
+
+    def restore(self, snapshot: Any) -> None:
+        """All is as it was then: what was committed since is lost."""
+        self.data = copy.deepcopy(snapshot)
+
+    def new_token(self, node: str) -> str:
+        """A token that never was."""
+        return f"{node}/{next(self._tokens)}"
+
+    def lives(self, node: str) -> bool:
+        """Whether a node has a lease."""
+        lease = self.leases.get(node)
+        return lease is not None and lease.until > trio.current_time()
+
+
+class SharedMemory:
+    """One node's `SharedStore` on a place."""
+
+    def __init__(self, place: Place, node: str) -> None:
+        self.node = node
+        self._place = place
+        self._tokens: dict[str, str] = {}
+        self._versions: dict[str, int] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `SharedStore`."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def open(self) -> Opened:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        return Opened([], list(self._place.data.revoked.values()))
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+
+    def stats(self) -> dict[str, Any]:
+        """See `Store`."""
+        return {"kind": "shared memory", "quarantined": 0}
+
+    async def check(self) -> int | None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    # -- logs
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        data = self._place.data
+        data.revoked.update((record.user, record) for record in batch.revoked)
+        parts = divided(batch)
+        fenced = self._fenced(parts)
+        out = () if fenced is None else fenced.taken | fenced.rolled_back
+        for user, part in parts.items():
+            if user not in out:
+                self._write(data, user, part)
+        if fenced is not None:
+            raise fenced
+
+    def _write(self, data: _Data, user: str, part: Batch) -> None:
+        data.logs.apply([part])
+        self._versions[user] = data.versions[user] = data.versions.get(user, 0) + 1
+        if part.closed:
+            for kept in (data.users, data.due, data.with_open_runs):
+                kept.pop(user, None)
+        for record in part.users:
+            data.users[user] = None
+            if record.due is None:
+                data.due.pop(user, None)
+            else:
+                data.due[user] = record.due
+        for run in part.runs:
+            runs = data.with_open_runs.setdefault(user, set())
+            (runs.add if run.open else runs.discard)(run.run)
+
+    def _fenced(self, users: Collection[str]) -> Fenced | None:
+        """Which of these are not this node's; where that is for lost commits, their epochs are void from now on."""
+        data = self._place.data
+        taken, rolled_back = [], []
+        for user in users:
+            owner = data.owners.get(user)
+            if data.versions.get(user, 0) < self._versions.get(user, 0) or (
+                owner is None and user in self._tokens
+            ):
+                rolled_back.append(user)
+            elif owner is None or owner.token != self._tokens.get(user):
+                taken.append(user)
+        for user in rolled_back:
+            self._make_void(data, user)
+        for user in (*taken, *rolled_back):
+            self._tokens.pop(user, None)
+            self._versions.pop(user, None)
+        return Fenced(taken, rolled_back) if taken or rolled_back else None
+
+    def _make_void(self, data: _Data, user: str) -> None:
+        kept = data.logs.kept(user)
+        if kept is not None:
+            data.void[user] = kept.user.epoch
+        owner = data.owners.get(user)
+        if owner is not None and owner.token == self._tokens.get(user):
+            del data.owners[user]
+
+    async def load(self, user: str) -> Kept | None:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        data = self._place.data
+        kept = data.logs.kept(user)
+        if kept is not None and data.void.get(user) == kept.user.epoch:
+            fresh = self._place.new_token("epoch")
+            kept = attrs.evolve(kept, user=kept.user._replace(epoch=fresh), sessions=[])
+        return kept
+
+    async def read(self, user: str, part: Part) -> list[EventRecord]:
+        """See `Store`."""
+        return await self._place.data.logs.read(user, part)
+
+    async def due(self, now: float, most: int) -> list[str]:
+        """See `Store`."""
+        await trio.lowlevel.checkpoint()
+        data = self._place.data
+        return [user for user, at in data.due.items() if at <= now and self._is_nobodys(user)][:most]
+
+    def _is_nobodys(self, user: str) -> bool:
+        owner = self._place.data.owners.get(user)
+        return owner is None or not self._place.lives(owner.node)
+
+    # -- who owns a log
+
+    async def claim(self, user: str, instead_of: str | None = None) -> Owner:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        data = self._place.data
+        owner = data.owners.get(user)
+        if owner is not None and owner.node != self.node and owner.token != instead_of:
+            return owner
+        if owner is None or owner.node != self.node:
+            owner = data.owners[user] = Owner(self.node, self._place.new_token(self.node))
+        self._tokens[user] = owner.token
+        self._versions.setdefault(user, data.versions.get(user, 0))
+        return owner
+
+    async def release(self, users: Collection[str]) -> None:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        owners = self._place.data.owners
+        for user in users:
+            token = self._tokens.pop(user, None)
+            self._versions.pop(user, None)
+            owner = owners.get(user)
+            if owner is not None and owner.token == token:
+                del owners[user]
+
+    async def lost(self, users: Collection[str]) -> Fenced | None:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        return self._fenced(users)
+
+    # -- who lives
+
+    async def beat(self, about: bytes, lease: float) -> list[NodeRecord]:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        leases, now = self._place.leases, trio.current_time()
+        leases[self.node] = _Lease(about, now + lease)
+        return [NodeRecord(n, held.until - now, held.about) for n, held in leases.items() if held.until > now]
+
+    async def leave(self) -> None:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        self._place.leases.pop(self.node, None)
+
+    async def orphans(self, most: int) -> list[tuple[str, str]]:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        data = self._place.data
+        found = [
+            (user, owner.token)
+            for user, owner in data.owners.items()
+            if not self._place.lives(owner.node) and (data.with_open_runs.get(user) or user in data.due)
+        ]
+        return found[:most]
+
+    async def users(self, prefix: str, most: int) -> list[str]:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        return sorted(user for user in self._place.data.users if user.startswith(prefix))[:most]
+
+    async def revoked(self) -> list[RevokedRecord]:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        return list(self._place.data.revoked.values())
+
+    # -- the bus
+
+    async def send(self, node: str, message: bytes) -> bool:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        channel = self._place.channels.get(node)
+        if channel is None:
+            return False
+        for delay in self._place.carry(self.node, node, message):
+            with suppress(trio.WouldBlock):  # who does not read loses it
+                channel.send_nowait((trio.current_time() + delay, message))
+        return True
+
+    async def send_to_all(self, message: bytes) -> None:
+        """See `SharedStore`."""
+        for node in list(self._place.channels):
+            await self.send(node, message)
+
+    async def listen(self, take: Callable[[bytes], None]) -> None:
+        """See `SharedStore`."""
+        send, receive = trio.open_memory_channel[tuple[float, bytes]](10_000)
+        self._place.channels[self.node] = send
+        try:
+            async for at, message in receive:
+                if at > trio.current_time():
+                    await trio.sleep_until(at)
+                take(message)
+        finally:
+            if self._place.channels.get(self.node) is send:
+                del self._place.channels[self.node]
+
+    # -- small values
+
+    async def put(self, name: str, value: bytes, ttl: float) -> None:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        self._place.values[name] = value, trio.current_time() + ttl
+
+    async def take(self, name: str) -> bytes | None:
+        """See `SharedStore`."""
+        await trio.lowlevel.checkpoint()
+        value, until = self._place.values.pop(name, (None, 0.0))
+        return value if until > trio.current_time() else None
