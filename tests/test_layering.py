@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "hub": BASE | {"core", "store"},
     "client": BASE | {"core"},
     "store": BASE | {"core"},
+    "redis": BASE | {"core", "store"},
+    "cluster": BASE | {"core", "hub", "store"},
     "server": BASE | {"core", "files", "hub", "store"},
     "admin": BASE | {"core", "files", "hub", "store"},
     "publisher": BASE | {"core"},

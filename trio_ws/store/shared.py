@@ -109,8 +109,9 @@ class SharedStore(Store, Protocol):
         """Users whose owner has no lease, and who have open runs or something that expires: user, and the token to
         claim it instead of. At most so many, and not always the same."""
 
-    async def users(self, prefix: str, most: int) -> list[str]:
-        """Of whom something is kept, by name: those that begin with `prefix`, at most so many."""
+    async def users(self, prefix: str, most: int, after: str = "") -> list[str]:
+        """Of whom something is kept, in the order of their names as UTF-8: those that begin with `prefix` and come
+        behind `after`, at most so many."""
 
     async def revoked(self) -> list[RevokedRecord]:
         """Who is revoked. Cheap where nothing has changed since the last call."""

@@ -250,10 +250,11 @@ class SharedMemory:
         ]
         return found[:most]
 
-    async def users(self, prefix: str, most: int) -> list[str]:
+    async def users(self, prefix: str, most: int, after: str = "") -> list[str]:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
-        return sorted(user for user in self._place.data.users if user.startswith(prefix))[:most]
+        known = self._place.data.users
+        return sorted(user for user in known if user.startswith(prefix) and user > after)[:most]
 
     async def revoked(self) -> list[RevokedRecord]:
         """See `SharedStore`."""

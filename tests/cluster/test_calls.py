@@ -1,0 +1,228 @@
+"""Calls between nodes: asked again until answered, done once, and given up where nobody is left to answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import attrs
+import pytest
+import pytest_trio
+import trio
+import trio.testing
+
+from trio_ws.cluster import messages
+from trio_ws.cluster.bus import Bus
+from trio_ws.cluster.calls import CallFailed, Calls, NodeGone
+from trio_ws.store import Place
+
+
+@attrs.define
+class Node:
+    """A node that does nothing but call and answer."""
+
+    bus: Bus
+    calls: Calls
+    scope: trio.CancelScope
+
+
+@attrs.define
+class Nodes:
+    """Some of them, on one place."""
+
+    place: Place
+    start: Callable[[str], Awaitable[Node]]
+    living: set[str]
+
+
+@pytest_trio.trio_fixture
+async def nodes(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Nodes]:
+    async with trio.open_nursery() as nursery:
+        place, living = Place(), set[str]()
+
+        async def start(name: str) -> Node:
+            scope = await nursery.start(live, name)
+            assert isinstance(scope, Node)
+            return scope
+
+        async def live(name: str, *, task_status: trio.TaskStatus[Node]) -> None:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    bus = Bus(place.node(name), inner)
+                    calls = Calls(bus, inner, living.__contains__)
+                    living.add(name)
+                    inner.start_soon(bus.run)
+                    await trio.testing.wait_all_tasks_blocked()
+                    task_status.started(Node(bus, calls, scope))
+                    await trio.sleep_forever()
+
+        yield Nodes(place, start, living)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_is_answered_by_who_is_asked(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+
+    async def double(sender: str, body: bytes) -> bytes:
+        return sender.encode() + body + body
+
+    b.calls.handle("double", double)
+    assert await a.calls.call("b", "double", b"x") == b"axx"
+    assert a.calls.repeated == 0
+
+
+@pytest.mark.parametrize("lost", [{1}, {2}, {1, 2, 3}, {2, 4, 6}])
+async def test_whatever_the_bus_loses_a_call_is_done_once(nodes: Nodes, lost: set[int]) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    done: list[bytes] = []
+    count = 0
+
+    def carry(_sender: str, _to: str, _message: bytes) -> tuple[float, ...]:
+        nonlocal count
+        count += 1
+        return () if count in lost else (0.0,)
+
+    async def do(_sender: str, body: bytes) -> bytes:
+        done.append(body)
+        return b"done"
+
+    nodes.place.carry = carry
+    b.calls.handle("do", do)
+    assert await a.calls.call("b", "do", b"it") == b"done"
+    assert done == [b"it"]
+    assert a.calls.repeated >= 1
+
+
+async def test_what_the_bus_brings_twice_is_done_once(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    done = 0
+
+    async def do(_sender: str, _body: bytes) -> bytes:
+        nonlocal done
+        done += 1
+        return b"%d" % done
+
+    nodes.place.carry = lambda *_: (0.0, 0.001)
+    b.calls.handle("do", do)
+    assert [await a.calls.call("b", "do", b"") for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+async def test_a_call_that_takes_long_is_waited_for(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    begun = 0
+
+    async def think(_sender: str, _body: bytes) -> bytes:
+        nonlocal begun
+        begun += 1
+        await trio.sleep(60)
+        return b"42"
+
+    b.calls.handle("think", think)
+    assert await a.calls.call("b", "think", b"") == b"42"
+    assert begun == 1
+
+
+async def test_who_has_died_is_given_up(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    b.calls.handle("wait", _never)
+    began = trio.current_time()
+    with pytest.raises(NodeGone, match="node c is gone"):
+        await a.calls.call("c", "anything", b"")
+    assert trio.current_time() - began < 0.5
+
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            with pytest.raises(NodeGone, match="node b is gone"):
+                await a.calls.call("b", "wait", b"")
+
+        await trio.sleep(5)
+        b.scope.cancel()
+
+
+async def _never(_sender: str, _body: bytes) -> bytes:
+    await trio.sleep_forever()
+    return b""
+
+
+async def test_who_lives_but_listens_no_more_by_its_lease_is_given_up(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    nodes.place.carry = lambda *_: ()  # a node that hangs: what is sent arrives, and nobody reads it
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            with pytest.raises(NodeGone):
+                await a.calls.call("b", "wait", b"")
+
+        await trio.sleep(5)
+        assert nursery.child_tasks
+        nodes.living.discard("b")
+    assert b.calls.made == 0
+
+
+async def test_why_something_can_not_be_done_is_told(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+
+    async def refuse(_sender: str, _body: bytes) -> bytes:
+        raise CallFailed("not mine")
+
+    async def fail(_sender: str, _body: bytes) -> bytes:
+        raise ZeroDivisionError("secret")
+
+    b.calls.handle("refuse", refuse)
+    b.calls.handle("fail", fail)
+    with pytest.raises(CallFailed, match="not mine"):
+        await a.calls.call("b", "refuse", b"")
+    with pytest.raises(CallFailed, match=r"it failed there: ZeroDivisionError$"):
+        await a.calls.call("b", "fail", b"")
+    with pytest.raises(CallFailed, match="nothing is known of dance"):
+        await a.calls.call("b", "dance", b"")
+    assert "a call of another node failed" in caplog.text
+
+
+async def test_what_is_told_in_one_turn_goes_together_and_in_order(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    sent = 0
+    heard: list[bytes] = []
+
+    def carry(_sender: str, _to: str, _message: bytes) -> tuple[float, ...]:
+        nonlocal sent
+        sent += 1
+        return (0.0,)
+
+    nodes.place.carry = carry
+    b.bus.hear("news", lambda _sender, body: heard.append(body))
+    for n in range(100):
+        a.bus.tell("b", "news", b"%d" % n)
+    await trio.sleep(1)
+    assert heard == [b"%d" % n for n in range(100)]
+    assert sent == 1
+    await a.bus.tell_all("news", b"all")
+    await trio.sleep(1)
+    assert heard[-1] == b"all"
+
+
+async def test_nonsense_on_the_bus_hurts_nobody(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    heard: list[bytes] = []
+    b.bus.hear("news", lambda _sender, body: heard.append(body))
+    store = nodes.place.node("a")
+    newer = messages.encode(messages.Busy(1)).replace(b"busy", b"buzz")
+    for nonsense in (b"", b"\xc1", b"[1]", messages.parcel("a", [newer])):
+        await store.send("b", nonsense)
+    a.bus.tell("b", "gossip", b"?")
+    a.bus.tell("b", "news", b"!")
+    await trio.sleep(1)
+    assert heard == [b"!"]
+    assert caplog.text.count("makes no sense") == 3
+
+
+async def test_what_a_node_does_not_take_does_not_fill_the_memory_of_others(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_ws.cluster.bus.MOST_WAITING", 1000)
+    a, _b = await nodes.start("a"), await nodes.start("b")
+    for _ in range(100):
+        a.bus.tell("b", "news", b"x" * 100)
+    assert 90 <= a.bus.lost < 100

@@ -1,0 +1,136 @@
+"""The bus between nodes: messages at most once, in order; what goes to one node in a turn goes together.
+
+Nothing that matters may hang on it alone: who needs an answer asks again (`calls.py`), who needs all of a stream
+numbers it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import trio
+
+from ..errors import StoreError
+from ..store import SharedStore
+from . import messages
+from .messages import Message, Told
+
+logger = logging.getLogger(__name__)
+
+Take: TypeAlias = Callable[[str, Message], None]
+"""Is given the sender and a message; it must not wait."""
+
+Hear: TypeAlias = Callable[[str, bytes], None]
+"""Is given the sender and what it tells; it must not wait."""
+
+MOST_WAITING: Final = 8 * 1024 * 1024
+"""Bytes that may wait to be sent to one node; what is beyond is lost."""
+
+MOST_AT_ONCE: Final = 256 * 1024
+"""About how many bytes go in one sending."""
+
+
+class Bus:
+    """One node's end of the bus.
+
+    Args:
+      store: what carries it.
+      nursery: where its tasks run.
+
+    Attributes:
+      deaf: how often in a row nodes did not listen to what was sent to them.
+      sent, received, lost: messages, since the start; lost are those known to be.
+      on_message: takes what is no `Told`.
+    """
+
+    def __init__(self, store: SharedStore, nursery: trio.Nursery) -> None:
+        self.deaf: dict[str, int] = {}
+        self.sent = self.received = self.lost = 0
+        self.on_message: Take | None = None
+        self._store = store
+        self._nursery = nursery
+        self._hearers: dict[str, Hear] = {}
+        self._waiting: dict[str, list[bytes]] = {}
+        self._sizes: dict[str, int] = {}
+
+    def hear(self, subject: str, hear: Hear) -> None:
+        """Have what is told of a subject handed to `hear`."""
+        self._hearers[subject] = hear
+
+    def post(self, node: str, message: Message) -> None:
+        """Have a message sent, soon. Not a checkpoint, and raises nothing: it may be lost."""
+        data = messages.encode(message)
+        waiting = self._waiting.get(node)
+        if waiting is None:
+            self._waiting[node], self._sizes[node] = [data], len(data)
+            self._nursery.start_soon(self._send, node)
+        elif self._sizes[node] + len(data) > MOST_WAITING:
+            self.lost += 1
+        else:
+            waiting.append(data)
+            self._sizes[node] += len(data)
+
+    def tell(self, node: str, subject: str, body: bytes) -> None:
+        """As `post`, of something that needs no answer."""
+        self.post(node, Told(subject, body))
+
+    async def tell_all(self, subject: str, body: bytes) -> None:
+        """Tell every node, this one too. A checkpoint.
+
+        Raises:
+          StoreError: it could not be sent.
+        """
+        await self._store.send_to_all(
+            messages.parcel(self._store.node, [messages.encode(Told(subject, body))])
+        )
+
+    async def _send(self, node: str) -> None:
+        """Send what waits for one node, all that has come meanwhile at once, until nothing does."""
+        try:
+            while waiting := self._waiting[node]:
+                size = count = 0
+                while count < len(waiting) and size < MOST_AT_ONCE:
+                    size += len(waiting[count])
+                    count += 1
+                self._waiting[node] = waiting[count:]
+                self._sizes[node] -= size
+                try:
+                    heard = await self._store.send(node, messages.parcel(self._store.node, waiting[:count]))
+                except StoreError:
+                    self.lost += count
+                    continue
+                if heard:
+                    self.sent += count
+                    self.deaf.pop(node, None)
+                else:
+                    self.lost += count
+                    self.deaf[node] = self.deaf.get(node, 0) + 1
+        finally:
+            del self._waiting[node], self._sizes[node]
+
+    async def run(self) -> None:
+        """Take what is sent to this node, until cancelled."""
+        await self._store.listen(self._take)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            sender, received = messages.open_parcel(data)
+        except ValueError:
+            logger.warning("what came over the bus makes no sense", extra={"bytes": len(data)})
+            return
+        for message in received:
+            self.received += 1
+            try:
+                self._hand_over(sender, message)
+            except Exception:
+                logger.exception("a message of another node could not be handled", extra={"sender": sender})
+
+    def _hand_over(self, sender: str, message: Message) -> None:
+        if isinstance(message, Told):
+            hear = self._hearers.get(message.subject)
+            if hear is not None:
+                hear(sender, message.body)
+        elif self.on_message is not None:
+            self.on_message(sender, message)

@@ -1,0 +1,174 @@
+"""Calls from node to node, over a bus that may lose what it carries: asked again until answered, and done once.
+
+Who is asked remembers what it answers for a while, by the id of the call; a call that comes again while it is worked on
+is told so, and is not begun anew. Who asks gives up when the other node lives no longer: then it may have been done
+or not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import attrs
+import trio
+
+from ..errors import StoreError
+from .bus import Bus
+from .messages import Answer, Busy, Call, Message
+
+logger = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
+"""Is given who asks and the body of the call, and returns that of the answer. To say why it can't, it raises
+`CallFailed`."""
+
+AGAIN: Final = 0.1
+"""Seconds until a call is asked again that nothing was heard of; twice that the next time, at most `PATIENCE`."""
+
+PATIENCE: Final = 1.0
+"""Seconds between looks at a call that takes its time."""
+
+DEAF: Final = 2
+"""How often in a row a node has not listened, when it counts as gone. Once may be a connection that is made again."""
+
+REMEMBERED: Final = 30.0
+"""Seconds that answers are remembered."""
+
+
+class NodeGone(StoreError):
+    """The node that was asked does not live any more: what was asked may have been done or not."""
+
+
+class CallFailed(Exception):
+    """The node that was asked could not do it, and says why."""
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """A call of ours that waits for its answer."""
+
+    done: trio.Event
+    heard: bool = False
+    answer: Answer | None = None
+
+
+@attrs.define(eq=False)
+class _Done:
+    """A call of another node."""
+
+    answer: Answer | None = None
+    until: float = math.inf
+
+
+class Calls:
+    """One node's calls, its own and those of others.
+
+    Args:
+      bus: what carries them.
+      nursery: where calls of others are worked on.
+      lives: whether a node does, as far as is known.
+
+    Attributes:
+      made, repeated, failed: calls of this node, since the start.
+    """
+
+    def __init__(self, bus: Bus, nursery: trio.Nursery, lives: Callable[[str], bool]) -> None:
+        self.made = self.repeated = self.failed = 0
+        self._bus = bus
+        self._nursery = nursery
+        self._lives = lives
+        self._handlers: dict[str, Handler] = {}
+        self._ids = itertools.count(1)
+        self._asked: dict[int, _Asked] = {}
+        self._done: dict[tuple[str, int], _Done] = {}
+        self._swept_at = -math.inf
+        bus.on_message = self._take
+
+    def handle(self, verb: str, handler: Handler) -> None:
+        """Have calls of this verb answered by `handler`."""
+        self._handlers[verb] = handler
+
+    async def call(self, node: str, verb: str, body: bytes) -> bytes:
+        """Ask a node, and wait for its answer, however long it takes. A checkpoint. Cancelled, it may have been done or
+        not, and goes on there if it was begun.
+
+        Raises:
+          NodeGone: it lives no longer, or nobody listens there.
+          CallFailed: it could not be done.
+        """
+        id = next(self._ids)
+        asked = self._asked[id] = _Asked(trio.Event())
+        self.made += 1
+        pause = AGAIN
+        call = Call(id, verb, body)
+        try:
+            self._bus.post(node, call)
+            while True:
+                with trio.move_on_after(pause):
+                    await asked.done.wait()
+                if asked.answer is not None:
+                    break
+                deaf = self._bus.deaf.get(node, 0)
+                if deaf >= DEAF or not self._lives(node):
+                    self.failed += 1
+                    raise NodeGone(f"node {node} is gone")
+                if not deaf:
+                    pause = PATIENCE if asked.heard else min(2 * pause, PATIENCE)
+                self.repeated += 1
+                self._bus.post(node, call)
+        finally:
+            del self._asked[id]
+        if asked.answer.error is not None:
+            self.failed += 1
+            raise CallFailed(asked.answer.error)
+        return asked.answer.body
+
+    def _take(self, sender: str, message: Message) -> None:
+        if isinstance(message, Call):
+            self._work_on(sender, message)
+        elif isinstance(message, Answer | Busy):
+            asked = self._asked.get(message.id)
+            if asked is None:
+                return
+            asked.heard = True
+            if isinstance(message, Answer) and asked.answer is None:
+                asked.answer = message
+                asked.done.set()
+
+    def _work_on(self, sender: str, call: Call) -> None:
+        done = self._done.get((sender, call.id))
+        if done is None:
+            self._forget_old()
+            done = self._done[sender, call.id] = _Done()
+            self._nursery.start_soon(self._work, sender, call, done)
+        elif done.answer is None:
+            self._bus.post(sender, Busy(call.id))
+        else:
+            self._bus.post(sender, done.answer)
+
+    async def _work(self, sender: str, call: Call, done: _Done) -> None:
+        handler = self._handlers.get(call.verb)
+        try:
+            if handler is None:
+                answer = Answer(call.id, error=f"nothing is known of {call.verb}")
+            else:
+                answer = Answer(call.id, await handler(sender, call.body))
+        except CallFailed as error:
+            answer = Answer(call.id, error=str(error))
+        except Exception as error:
+            logger.exception("a call of another node failed", extra={"verb": call.verb})
+            answer = Answer(call.id, error=f"it failed there: {type(error).__name__}")
+        done.answer, done.until = answer, trio.current_time() + REMEMBERED
+        self._bus.post(sender, answer)
+
+    def _forget_old(self) -> None:
+        now = trio.current_time()
+        if now - self._swept_at < 1.0:
+            return
+        self._swept_at = now
+        for key in [key for key, done in self._done.items() if done.until <= now]:
+            del self._done[key]

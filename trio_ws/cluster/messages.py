@@ -1,0 +1,99 @@
+"""What nodes say to each other, as one union: MessagePack on the bus, several messages in one parcel.
+
+A node ignores kinds and fields that it does not know: nodes of two versions may run side by side while they are
+replaced one by one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+
+class _Message(msgspec.Struct, tag_field="t", omit_defaults=True):
+    """Any of them."""
+
+
+class Call(_Message, tag="call"):
+    """Do something, and answer. The same call may come again: it is done once.
+
+    Attributes:
+      id: of the call, unique among those of the node that asks.
+      verb: what is to be done.
+    """
+
+    id: int
+    verb: str
+    body: bytes
+
+
+class Answer(_Message, tag="answer"):
+    """What came of a call.
+
+    Attributes:
+      error: why it was not done; else None.
+    """
+
+    id: int
+    body: bytes = b""
+    error: str | None = None
+
+
+class Busy(_Message, tag="busy"):
+    """A call has come, and takes its time."""
+
+    id: int
+
+
+class Told(_Message, tag="told"):
+    """Something that needs no answer, for whoever takes this subject."""
+
+    subject: str
+    body: bytes
+
+
+Message: TypeAlias = Call | Answer | Busy | Told
+
+
+class Parcel(msgspec.Struct, array_like=True):
+    """What one sending on the bus has.
+
+    Attributes:
+      sender: which node has sent it.
+      messages: in order, each of them encoded: those that are not known are left out.
+    """
+
+    sender: str
+    messages: list[msgspec.Raw]
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Message)
+_parcels: Final = msgspec.msgpack.Decoder(Parcel)
+
+
+def encode(message: Message) -> bytes:
+    """One message."""
+    return _encoder.encode(message)
+
+
+def parcel(sender: str, messages: list[bytes]) -> bytes:
+    """Messages that were encoded, ready to be sent."""
+    return _encoder.encode(Parcel(sender, [msgspec.Raw(message) for message in messages]))
+
+
+def open_parcel(data: bytes) -> tuple[str, list[Message]]:
+    """Who has sent it, and what is understood of it.
+
+    Raises:
+      ValueError: it is no parcel.
+    """
+    found = _parcels.decode(data)
+    messages: list[Message] = []
+    for raw in found.messages:
+        try:
+            messages.append(_decoder.decode(raw))
+        except msgspec.ValidationError:
+            continue  # of a newer version
+    return found.sender, messages
