@@ -35,6 +35,20 @@ class HubClosed(LocalError):
     """The hub has ended or is draining: it accepts nothing any more."""
 
 
+class OwnedElsewhere(LocalError):
+    """Another node of the cluster has the user's log, and this can be done only where that is.
+
+    Attributes:
+      user: whose log it is.
+      node: the id of the node that has it; empty where that is not known.
+    """
+
+    def __init__(self, user: str, node: str = "") -> None:
+        super().__init__(f"the log of {user!r} is another node's" + (f": {node}" if node else ""))
+        self.user = user
+        self.node = node
+
+
 class UnknownRun(LocalError):
     """There is no such run of this user: it was never opened, or has ended and is forgotten.
 

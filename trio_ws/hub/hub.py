@@ -12,20 +12,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import trio
 
 from ..config import Config
 from ..core.pool import Ask, Refused
-from ..errors import StoreError
 from ..identity import Identity
 from ..store import Store
+from ..store.interface import Opened
 from . import figures, history
 from .alerts import OnAlert
 from .attachment import Attachment, Link
@@ -33,22 +32,19 @@ from .channel import PublishChannel
 from .cleanup import cleanup
 from .dead_letters import OnDeadLetter
 from .draining import Draining
+from .elsewhere import AnswerCall, Elsewhere
 from .engine import Engine, new_token
 from .inbox import OnMessage
 from .intake import check_name
+from .opening import opened, own_nursery
 from .publisher import Publisher
 from .reception import Reception
 from .run import RunHandle
 from .runs import RunDesk
 from .subscription import Subscription
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_LEASE: Final = 30.0
 """Seconds that a run outlives its publisher's last sign of life, where nobody says otherwise."""
-
-CLOSE_GRACE: Final = 2.0
-"""Seconds that a store has to close."""
 
 
 class Hub(Publisher):
@@ -58,10 +54,13 @@ class Hub(Publisher):
       engine: the state that all parts share; for those who build on the hub, not for those who use it.
       reception: gives connections their sessions.
       desk: has all that concerns runs.
+      on_call: answers calls of the admin API that another node forwards, of users whose log is here; the admin API puts
+        it there.
     """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
+        self.on_call: AnswerCall | None = None
         self.reception = Reception(engine)
         self.desk = RunDesk(self)
         self._draining = Draining(engine, self.desk.last_words)
@@ -112,6 +111,18 @@ class Hub(Publisher):
         """
         check_name(user, "user")
         return Subscription(self.reception, user, start, partial(self.load, to_connect=True))
+
+    async def place(self, user: str, *, to_connect: bool = False) -> Elsewhere | None:
+        """Have the log of `user` here (see `load`), or tell who has it. A checkpoint where it is not here; cancelled,
+        nothing has changed.
+
+        Returns: None where it is here, as it always is but on a node of a cluster.
+
+        Raises:
+          StoreUnavailable: as `load`.
+        """
+        await self.load(user, to_connect=to_connect)
+        return None
 
     def attach(
         self, identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
@@ -260,6 +271,36 @@ class Hub(Publisher):
         """
         await self.desk.cancel(user, run_id, reason)
 
+    @asynccontextmanager
+    async def running(self, found: Opened | None) -> AsyncIterator[Self]:
+        """Run its tasks while the block lasts; leaving the block drains it, leaving it by an exception ends it at once.
+
+        Args:
+          found: what its store holds; None without one.
+        """
+        self.start(found)
+        try:
+            yield self
+            await self.drain()
+        finally:
+            self.end_now()
+
+    def start(self, found: Opened | None) -> None:
+        """Start its tasks, in the engine's nursery; see `running`."""
+        engine, start_soon = self.engine, self.engine.nursery.start_soon
+        if found is not None:
+            engine.buffer.asleep.update(dict.fromkeys(found.users, False))
+            engine.revocations.restore(found.revoked)
+        if engine.durability is not None:
+            start_soon(engine.durability.run)
+            start_soon(engine.durability.survey)
+        start_soon(engine.flusher.run)
+        start_soon(engine.deadlines.run)
+        start_soon(cleanup, engine, self.reception, self.loader)
+        start_soon(engine.alerts.run)
+        if found is not None and found.with_open_runs:
+            start_soon(self.desk.recover, found.with_open_runs)
+
     async def drain(self, timeout: float | None = None) -> None:
         """Go away in order: accept nothing more, tell each client, flush within a deadline, close with 4503.
 
@@ -366,68 +407,15 @@ async def open_hub(
     Raises:
       StoreError: the store can't be opened.
     """
-    if store is None:
-        opened = None
-    else:
-        try:
-            opened = await store.open()
-        except BaseException:
-            await _close(store)
-            raise
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            engine = Engine(
-                config or Config(),
-                nursery,
-                on_dead_letter=on_dead_letter,
-                on_alert=on_alert,
-                store=store,
-                wall_clock=wall_clock,
-                new_id=new_id,
-            )
-            if opened is not None:
-                engine.buffer.asleep.update(dict.fromkeys(opened.users, False))
-                engine.revocations.restore(opened.revoked)
-            hub = Hub(engine)
-            if engine.durability is not None:
-                nursery.start_soon(engine.durability.run)
-                nursery.start_soon(engine.durability.survey)
-            nursery.start_soon(hub.engine.flusher.run)
-            nursery.start_soon(hub.engine.deadlines.run)
-            nursery.start_soon(cleanup, hub.engine, hub.reception, hub.loader)
-            nursery.start_soon(hub.engine.alerts.run)
-            if opened is not None and opened.with_open_runs:
-                nursery.start_soon(hub.desk.recover, opened.with_open_runs)
-            try:
-                yield hub
-                await hub.drain()
-            except BaseException as error:
-                failure = error
-                raise
-            finally:
-                hub.end_now()
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The nursery is no business of the caller's: what its own block raised comes out as it was.
-        only = group.exceptions[0]
-        groups = isinstance(only, BaseExceptionGroup) and isinstance(failure, BaseExceptionGroup)
-        if len(group.exceptions) > 1 or not (only is failure or groups):
-            raise
-        failure = only
-    else:
-        failure = None
-    finally:
-        if store is not None:
-            await _close(store)
-    if failure is not None:
-        raise failure
-
-
-async def _close(store: Store) -> None:
-    """Let go of the store, also where all is cancelled."""
-    with trio.move_on_after(CLOSE_GRACE, shield=True):
-        try:
-            await store.close()
-        except StoreError:
-            logger.exception("closing the store failed")
+    async with opened(store) as found, own_nursery() as nursery:
+        engine = Engine(
+            config or Config(),
+            nursery,
+            on_dead_letter=on_dead_letter,
+            on_alert=on_alert,
+            store=store,
+            wall_clock=wall_clock,
+            new_id=new_id,
+        )
+        async with Hub(engine).running(found) as hub:
+            yield hub
