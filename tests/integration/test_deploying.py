@@ -123,7 +123,9 @@ async def test_the_admin_api_is_not_in_the_open(open_proxy: Open, tmp_path: Path
             for path in ("/", "/v1/stats", "/healthz", "/metrics", "/openapi.json", "/ws/../v1/stats"):
                 assert (await client.get(path)).status_code == 404, path
             assert (await client.post("/v1/events", content=b"")).status_code == 404
-            assert "export" in (await client.get("/client.js")).text
+            for name in ("client", "runs", "agui"):
+                for kind in ("js", "d.ts"):
+                    assert "export" in (await client.get(f"/{name}.{kind}")).text
         async with httpx.AsyncClient(base_url=f"https://localhost:{proxy.backends}", **options) as client:
             assert (await client.get("/v1/stats")).status_code == 200
             assert (await client.get("/v1/stats", headers={"authorization": "no"})).status_code == 401
