@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from tests.redis.servers import redis_directory, redis_server, redis_session  # noqa: F401
+
 
 def pytest_configure(config: pytest.Config) -> None:
     starts_workers = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
