@@ -128,3 +128,21 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         if self.confirmed_at is not None:
             return "confirmed"
         return "sent" if self.first_sent is not None else "held"
+
+
+def placeholder(id: str, seq: int, retention: int) -> Entry:
+    """An entry in no log, for an event of which only the publisher's own key, and the seq, are known."""
+    return Entry(
+        id=id,
+        type="",
+        tail=b"",
+        size=0,
+        bare=False,
+        retention=retention,
+        tracked=False,
+        ts=0.0,
+        accepted_at=0.0,
+        owned_id=True,
+        first=seq,
+        seq=seq,
+    )

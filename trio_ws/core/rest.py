@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .books import Books
-from .entry import EVICTED, EXPIRED, FIRM, RESET, SPILLED, Entry
+from .entry import EVICTED, EXPIRED, FIRM, RESET, SPILLED, Entry, placeholder
 from .gaps import ANY_TYPE
 
 if TYPE_CHECKING:
@@ -149,18 +149,6 @@ class Rest:
 def _known(id: str, seq: int) -> Entry:
     """What is known here of an event that is in a store only."""
     # Whether it is critical is not. Who publishes it again waits until it is durable, as if it were.
-    entry = Entry(
-        id=id,
-        type="",
-        tail=b"",
-        size=0,
-        bare=False,
-        retention=FIRM,
-        tracked=False,
-        ts=0.0,
-        accepted_at=0.0,
-        owned_id=True,
-    )
-    entry.first = entry.seq = seq
+    entry = placeholder(id, seq, FIRM)
     entry.line = SPILLED
     return entry
