@@ -47,7 +47,7 @@ class Rests(RuleBasedStateMachine):
 
     def begin(self) -> None:
         """A process begins."""
-        self.ledger = Ledger("critical", 360.0, lambda urgency: None)
+        self.ledger = Ledger("critical", 180.0, 180.0, lambda urgency: None)
         self.buffer = Buffer(Config(**LIMITS), lambda: f"epoch{self.now}", self.ledger)
         self.confirmations = Confirmations(5.0)
         self.box: Mailbox = self.buffer.mailbox("ada")

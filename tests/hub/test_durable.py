@@ -582,6 +582,62 @@ async def test_what_has_expired_while_nobody_was_there_goes_and_a_user_of_whom_n
     assert list(store._logs) == ["ada"]
 
 
+@pytest.mark.parametrize("when_it_died", ["parked", "connected"])
+async def test_a_session_whose_client_never_comes_back_expires_in_the_store(when_it_died: str) -> None:
+    store = Store()
+    limits: dict[str, Any] = {"cleanup_interval": 1.0}
+    async with life(store, **limits) as hub:
+        one, other = await connected(hub, acks=True), await connected(hub)
+        receipt = await hub.publish("ada", "agent_started")
+        await until(lambda: one.attachment.session.acked == 1 and other.seqs == [1])
+        one.say(b'{"t":"bye"}')
+        if when_it_died == "parked":
+            other.die()
+        await trio.sleep(3)
+        assert receipt.state == "confirmed"  # it never expires, and is owed to a session that does
+    async with life(store, **limits) as hub:
+        await trio.sleep(170)
+        assert hub.users() == ["ada"]
+        await trio.sleep(600)
+        assert hub.users() == []
+    assert not store._logs
+
+
+async def test_a_log_that_sleeps_is_woken_when_a_session_of_it_expires_and_when_a_run_is_forgotten() -> None:
+    store = Store()
+    limits: dict[str, Any] = {"max_events": 4, "max_events_per_user": 4, "cleanup_interval": 1.0}
+    async with life(store, **limits) as hub:
+        peer = await connected(hub)
+        run = await hub.open_run("ada", "r")
+        await run.close()
+        peer.die()
+        await trio.sleep(3)
+        for user in range(4):
+            await hub.publish(f"user{user}", "agent_started")
+        assert "ada" in hub.engine.buffer.asleep
+        await hub.committed()
+        assert store._logs["ada"].sessions
+        assert store._logs["ada"].runs
+        loaded = hub.loader.loaded
+        await trio.sleep(400)
+        assert not store._logs["ada"].sessions
+        assert not store._logs["ada"].runs
+        assert len(store._logs["ada"].events) == 2
+        assert hub.loader.loaded - loaded < 10  # when it is time, and not at each cleanup
+
+
+async def test_who_stays_connected_is_not_looked_for_in_the_store() -> None:
+    store = Store()
+    async with life(store, cleanup_interval=1.0) as hub:
+        await connected(hub, acks=True)
+        await hub.publish("ada", "agent_started")
+        for _ in range(5):
+            await trio.sleep(100)
+            now = 1e9 + trio.current_time()
+            assert await store.due(now - 3, 1) == []
+            assert await store.due(now + 180, 1) == ["ada"]
+
+
 async def test_a_critical_event_lives_until_it_is_confirmed_unless_a_limit_is_set() -> None:
     store = Store()
     async with life(store, cleanup_interval=3600.0, alert_window=86400.0) as hub:

@@ -41,7 +41,7 @@ class Ledger:
     Args:
       durability: which events are durable before they are shown and their publishers told: ``all``; ``critical`` ones,
         the others are written with them; or critical ones, and others are not written at all (``none``).
-      idle_after: seconds after which a log that holds nothing is to be looked at again.
+      session_ttl, event_ttl: seconds for which a parked session is kept, and what has settled.
       on_work: is called when there is something to draw up, with how urgent it is, and again when it becomes more so.
     """
 
@@ -53,14 +53,17 @@ class Ledger:
         "_on_work",
         "_urgency",
         "all_durable",
-        "idle_after",
+        "event_ttl",
         "others_written",
+        "session_ttl",
     )
 
-    def __init__(self, durability: str, idle_after: float, on_work: Callable[[int], None]) -> None:
+    def __init__(
+        self, durability: str, session_ttl: float, event_ttl: float, on_work: Callable[[int], None]
+    ) -> None:
         self.all_durable = durability == "all"
         self.others_written = durability != "none"
-        self.idle_after = idle_after
+        self.session_ttl, self.event_ttl = session_ttl, event_ttl
         self._on_work = on_work
         self._dirty: dict[Mailbox, None] = {}
         self._closed: dict[str, None] = {}

@@ -83,7 +83,7 @@ class UserRecord(NamedTuple):
       head: the newest seq that is accounted for.
       reserved: seqs up to here may have been shown to somebody: none of them is given to another event.
       confirmed: everything up to here is confirmed or gone.
-      due: when something of it expires next; None where nothing does.
+      due: when something of it expires next: an event, a session, a run; None where nothing does.
       partial: events that are not critical were not written.
       gone: what was lost of it, without what had settled; None where that is as it was.
       rest: the first seq of what is in the store only, behind what is in memory; 0 where nothing is.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from . import wire
 from .books import Books
 from .confirmations import Confirmations
-from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry
+from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry, placeholder
 from .gaps import ANY_TYPE, MAX_AGENTS, Run
 from .mailbox import Mailbox
 from .records import EventRecord, Kept, KeyRecord, SessionRecord, UserRecord
@@ -45,7 +45,8 @@ def restore(box: Mailbox, kept: Kept, now: float, wall_offset: float, *, asleep:
     box.gone.restore(list(_gone(box, lost, settled_upto, agents)))
     assert box.track is not None
     as_it_was = _seqs(box.gone.losses()) == _seqs(user.gone or ())
-    box.track.restored(user.confirmed, user.reserved, as_it_was=as_it_was)
+    due = math.inf if user.due is None else user.due - wall_offset
+    box.track.restored(user.confirmed, user.reserved, due, as_it_was=as_it_was)
 
 
 def _behind(user: UserRecord, lost: list[Run]) -> int:
@@ -143,19 +144,7 @@ def entry_of(event: EventRecord, now: float, wall_offset: float) -> Entry:
 
 def gone_entry(key: KeyRecord) -> Entry:
     """What is known of an event whose key is remembered."""
-    entry = Entry(
-        id=key.id,
-        type="",
-        tail=b"",
-        size=0,
-        bare=False,
-        retention=CLASS_LOW,
-        tracked=False,
-        ts=0.0,
-        accepted_at=0.0,
-        owned_id=True,
-    )
-    entry.first = entry.seq = key.seq
+    entry = placeholder(key.id, key.seq, CLASS_LOW)
     if key.state in ("settled", "merged"):
         entry.settled, entry.confirmed_at = True, 0.0
     else:

@@ -26,6 +26,7 @@ what is not durable yet is in nobody's snapshot (`Mailbox.ready`).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -439,14 +440,18 @@ class Runs:
     Args:
       user: whose.
       books: over all users.
+
+    Attributes:
+      first_end: none of them ended earlier, on the hub's clock; infinity where none has ended.
+      forgotten: ids that the store is to forget, too.
     """
 
-    __slots__ = ("_books", "_runs", "forgotten", "user")
+    __slots__ = ("_books", "_runs", "first_end", "forgotten", "user")
 
     def __init__(self, user: str, books: RunBooks) -> None:
         self.user = user
+        self.first_end = math.inf
         self.forgotten: list[str] = []
-        """Ids that the store is to forget, too."""
         self._books = books
         self._runs: dict[str, Run] = {}
 
@@ -493,6 +498,8 @@ class Runs:
     def add(self, run: Run) -> None:
         """A run begins, or comes from a store. Where they are too many, the one that ended first is forgotten."""
         self._runs[run.id] = run
+        if run.ended_seq:
+            self.first_end = min(self.first_end, run.ended_at)
         self._books.added(self, run)
 
     def forget(self, run: Run) -> None:
@@ -503,8 +510,11 @@ class Runs:
 
     def forget_ended(self, before: float) -> None:
         """Let go of those that ended before then, on the hub's clock."""
+        if self.first_end > before:
+            return
         for run in [run for run in self._runs.values() if run.ended_seq and run.ended_at <= before]:
             self.forget(run)
+        self.first_end = min((run.ended_at for run in self._runs.values() if run.ended_seq), default=math.inf)
 
     def accepted(self, id: str, event: Happened, lease: float | None, at: float, ready: int) -> None:
         """An event of the run `id` that was checked has its seq.
@@ -524,6 +534,7 @@ class Runs:
         run.accepted(event, ready)
         if event.type in TERMINAL:
             run.ended_at = at
+            self.first_end = min(self.first_end, at)
             self._books.ended(self, run)
 
     def view(self, id: str, upto: int) -> RunView | None:

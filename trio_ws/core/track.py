@@ -38,6 +38,7 @@ class Track:
         "_acks",
         "_box",
         "_confirmed",
+        "_drawn_due",
         "_drawn_head",
         "_drawn_reserved",
         "_drawn_rest",
@@ -77,9 +78,10 @@ class Track:
         self._losable = 0  # events that may be lost, since the last drawing up
         self._reserved = self._drawn_reserved = self._drawn_head = self.committed = self.safe = 0
         self._rest_from = self._drawn_rest = 0  # where the rest begins, as the store knows it; 0 for none
+        self._drawn_due = math.inf
         self._landing = (0, 0)  # what the commit under way has of the rest: events, and bytes
 
-    def restored(self, confirmed: int, reserved: int, *, as_it_was: bool) -> None:
+    def restored(self, confirmed: int, reserved: int, due: float, *, as_it_was: bool) -> None:
         """All of the log is as the store has it, but for what was lost since where not `as_it_was`.
 
         What was lost is written: the store alone can't tell it from what is confirmed later, or has settled.
@@ -87,6 +89,7 @@ class Track:
         head = self._box.head
         self._confirmed, self._reserved = confirmed, max(reserved, head)
         self.committed = head
+        self._drawn_due = due
         self.written = True
         self._rest_from = 0 if self._box.rest is None else self._box.rest.first
         self._see_ready()
@@ -110,6 +113,12 @@ class Track:
         """Have no seqs reserved any more."""
         self._tightened = True
         self._ledger.touch(self._box)
+
+    def swept(self, now: float) -> None:
+        """What has expired by `now` is gone: where the store has it that the log is to be looked at by then, it is told
+        when that is to be next."""
+        if self._drawn_due <= now:
+            self._ledger.touch(self._box)
 
     # -- what has changed
 
@@ -267,9 +276,7 @@ class Track:
             self._keys = []
         gone = tuple(box.gone.losses()) if self._gone_changed or not self.written else None
         self._gone_changed = False
-        due = box.next_expiry if box.entries or box.rest else now + self._ledger.idle_after
-        if box.rest is not None:
-            due = min(due, box.rest.due)
+        self._drawn_due = due = self._due(now)
         batch.users.append(
             UserRecord(
                 box.user,
@@ -286,6 +293,20 @@ class Track:
         self.written = True
         self._see_ready()
         return not rest
+
+    def _due(self, now: float) -> float:
+        """When something of the log expires next; infinity where nothing does."""
+        box, ledger = self._box, self._ledger
+        due = box.next_expiry if box.entries or box.rest else now + ledger.session_ttl + ledger.event_ttl
+        if box.rest is not None:
+            due = min(due, box.rest.due)
+        if box.runs is not None:
+            due = min(due, box.runs.first_end + ledger.event_ttl)
+        for session in box.sessions.values():
+            if not session.plain:  # one that is connected is parked no sooner than now
+                left_at = session.parked_at if session.link is None else now
+                due = min(due, left_at + ledger.session_ttl)
+        return due
 
     def _reserve(self, now: float) -> None:
         """Decide up to where seqs are reserved by what is drawn up."""

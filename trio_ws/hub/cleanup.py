@@ -61,6 +61,8 @@ def _sweep(engine: Engine, box: Mailbox, now: float) -> None:
         box.runs.forget_ended(now - engine.config.event_ttl)
         if box.runs.forgotten and box.track is not None:
             box.track.runs_forgotten()
+    if box.track is not None:
+        box.track.swept(now)
     keep = engine.config.session_ttl + engine.config.event_ttl
     idle = now - box.last_event_at > keep if box.last_event_at > -math.inf else True
     held = box.entries or box.rest is not None or box.sessions or box.runs

@@ -75,7 +75,7 @@ class Durability:
         on_commit: Callable[[], None],
     ) -> None:
         self.store = store
-        self.ledger = Ledger(config.durability, config.session_ttl + config.event_ttl, self._on_work)
+        self.ledger = Ledger(config.durability, config.session_ttl, config.event_ttl, self._on_work)
         self.commits = self.errors = self.events = 0
         self.seconds = Histogram()
         self.buffer: Buffer
