@@ -7,12 +7,14 @@ a connection is attached there, and relayed; a call of the admin API is made the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
+from ..core.histogram import Histogram
 from ..core.pool import Ask, Refused
 from ..identity import Identity
+from ..store import NodeRecord, SharedStore
 from .attachment import Link
 
 
@@ -93,6 +95,50 @@ class Elsewhere(Protocol):
         Raises:
           NoAnswer: none came in time, since that node is not there any more, or the log not there: place it again.
         """
+
+
+class Cluster(Protocol):
+    """The nodes that share a store, as one of them sees them: `Hub.cluster`.
+
+    Attributes:
+      node: the id of this one.
+      store: what they share.
+      suspended: it can't be sure that it still owns what it owned: it accepts nothing until it is.
+      bus_delay: how long messages of other nodes took to this one.
+    """
+
+    @property
+    def node(self) -> str:
+        """The id of this node."""
+
+    @property
+    def store(self) -> SharedStore:
+        """What the nodes share."""
+
+    @property
+    def suspended(self) -> bool:
+        """Whether this node accepts nothing, until it is sure again of what it owns."""
+
+    @property
+    def bus_delay(self) -> Histogram:
+        """How long messages of other nodes took to this one."""
+
+    def nodes(self) -> list[NodeRecord]:
+        """Who lived at the last beat, this one among them."""
+
+    async def ask(self, node: str, call: HttpCall) -> HttpAnswer:
+        """As `Elsewhere.ask`, of a node and not for the sake of one user. This one may be asked, too.
+
+        Raises:
+          NoAnswer: none came in time.
+        """
+
+    def moved(self, user: str, node: str) -> None:
+        """A node has said that it does not have the log of this user: whoever believed so is to look again."""
+
+    def stats(self) -> dict[str, Any]:
+        """What there is to tell of this node, as plain numbers: `owned`, `claims`, `take_overs`, `handed_over`,
+        `fenced`, `forwarded`, `relayed`, `lost_messages`, `beats`, `suspensions`."""
 
 
 class NoAnswer(Exception):

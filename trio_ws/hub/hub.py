@@ -32,7 +32,7 @@ from .channel import PublishChannel
 from .cleanup import cleanup
 from .dead_letters import OnDeadLetter
 from .draining import Draining
-from .elsewhere import AnswerCall, Elsewhere
+from .elsewhere import AnswerCall, Cluster, Elsewhere
 from .engine import Engine, new_token
 from .inbox import OnMessage
 from .intake import check_name
@@ -56,11 +56,13 @@ class Hub(Publisher):
       desk: has all that concerns runs.
       on_call: answers calls of the admin API that another node forwards, of users whose log is here; the admin API puts
         it there.
+      cluster: the nodes that this one is of; None for a hub by itself.
     """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.on_call: AnswerCall | None = None
+        self.cluster: Cluster | None = None
         self.reception = Reception(engine)
         self.desk = RunDesk(self)
         self._draining = Draining(engine, self.desk.last_words)
