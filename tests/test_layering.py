@@ -56,6 +56,7 @@ EXTRAS = (
     "rich",
     "httpx",
     "anyio",
+    "hiredis",
     "pygal",
     "markdown_it",
     "prometheus_client",

@@ -1,0 +1,1 @@
+"""Redis: the link to it, and the store that several nodes share. It needs the extra ``redis``."""

@@ -1,0 +1,277 @@
+"""One connection to a Redis server: calls go out as they come, and replies are handed out in order.
+
+What tasks ask in one turn of the loop goes out in one write; where nothing is under way, a call is written there and
+then. So a call costs no task of its own, and a hundred at once cost one write and one read.
+
+A reply belongs to the call that is first in line: nothing else says so. Hence a call that is cancelled stays in
+line, and its reply is thrown away; and a call that has no reply in time takes the connection with it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import hiredis
+import outcome
+import trio
+
+from ..errors import StoreError
+from .refusals import Unreachable, refused
+from .script import Script
+from .url import Login, Place
+
+MOST_UNSENT: Final = 64 * 1024 * 1024
+"""Bytes that may wait to be sent to one server; beyond, calls fail."""
+
+_READ_BYTES: Final = 256 * 1024
+_NOTHING: Final = object()
+
+Word = str | bytes | int | float
+
+
+def packed(*words: Word) -> bytes:
+    """A command as Redis reads it."""
+    return hiredis.pack_command(words)  # type: ignore[arg-type, no-any-return]
+
+
+class _Call:
+    """What waits for replies: `left` more of them."""
+
+    __slots__ = ("deadline", "left", "replies", "task")
+
+    def __init__(self, task: trio.lowlevel.Task, left: int, deadline: float) -> None:
+        self.task: trio.lowlevel.Task | None = task
+        self.left = left
+        self.replies: list[Any] = []
+        self.deadline = deadline
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """Nobody waits any more; its place in line stays."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Connection:
+    """A connection over `stream`, which it closes in the end.
+
+    Args:
+      place: the server, for messages.
+      timeout: seconds that a call may take; then the connection is dropped.
+      on_push: given what comes unasked, such as messages of a channel; it must not raise. Then the connection speaks
+        RESP3, which tells that from replies; else RESP2, whose replies are bytes, int, list and None.
+
+    Attributes:
+      failure: why it is of no use any more; None while it is.
+      greeted: whether it was of use.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        place: Place,
+        timeout: float,
+        on_push: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        self.failure: str | None = None
+        self.greeted = False
+        self.place = place
+        self._on_push = on_push
+        self._stream = stream
+        self._timeout = timeout
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._pending: deque[_Call] = deque()
+        self._scripts: set[str] = set()
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) and os.name == "posix" else None
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._writing = True  # until the task that writes waits for something to do
+        self._to_write = trio.lowlevel.ParkingLot()
+        self._watch = trio.CancelScope()  # its deadline is no later than that of any call
+        self._tasks = trio.CancelScope()
+
+    async def run(self, login: Login, db: int, on_ready: Callable[[Connection], None]) -> None:
+        """Log in, say that it is ready, and be there for calls until it breaks, or is cancelled.
+
+        Raises:
+          StoreError: it could not be logged in.
+        """
+        trouble: StoreError | None = None
+        try:
+            with self._tasks:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._look)
+                    try:
+                        await self._greet(login, db)
+                    except StoreError as error:
+                        trouble = error
+                        self._tasks.cancel()
+                    else:
+                        self.greeted = True
+                        on_ready(self)
+            if not self.greeted:
+                raise trouble or self.lost()
+        finally:
+            self.drop("it was closed")
+            await trio.aclose_forcefully(self._stream)
+
+    async def request(self, data: bytes, replies: int = 1) -> list[Any]:
+        """Send commands, and wait for as many replies.
+
+        Cancelled, they may be done or not. A reply that is an error is a `hiredis.ReplyError` among them.
+
+        Raises:
+          Unreachable: there was no answer in time, or the connection broke.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.failure is not None:
+            raise self.lost()
+        if self._unsent_bytes > MOST_UNSENT:
+            raise Unreachable(f"Redis at {self.place} takes nothing: {self._unsent_bytes} bytes wait for it")
+        deadline = trio.current_time() + self._timeout
+        call = _Call(trio.lowlevel.current_task(), replies, deadline)
+        self._pending.append(call)
+        if self._watch.deadline > deadline:
+            self._watch.deadline = deadline
+        self._send(data)
+        if self.failure is not None:  # it broke by that
+            raise self.lost()
+        return await trio.lowlevel.wait_task_rescheduled(call.abort)  # type: ignore[no-any-return]
+
+    async def scripts(
+        self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]], after: bytes = b""
+    ) -> list[Any]:
+        """Call a script with each of these keys and arguments, and then the command `after`.
+
+        Returns: the replies, one for each, as `request` has them.
+        """
+        data = [packed("EVALSHA", script.sha1, len(keys), *keys, *args) for keys, args in calls]
+        known = script.sha1 in self._scripts
+        if not known:
+            self._scripts.add(script.sha1)
+            data.insert(0, packed("SCRIPT", "LOAD", script.text))
+        if after:
+            data.append(after)
+        replies = await self.request(b"".join(data), len(data))
+        return replies if known else replies[1:]
+
+    def forget_scripts(self) -> None:
+        """The server has forgotten what it was given."""
+        self._scripts.clear()
+
+    def drop(self, reason: str) -> None:
+        """It is of no use any more: all calls fail, and `run` ends."""
+        if self.failure is not None:
+            return
+        self.failure = reason
+        pending, self._pending = self._pending, deque()
+        for call in pending:
+            if call.task is not None:
+                trio.lowlevel.reschedule(call.task, outcome.Error(self.lost()))
+        self._unsent.clear()
+        self._tasks.cancel()
+
+    def lost(self) -> Unreachable:
+        """The error for whoever asks a connection that has failed."""
+        return Unreachable(f"the connection to Redis at {self.place} is lost: {self.failure}")
+
+    async def _greet(self, login: Login, db: int) -> None:
+        commands = []
+        if login.password is not None:
+            user = () if login.username is None else (login.username,)
+            commands.append(packed("AUTH", *user, login.password))
+        if db:
+            commands.append(packed("SELECT", db))
+        if self._on_push is not None:
+            commands.append(packed("HELLO", 3))
+        commands.append(packed("PING"))
+        for reply in await self.request(b"".join(commands), len(commands)):
+            if isinstance(reply, hiredis.ReplyError):
+                raise refused(reply)
+
+    # -- out
+
+    def _send(self, data: bytes) -> None:
+        if self._writing or self._socket is None or len(self._pending) > 1:
+            self._unsent.append(data)
+            self._unsent_bytes += len(data)
+        else:
+            try:
+                written = os.write(self._socket.fileno(), data)
+            except BlockingIOError:
+                written = 0
+            except OSError as error:
+                self._pending.pop()  # the caller is told by `request`
+                self.drop(error.strerror or "it broke")
+                return
+            if written == len(data):
+                return
+            self._unsent.append(data[written:])
+            self._unsent_bytes += len(data) - written
+        if not self._writing:
+            self._writing = True
+            self._to_write.unpark()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                if not self._unsent:
+                    self._writing = False
+                    await self._to_write.park()
+                data = b"".join(self._unsent)
+                self._unsent.clear()
+                await self._stream.send_all(data)
+                self._unsent_bytes -= len(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.drop(_why(error))
+
+    # -- in
+
+    async def _read(self) -> None:
+        receive, feed, gets = self._stream.receive_some, self._reader.feed, self._reader.gets
+        try:
+            while data := await receive(_READ_BYTES):
+                feed(bytes(data))
+                while (reply := gets()) is not _NOTHING:
+                    self._take(reply)
+            self.drop("the server closed it")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.drop(_why(error))
+        except (hiredis.HiredisError, IndexError) as error:
+            self.drop(f"what came is no reply: {error}")
+
+    def _take(self, reply: Any) -> None:
+        if type(reply) is hiredis.PushNotification:
+            if self._on_push is not None:
+                self._on_push(reply)
+            return
+        call = self._pending[0]
+        call.replies.append(reply)
+        call.left -= 1
+        if not call.left:
+            self._pending.popleft()
+            if call.task is not None:
+                trio.lowlevel.reschedule(call.task, outcome.Value(call.replies))
+
+    async def _look(self) -> None:
+        """Drop the connection where a call has no reply in time."""
+        while True:
+            with self._watch:
+                await trio.sleep_forever()
+            # If it was this process that stood still, the replies are there: they are read first.
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+            first = min((call.deadline for call in self._pending), default=math.inf)
+            if first <= trio.current_time():
+                self.drop(f"no answer within {self._timeout:g} s")
+            self._watch = trio.CancelScope(deadline=first)
+
+
+def _why(error: Exception) -> str:
+    cause = error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(error) or "it broke"

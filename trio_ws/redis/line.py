@@ -1,0 +1,153 @@
+"""A line to one server: a connection that is made again whenever it breaks, until the line is cancelled.
+
+A call that finds no connection waits for one, within its deadline. A call that was under way when the connection broke
+fails: whether it was done nobody knows, and only who made it can say whether it may be done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import trio
+
+from ..errors import StoreError
+from .connection import Connection
+from .refusals import Unreachable
+from .url import Place, Target
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two attempts to connect: twice as many each time, from the first to the longest."""
+
+STABLE: Final = 1.0
+"""Seconds that a connection must last for the next pause to be the first one again."""
+
+
+async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
+    """A stream to `place`, by TLS where `target` has it so.
+
+    Raises:
+      Unreachable: nobody is there, or not in time.
+    """
+    try:
+        with trio.fail_after(timeout):
+            if not place.port:
+                return await trio.open_unix_socket(place.host)
+            stream = await trio.open_tcp_stream(place.host, place.port)
+            if target.tls is None:
+                return stream
+            secured = trio.SSLStream(stream, target.tls, server_hostname=place.host)
+            try:
+                await secured.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            return secured
+    except trio.TooSlowError:
+        raise Unreachable(f"Redis at {place} can't be reached: no answer within {timeout:g} s") from None
+    except (OSError, trio.BrokenResourceError) as error:
+        raise Unreachable(f"Redis at {place} can't be reached: {_why(error)}") from None
+
+
+class Line:
+    """A line to the server that `find` tells.
+
+    Args:
+      find: asked before each attempt to connect; raises `StoreError` where it can't tell.
+      target: how to log in.
+      timeout: seconds for a call, and for an attempt to connect.
+      on_push: as for a `Connection`.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Place]],
+        target: Target,
+        timeout: float,
+        on_push: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        self._find = find
+        self._target = target
+        self._timeout = timeout
+        self._on_push = on_push
+        self._connection: Connection | None = None
+        self._trouble: StoreError | None = None
+        self._known = trio.Event()
+        self._up = trio.lowlevel.ParkingLot()
+        self._up_since = math.inf
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold a connection until cancelled. It is started when there is one, or none could be made."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep)
+            await self._known.wait()
+            task_status.started()
+
+    async def connection(self) -> Connection:
+        """The connection; waits for one, as long as a call may take.
+
+        Raises:
+          StoreError: there is none; it says why the last attempt failed.
+        """
+        connection = self._connection
+        if connection is not None and connection.failure is None:
+            return connection
+        with trio.move_on_after(self._timeout):
+            while self._connection is None or self._connection.failure is not None:
+                await self._up.park()
+            return self._connection
+        raise self._trouble or Unreachable(f"Redis at {self._target} can't be reached")
+
+    def look_anew(self, reason: str) -> None:
+        """Drop the connection, where there is one, and find the server again."""
+        if self._connection is not None:
+            self._connection.drop(reason)
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                trouble = await self._hold()
+            except StoreError as error:
+                trouble = error
+            if str(trouble) != str(self._trouble):
+                logger.warning("%s", trouble)
+            self._trouble = trouble
+            self._known.set()
+            if trio.current_time() - self._up_since > STABLE:
+                pause = FIRST_PAUSE
+            self._up_since = math.inf
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _hold(self) -> StoreError:
+        """Connect, and hold that connection until it breaks.
+
+        Returns: why it broke.
+        """
+        place = await self._find()
+        stream = await dial(place, self._target, self._timeout)
+        connection = Connection(stream, place, self._timeout, self._on_push)
+        try:
+            await connection.run(self._target.login, self._target.db, self._ready)
+        finally:
+            self._connection = None
+        return connection.lost()
+
+    def _ready(self, connection: Connection) -> None:
+        if self._trouble is not None:
+            logger.info("Redis at %s is there again", connection.place)
+        self._connection, self._trouble = connection, None
+        self._up_since = trio.current_time()
+        self._known.set()
+        self._up.unpark_all()
+
+
+def _why(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause or error) or "it broke"

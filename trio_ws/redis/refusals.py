@@ -1,0 +1,47 @@
+"""What Redis says no with, and that there is nobody to say anything, as errors of this package."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hiredis import ReplyError
+
+from ..errors import StoreError
+
+_ADVICE: Final = {
+    "OOM": "it has reached its maxmemory, and takes nothing more",
+    "READONLY": "this is a replica, which takes no writes",
+    "LOADING": "it is reading its data from disk yet",
+    "MISCONF": "it can't save to disk, and takes nothing until it can",
+    "NOAUTH": "it wants a password",
+    "WRONGPASS": "user name or password is wrong",
+    "NOPERM": "its user may not do this",
+    "CLUSTERDOWN": "a part of the cluster is down",
+    "MASTERDOWN": "a replica that has lost its primary",
+    "NOREPLICAS": "too few replicas are there",
+    "BUSY": "it is busy with a script",
+}
+
+
+class Unreachable(StoreError):
+    """There is no connection to Redis, or no answer came in time. What was asked may have been done, or may be yet."""
+
+
+class Refused(StoreError):
+    """Redis has answered, and said no.
+
+    Attributes:
+      code: the first word of its answer: ``OOM``, ``READONLY``, ``ERR``, …
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def refused(error: ReplyError) -> Refused:
+    """The error that Redis answered with."""
+    text = str(error)
+    code = text.partition(" ")[0]
+    advice = _ADVICE.get(code)
+    return Refused(code, f"Redis refused: {advice} ({text})" if advice else f"Redis refused: {text}")
