@@ -209,7 +209,7 @@ async def test_nonsense_on_the_bus_hurts_nobody(nodes: Nodes, caplog: pytest.Log
     b.bus.hear("news", lambda _sender, body: heard.append(body))
     store = nodes.place.node("a")
     newer = messages.encode(messages.Busy(1)).replace(b"busy", b"buzz")
-    for nonsense in (b"", b"\xc1", b"[1]", messages.parcel("a", [newer])):
+    for nonsense in (b"", b"\xc1", b"[1]", messages.parcel("a", 0.0, [newer])):
         await store.send("b", nonsense)
     a.bus.tell("b", "gossip", b"?")
     a.bus.tell("b", "news", b"!")

@@ -7,11 +7,13 @@ numbers it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import trio
 
+from ..core.histogram import Histogram
 from ..errors import StoreError
 from ..store import SharedStore
 from . import messages
@@ -38,17 +40,23 @@ class Bus:
     Args:
       store: what carries it.
       nursery: where its tasks run.
+      wall_clock: seconds since the Unix epoch.
 
     Attributes:
       deaf: how often in a row nodes did not listen to what was sent to them.
       sent, received, lost: messages, since the start; lost are those known to be.
+      delay: how long what has come was on its way, as far as the wall clocks of the machines agree.
       on_message: takes what is no `Told`.
     """
 
-    def __init__(self, store: SharedStore, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, store: SharedStore, nursery: trio.Nursery, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self.deaf: dict[str, int] = {}
         self.sent = self.received = self.lost = 0
+        self.delay = Histogram()
         self.on_message: Take | None = None
+        self._wall_clock = wall_clock
         self._store = store
         self._nursery = nursery
         self._hearers: dict[str, Hear] = {}
@@ -82,9 +90,10 @@ class Bus:
         Raises:
           StoreError: it could not be sent.
         """
-        await self._store.send_to_all(
-            messages.parcel(self._store.node, [messages.encode(Told(subject, body))])
-        )
+        await self._store.send_to_all(self._parcel([messages.encode(Told(subject, body))]))
+
+    def _parcel(self, encoded: list[bytes]) -> bytes:
+        return messages.parcel(self._store.node, self._wall_clock(), encoded)
 
     async def _send(self, node: str) -> None:
         """Send what waits for one node, all that has come meanwhile at once, until nothing does."""
@@ -97,7 +106,7 @@ class Bus:
                 self._waiting[node] = waiting[count:]
                 self._sizes[node] -= size
                 try:
-                    heard = await self._store.send(node, messages.parcel(self._store.node, waiting[:count]))
+                    heard = await self._store.send(node, self._parcel(waiting[:count]))
                 except StoreError:
                     self.lost += count
                     continue
@@ -116,10 +125,11 @@ class Bus:
 
     def _take(self, data: bytes) -> None:
         try:
-            sender, received = messages.open_parcel(data)
+            sender, at, received = messages.open_parcel(data)
         except ValueError:
             logger.warning("what came over the bus makes no sense", extra={"bytes": len(data)})
             return
+        self.delay.record(max(0.0, self._wall_clock() - at))
         for message in received:
             self.received += 1
             try:

@@ -61,10 +61,12 @@ class Parcel(msgspec.Struct, array_like=True):
 
     Attributes:
       sender: which node has sent it.
+      at: when, by its wall clock, in seconds since the Unix epoch.
       messages: in order, each of them encoded: those that are not known are left out.
     """
 
     sender: str
+    at: float
     messages: list[msgspec.Raw]
 
 
@@ -78,13 +80,13 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def parcel(sender: str, messages: list[bytes]) -> bytes:
+def parcel(sender: str, at: float, messages: list[bytes]) -> bytes:
     """Messages that were encoded, ready to be sent."""
-    return _encoder.encode(Parcel(sender, [msgspec.Raw(message) for message in messages]))
+    return _encoder.encode(Parcel(sender, at, [msgspec.Raw(message) for message in messages]))
 
 
-def open_parcel(data: bytes) -> tuple[str, list[Message]]:
-    """Who has sent it, and what is understood of it.
+def open_parcel(data: bytes) -> tuple[str, float, list[Message]]:
+    """Who has sent it and when, and what is understood of it.
 
     Raises:
       ValueError: it is no parcel.
@@ -96,4 +98,4 @@ def open_parcel(data: bytes) -> tuple[str, list[Message]]:
             messages.append(_decoder.decode(raw))
         except msgspec.ValidationError:
             continue  # of a newer version
-    return found.sender, messages
+    return found.sender, found.at, messages
