@@ -12,6 +12,8 @@
             ...
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect
 from .config import Config
 from .core import session as _session
@@ -58,6 +60,9 @@ from .hub import (
 from .identity import Identity
 from .server import Credentials, serve
 from .store import MemoryStore, SqliteStore
+
+if TYPE_CHECKING:
+    from .redis import RedisStore as RedisStore
 
 __version__ = "0.1.0"
 
@@ -120,3 +125,12 @@ __all__ = [
     "open_hub",
     "serve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`RedisStore`, whose parser is in the extra ``redis``, is imported when somebody asks for it."""
+    if name == "RedisStore":
+        from .redis import RedisStore
+
+        return RedisStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,7 +95,7 @@ def _read(db: sqlite3.Connection, aside: Aside) -> Kept | None:
     keys = _sift(misfits, "keys", db.execute(newest, (user, REMEMBERED_IDS)).fetchall()[::-1], rows.key_of)
     sessions = db.execute(f"SELECT {rows.SESSION} FROM sessions WHERE user = ?", (user,)).fetchall()
     if log is None:
-        log = aside.log = _new_log(db, user, keys, rest)
+        log = aside.log = _unknown_log(db, user, keys, rest)
         misfits.append(Misfit("users", user, str(why), row or (user,)))
         misfits += [Misfit("sessions", row[1], "its log is in a new epoch", row) for row in sessions]
         going_on = []
@@ -107,7 +107,7 @@ def _read(db: sqlite3.Connection, aside: Aside) -> Kept | None:
     upto = log.confirmed
     events = [event._replace(confirmed=event.confirmed or event.seq <= upto) for event in events]
     kept_rest = _rest(db, user, log.rest) if log.rest else None
-    return Kept(log, events, going_on, keys, _lost(misfits, upto, log.head), kept_rest, runs)
+    return Kept(log, events, going_on, keys, lost(misfits, upto, log.head), kept_rest, runs)
 
 
 def _log(row: Sequence[Any] | None) -> UserRecord:
@@ -198,19 +198,28 @@ def _without_overlaps(events: list[EventRecord], misfits: list[Misfit]) -> list[
     return kept
 
 
-def _new_log(db: sqlite3.Connection, user: str, keys: list[KeyRecord], rest: int) -> UserRecord:
+def _unknown_log(db: sqlite3.Connection, user: str, keys: list[KeyRecord], rest: int) -> UserRecord:
     """The log of events of which nothing else is known: what is not there may have been lost, the newest one, too."""
     seqs = [
         seq for (seq,) in db.execute("SELECT seq FROM events WHERE user = ?", (user,)) if rows.is_seq(seq)
     ]
-    head = max([*seqs, *(key.seq for key in keys)], default=0)
-    return UserRecord(user, secrets.token_urlsafe(18), head, head + 1, 0, None, True, (), rest)
+    return new_log(user, max([*seqs, *(key.seq for key in keys)], default=0), rest)
 
 
-def _lost(misfits: list[Misfit], confirmed: int, head: int) -> list[Run]:
+def new_log(user: str, head: int, rest: int) -> UserRecord:
+    """A log in a new epoch, of which nothing is known but its newest seq, and where its rest begins."""
+    return UserRecord(user, new_epoch(), head, head + 1, 0, None, True, (), rest)
+
+
+def new_epoch() -> str:
+    """One that never was."""
+    return secrets.token_urlsafe(18)
+
+
+def lost(misfits: list[Misfit], confirmed: int, head: int) -> list[Run]:
     """What is lost by events that are set aside; where that can't be told, all that is missing above `confirmed`."""
-    lost = [rows.damage(misfit.row) for misfit in misfits if misfit.table == "events"]
-    known = [run for run in lost if run is not None]
-    if len(known) < len(lost) and confirmed < head:
+    all = [rows.damage(misfit.row) for misfit in misfits if misfit.table == "events"]
+    known = [run for run in all if run is not None]
+    if len(known) < len(all) and confirmed < head:
         known.append(Run(confirmed + 1, head, RESET, {}, 0))
     return known
