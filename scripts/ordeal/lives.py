@@ -1,13 +1,13 @@
-"""The server's lives, one after the other, over one file and on the same two ports."""
+"""The server's lives, one after the other, over one store and on the same two ports."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,14 +31,15 @@ class Lives:
     """Starts and ends a server. `born` makes it.
 
     Attributes:
-      port, admin_port: where each life listens.
-      file: its database.
+      host, port, admin_port: where each life listens.
       pid: of the life that there is; None between two.
     """
 
-    def __init__(self, file: Path, notices: trio.socket.SocketType, nest: trio.Process) -> None:
-        self.file = file
-        self.port = self.admin_port = 0
+    def __init__(
+        self, host: str, ports: tuple[int, int], notices: trio.socket.SocketType, nest: trio.Process
+    ) -> None:
+        self.host = host
+        self.port, self.admin_port = ports
         self.pid: int | None = None
         self._notices = notices
         self._nest = nest
@@ -47,7 +48,7 @@ class Lives:
     @property
     def http(self) -> str:
         """The address of the admin API."""
-        return f"http://127.0.0.1:{self.admin_port}"
+        return f"http://{self.host}:{self.admin_port}"
 
     async def start(self) -> None:
         """Begin a life; it is not ready yet."""
@@ -102,31 +103,40 @@ class Lives:
 
 @asynccontextmanager
 async def born(
-    file: Path, log: Path, options: Sequence[str], nest: Sequence[str] = NEST
+    store: str,
+    log: Path,
+    options: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    nest: Sequence[str] = NEST,
 ) -> AsyncIterator[Lives]:
-    """Lives of a server with the database `file` and these further options; what they log goes to `log`.
+    """Lives of a server over `store`, on `host`, with these further options; what they log goes to `log`.
 
     Leaving the block kills the one that there is.
     """
-    address = f"trio-ws-ordeal-{secrets.token_hex(8)}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")}
     ports = free_port(), free_port()
     arguments = [
-        *("--insecure", "--store", f"sqlite:{file}", "--port", str(ports[0]), "--admin-port", str(ports[1])),
+        *("--insecure", "--store", store, "--host", host, "--port", str(ports[0])),
+        *("--admin-host", host, "--admin-port", str(ports[1])),
         *options,
     ]
-    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-        await notices.bind(f"\0{address}")
+    # A path, not a name without one: those belong to a network namespace, and a server may have one of its own.
+    with (
+        tempfile.TemporaryDirectory(prefix="ordeal-") as place,
+        trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices,
+    ):
+        notified = f"{place}/notices"
+        await notices.bind(notified)
         process = await trio.lowlevel.open_process(
             [*nest, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for us alone
-            env=environment | {"NOTIFY_SOCKET": f"@{address}"},
+            env=environment | {"NOTIFY_SOCKET": notified},
         )
-        lives = Lives(file, notices, process)
-        lives.port, lives.admin_port = ports
+        lives = Lives(host, ports, notices, process)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep, process.stderr, log)
             try:

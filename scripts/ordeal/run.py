@@ -6,13 +6,12 @@ import itertools
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import httpx
@@ -23,8 +22,9 @@ from trio_ws.faults import FaultyNetwork
 from . import lives, plan
 from .copies import Answered, Copies
 from .faults import Faults
-from .journal import Journal, Reader
+from .journal import Journal
 from .lives import Lives
+from .party import BOUND, Party
 
 OPTIONS: Final = (
     # No session makes way for another: what a session that was ended had processed, and whose ack a crash took, would
@@ -33,15 +33,8 @@ OPTIONS: Final = (
     *("--max-events", "20000", "--max-events-per-user", "300"),
     *("--connect-rate", "10000", "--connect-burst", "10000", "--drain-timeout", "2", "--log-format", "json"),
 )
-PUBLISHERS: Final = 2
-"""Processes."""
 GRACE: Final = 12.0
 """Seconds in which a server that is told to end must have done so: `drain_timeout`, and what may come on top."""
-BOUND: Final = 90.0
-"""Seconds from the last fault to everything delivered: 1.5 times the stall, handshake and confirm timeouts and the
-longest backoff."""
-LONGEST: Final = 5.0
-"""Seconds that a life is prolonged at most, so that it is under load when it ends."""
 LOOK_EVERY: Final = 200
 """Kills between two times at which the journals are checked while the run goes on."""
 
@@ -117,7 +110,13 @@ class Tally:
 
 class _Run:
     def __init__(
-        self, ordeal: Ordeal, tally: Tally, server: Lives, network: FaultyNetwork, nursery: trio.Nursery
+        self,
+        ordeal: Ordeal,
+        tally: Tally,
+        server: Lives,
+        network: FaultyNetwork,
+        url: str,
+        nursery: trio.Nursery,
     ) -> None:
         self.ordeal, self.tally, self.server = ordeal, tally, server
         self.nursery = nursery
@@ -127,44 +126,13 @@ class _Run:
         self.copies = Copies(ordeal.database, ordeal.directory, self.answered)
         self.rng = random.Random(f"{ordeal.seed}/chances")
         self.faults = Faults(server, network, ordeal.names, ordeal.small, self.rng)
-        self.publishers: list[trio.Process] = []
-        self.tabs: trio.Process | None = None
-        self.url = ""
+        self.party = Party(
+            *(ordeal.directory, ordeal.seed, ordeal.names, ordeal.rate),
+            *(url, server.http, self.journal, self.answered),
+        )
         self._copying = trio.Lock()
         self._answers_before = 0
         self._next_look, self._looking, self._found = LOOK_EVERY, False, False
-
-    # -- who takes part
-
-    async def open_publishers(self) -> None:
-        ordeal = self.ordeal
-        for number in range(PUBLISHERS):
-            arguments = [str(ordeal.directory), self.server.http, f"p{number}", ordeal.seed]
-            self.publishers.append(
-                await self._open("publishers", *arguments, str(ordeal.rate / PUBLISHERS), *ordeal.names)
-            )
-
-    async def open_tabs(self) -> None:
-        ordeal = self.ordeal
-        self.tabs = await self._open("tabs", str(ordeal.directory), self.url, ordeal.seed, *ordeal.names)
-
-    async def _open(self, module: str, *arguments: str) -> trio.Process:
-        with (self.ordeal.directory / f"{module}.log").open("ab") as log:
-            return await trio.lowlevel.open_process(
-                [sys.executable, "-m", f"ordeal.{module}", *arguments],
-                stdin=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us alone
-            )
-
-    async def dismiss(self, process: trio.Process) -> None:
-        """Let it finish what it has under way."""
-        assert process.stdin is not None
-        await process.stdin.aclose()
-        with trio.move_on_after(BOUND):
-            await process.wait()
-        if process.returncode != 0:
-            self.journal.write("wrong", what=f"{process.args[2]} ended with status {process.returncode}")
 
     # -- the lives
 
@@ -218,7 +186,7 @@ class _Run:
                 nursery.start_soon(self.suffer, incident)
             await trio.sleep(life.seconds)
             if life.moment != "start":
-                await self._under_load(enough)
+                await self.party.wait_answers(enough)
             if life.moment != "drain" and life.end == "kill":
                 await self.end_life("kill", life.moment)  # also while it is stopped, or has no room
             nursery.cancel_scope.cancel()
@@ -236,13 +204,6 @@ class _Run:
         at = trio.current_time()
         self.server.signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
         self._ended(how, moment, await self.server.wait_ended(), at)
-
-    async def _under_load(self, enough: int) -> None:
-        """Wait until there were so many answers in all: a slow machine is given time, up to a point."""
-        with trio.move_on_after(LONGEST):
-            while self.answered.count < enough:
-                self.answered.catch_up()
-                await trio.sleep(0.02)
 
     async def _ready(self) -> bool:
         """Wait until the life is ready; False where it ended by itself."""
@@ -304,44 +265,21 @@ class _Run:
         self.tally.answered = self.answered.critical
 
     async def kill_tabs(self, _seconds: float) -> None:
-        with trio.CancelScope(shield=True):
-            assert self.tabs is not None
-            self.tabs.kill()
-            await self.tabs.wait()
-            await self.open_tabs()
+        await self.party.kill_tabs()
 
     # -- afterwards
 
     async def heal(self) -> None:
         """Leave all in peace; everything that was accepted must be delivered within the bound."""
-        began = trio.current_time()
         self.journal.write("peace")
         if self.server.pid is None:
             await self.server.start()
             if not await self._ready():
                 return
-        async with trio.open_nursery() as nursery:
-            for process in self.publishers:
-                nursery.start_soon(self.dismiss, process)
-        assert self.tabs is not None
-        assert self.tabs.stdin is not None
-        await self.tabs.stdin.send_all(b"heal\n")
+        self.tally.healed = await self.party.get_well()
         async with httpx.AsyncClient(base_url=self.server.http, trust_env=False, timeout=BOUND) as http:
-            heads = {}
-            for user in self.ordeal.names:
-                event = {"type": "note", "id": f"last-{user}", "confirm": True, "payload": None}
-                told = await _publish(http, user, event)
-                heads[user] = told["seq"]
-            with trio.move_on_after(BOUND) as bound:
-                await self._all_there(heads)
-                for user in heads:
-                    await _until(http, user, lambda told: not told["buffer"]["critical_unconfirmed"])
-            self.tally.healed = trio.current_time() - began
-            if bound.cancelled_caught:
-                self.journal.write("wrong", what=f"{BOUND:g} s after the last fault not all is delivered")
-            stats = (await http.get("/v1/stats")).json()
-            self.journal.write("stats", heads=heads, delivery=stats["delivery"], store=stats["store"])
-        await self.dismiss(self.tabs)
+            self.journal.write("books", **(await http.get("/v1/stats")).json()["delivery"])
+        await self.party.leave()
         await self.end_life("term", "peace")
         async with self._copying:
             pass
@@ -349,27 +287,6 @@ class _Run:
         self.tally.copies, self.tally.answered = self.copies.taken, self.answered.critical
         for finding in self.copies.findings:
             self.journal.write("wrong", what=finding)
-
-    async def _all_there(self, heads: dict[str, int]) -> None:
-        """Wait until each tab has everything up to its user's head."""
-        for user, head in heads.items():
-            for name in "ab":
-                reader = Reader(self.ordeal.directory / f"tab-{user}-{name}.jsonl")
-                at = 0
-                while at < head:
-                    for line in reader.more():
-                        at = max(at, line.get("seq") or line.get("to") or 0)
-                    if at < head:
-                        await trio.sleep(0.1)
-
-
-async def _publish(http: httpx.AsyncClient, user: str, event: dict[str, Any]) -> dict[str, Any]:
-    while True:
-        answer = await http.post(f"/v1/users/{user}/events", json=event)
-        if answer.status_code == 202:
-            told: dict[str, Any] = answer.json()
-            return told
-        await trio.sleep(0.2)
 
 
 async def run(ordeal: Ordeal, tally: Tally) -> None:
@@ -380,38 +297,25 @@ async def run(ordeal: Ordeal, tally: Tally) -> None:
     options = [*OPTIONS, "--durability", ordeal.durability]
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(
-            lives.born(ordeal.database, ordeal.directory / "server.log", options, ordeal.nest)
+            lives.born(
+                f"sqlite:{ordeal.database}", ordeal.directory / "server.log", options, nest=ordeal.nest
+            )
         )
         network = FaultyNetwork("127.0.0.1", server.port)
         nursery = await stack.enter_async_context(trio.open_nursery())
         addresses = await nursery.start(network.serve, "127.0.0.1")
-        doing = _Run(ordeal, tally, server, network, nursery)
-        doing.url = f"ws://127.0.0.1:{addresses[0][1]}/ws"
+        url = f"ws://127.0.0.1:{addresses[0][1]}/ws"
+        doing = _Run(ordeal, tally, server, network, url, nursery)
         try:
             await server.start()
             await server.wait_ready()
-            await doing.open_tabs()
-            async with httpx.AsyncClient(base_url=server.http, trust_env=False) as http:
-                for user in ordeal.names:  # nothing is published before both tabs are there
-                    await _until(http, user, lambda told: told.get("connections", 0) >= 2)
-            await doing.open_publishers()
-            while doing.answered.count < 20:
-                await trio.sleep(0.05)
-                doing.answered.catch_up()
+            await doing.party.come()
             await doing.end_life("kill", "work")
             await doing.lives()
             await doing.heal()
         finally:
-            for process in (*doing.publishers, doing.tabs):
-                if process is not None and process.returncode is None:
-                    process.kill()
+            doing.party.kill()
             nursery.cancel_scope.cancel()
-
-
-async def _until(http: httpx.AsyncClient, user: str, condition: Callable[[dict[str, Any]], bool]) -> None:
-    """Wait until what the server tells of a user is as it should be."""
-    while not condition((await http.get(f"/v1/users/{user}")).json()):  # noqa: ASYNC110
-        await trio.sleep(0.05)
 
 
 def environment() -> None:
