@@ -1,8 +1,9 @@
-"""Holds the journals of a run, and the database at its end, against the promises.
+"""Holds the journals of a run, and what is kept at its end, against the promises.
 
     PYTHONPATH=.:scripts .venv/bin/python -m ordeal.checker DIR [DATABASE]
 
-judges what `scripts/chaos --keep DIR` has left, or while that goes on: then without the database.
+judges what `scripts/chaos --keep DIR` has left, or while that goes on: then without the database. What Redis held at
+the end is in the journal of a run of several nodes: `-` stands for it, in place of DATABASE.
 
 Each check is a function that yields what is wrong, in words; what it checks is numbered as in the list of invariants:
 
@@ -12,6 +13,7 @@ Each check is a function that yields what is wrong, in words; what it checks is 
      6  settled is only what a client has processed
      9  events and gaps cover every seq, in order, without a hole, in the order in which they were answered
     10  (epoch, seq) names one event and one payload for ever; the epoch stays
+    12  one connection drains a session: what was accepted after another has resumed it does not come to the one before
     13  a key that was promised makes one event
     14  after the last fault all is delivered within the bound
     18  SIGTERM ends the server with status 0, in time
@@ -34,29 +36,37 @@ from trio_ws.core.gaps import SETTLED
 from .evidence import Evidence, Line, Published, gather
 
 Check = Callable[[Evidence], Iterator[str]]
+TWIN: Final = "-twin"
+"""How the journal of a visitor ends who goes on with another's session."""
 MOST: Final = 20
 """How many findings of one check are told."""
 
 
-def check(directory: Path, database: Path | None = None) -> list[str]:
+def check(directory: Path, database: Path | None = None, *, over: bool = False) -> list[str]:
     """What is wrong with a run.
 
     Args:
       directory: where its journals are.
-      database: its file, once the run is over; None while it goes on: then nothing is missed that may yet come.
+      database: its file, where it has one and is over.
+      over: it is; else nothing is missed that may yet come.
     """
     evidence = gather(directory)
-    checks: list[Check] = [*ALWAYS]
-    if database is not None:
-        checks += AT_THE_END
-        checks.append(lambda evidence: kept(evidence, database))
     found = []
-    for one in checks:
-        findings = list(one(evidence))
-        found += findings[:MOST]
-        if len(findings) > MOST:
-            found.append(f"… and {len(findings) - MOST} more like that")
-    return found + list(log(directory / "server.log"))
+    for one in (*ALWAYS, *(AT_THE_END if over else ())):
+        found += _most(one(evidence))
+    if database is not None:
+        found += _most(damage(database))
+        found += _most(kept(evidence, in_database(database)))
+    for path in sorted(directory.glob("*.log")):
+        found += log(path)
+    return found
+
+
+def _most(findings: Iterator[str]) -> list[str]:
+    """As many as anybody reads."""
+    found = list(findings)
+    more = [f"… and {len(found) - MOST} more like that"] if len(found) > MOST else []
+    return found[:MOST] + more
 
 
 @attrs.frozen
@@ -213,6 +223,23 @@ def once(evidence: Evidence) -> Iterator[str]:
             yield f"13: {id} of {user} is at {', '.join(map(str, sorted(seqs)))}"
 
 
+def fenced(evidence: Evidence) -> Iterator[str]:
+    """12: of two visitors with one session, who was there before is given nothing that is newer than the other's
+    welcome. (What is older may be under way yet.)"""
+    seats = {seat.name: seat for seat in evidence.seats}
+    for name, twin in seats.items():
+        if not name.endswith(TWIN):
+            continue
+        pair = seats[name.removesuffix(TWIN)], twin
+        welcomes = sorted((at, seat.name) for seat in pair for at in seat.connected)
+        for seat in pair:
+            for item in seat.got:
+                later = [at for at, whose in welcomes if at > item["since"] and whose != seat.name]
+                if later and item["ts"] > later[0]:
+                    late = item["ts"] - later[0]
+                    yield f"12: {seat.name} was given {_span(item)}, {late:.3f} s newer than who took over from it"
+
+
 def answers(evidence: Evidence) -> Iterator[str]:
     """What publishers were answered is what the interface says, and every event of theirs was taken at last."""
     for line in evidence.refused:
@@ -254,45 +281,69 @@ def books(evidence: Evidence) -> Iterator[str]:
                 yield f"19: {line['events_accepted']} events were accepted, and {total} accounted for"
 
 
-def kept(evidence: Evidence, database: Path) -> Iterator[str]:
-    """1 and 10, in the database that the last life has left."""
+def kept_at_the_end(evidence: Evidence) -> Iterator[str]:
+    """1 and 10, in what the run itself has written down of what Redis holds."""
+    return kept(evidence, [line for line in evidence.run if line["do"] == "kept"])
+
+
+def kept(evidence: Evidence, logs: list[Line]) -> Iterator[str]:
+    """1 and 10, in what is kept: of each user epoch, head, events, and which critical ones nobody has confirmed."""
+    seen = {(user, seq): id for user, seq, id, _, _ in _sightings(evidence)}
+    epochs = {user: epoch for user, _, _, epoch, _ in _sightings(evidence) if epoch is not None}
+    highest: dict[str, int] = {}
+    for user, seq in seen:
+        highest[user] = max(highest.get(user, 0), seq)
+    for log in logs:
+        user = log["user"]
+        if log["epoch"] != epochs.get(user, log["epoch"]):
+            yield f"10: the epoch of {user} was {epochs[user]}, and {log['epoch']} is kept there"
+        for seq, id in log["unconfirmed"]:
+            yield f"1: {id} of {user}, seq {seq}, is still held, and not confirmed"
+        for seq, id in log["events"]:
+            if seen.get((user, seq), id) != id:
+                yield f"10: seq {seq} of {user} was {seen[user, seq]}, and {id} is kept there"
+        if log["head"] < highest.get(user, 0):
+            yield f"10: the head of {user} is {log['head']}, but seq {highest[user]} was seen"
+
+
+def damage(database: Path) -> Iterator[str]:
+    """What of a file can't be read."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
         for (line,) in db.execute("PRAGMA integrity_check"):
             if line != "ok":
                 yield f"the database is damaged: {line}"
         for place, why, content in db.execute("SELECT place, why, content FROM quarantine"):
             yield f"a row of {place} made no sense: {why}: {content}"
+
+
+def in_database(database: Path) -> list[Line]:
+    """What a file holds, as `kept` has it."""
+    logs: dict[str, Line] = {}
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+        for user, epoch, head in db.execute("SELECT user, epoch, head FROM users"):
+            logs[user] = {"user": user, "epoch": epoch, "head": head, "events": [], "unconfirmed": []}
+        for user, seq, id in db.execute("SELECT user, seq, id FROM events"):
+            logs[user]["events"].append((seq, id))
         for user, seq, id in db.execute(
             "SELECT user, seq, id FROM events JOIN users USING (user) "
             "WHERE priority = 3 AND NOT events.confirmed AND seq > users.confirmed"
         ):
-            yield f"1: {id} of {user}, seq {seq}, is still held, and not confirmed"
-        seen = {(user, seq): id for user, seq, id, _, _ in _sightings(evidence)}
-        for user, seq, id in db.execute("SELECT user, seq, id FROM events"):
-            if seen.get((user, seq), id) != id:
-                yield f"10: seq {seq} of {user} was {seen[user, seq]}, and is {id} in the database"
-        highest: dict[str, int] = {}
-        for user, seq in seen:
-            highest[user] = max(highest.get(user, 0), seq)
-        for user, head in db.execute("SELECT user, head FROM users"):
-            if head < highest.get(user, 0):
-                yield f"10: the head of {user} is {head}, but seq {highest[user]} was seen"
+            logs[user]["unconfirmed"].append((seq, id))
+    return list(logs.values())
 
 
 def log(path: Path) -> Iterator[str]:
-    """17: nothing went wrong in the server that it did not foresee."""
-    if not path.exists():
-        return
+    """17: nothing went wrong in a process that it did not foresee."""
     for line in path.read_text(errors="replace").splitlines():
         if "Traceback" in line or '"level":"critical"' in line:
-            yield f"the server's log: {line[:300]}"
+            yield f"{path.name}: {line[:300]}"
             return
 
 
 ALWAYS: Final[tuple[Check, ...]] = (
-    *(confirmed, gaps, accounting, conduct, order, names, once, answers, run, books),
+    *(confirmed, gaps, accounting, conduct, order, names, once, fenced, answers, run, books),
 )
-AT_THE_END: Final[tuple[Check, ...]] = (lost, complete, unanswered, healed)
+AT_THE_END: Final[tuple[Check, ...]] = (lost, complete, unanswered, healed, kept_at_the_end)
 
 
 def _processed(evidence: Evidence) -> set[tuple[str, str]]:
@@ -346,6 +397,7 @@ def _told(event: Published) -> str:
 
 
 if __name__ == "__main__":
-    wrong = check(*map(Path, sys.argv[1:3]))
+    place, *end = sys.argv[1:]
+    wrong = check(Path(place), None if end in ([], ["-"]) else Path(end[0]), over=bool(end))
     print("\n".join(wrong))
     sys.exit(bool(wrong))

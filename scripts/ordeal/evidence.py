@@ -60,12 +60,14 @@ class Seat:
 
     Attributes:
       whole: it was there before the first event.
+      connected: when it was welcomed, in seconds since the Unix epoch. What it got has `since`, its last welcome.
     """
 
     name: str
     user: str
     whole: bool
     lives: list[Life] = attrs.Factory(list)
+    connected: list[float] = attrs.Factory(list)
 
     @property
     def got(self) -> Iterator[Line]:
@@ -142,7 +144,10 @@ def _seat(name: str, lines: list[Line]) -> Seat:
             case "start":
                 seat.user = line["user"]
                 seat.lives.append(Life(line["seq"]))
+            case "connected":
+                seat.connected.append(line["wall"])
             case "got" | "gap":
+                line["since"] = seat.connected[-1] if seat.connected else 0.0
                 seat.lives[-1].items.append(line)
             case "left":
                 seat.lives[-1].left = line

@@ -25,7 +25,7 @@ class Faults:
 
     Attributes:
       server: whose lives they hit.
-      network: on the way to it; its links are called like a user and one of the user's tabs.
+      network: on the way to it, as `cut_clients` has it.
       users: who they are.
       small: a file system for the database that can be filled; None takes from the process the right to grow files.
       rng: where chance comes from.
@@ -46,18 +46,8 @@ class Faults:
             self.server.signal(signal.SIGCONT)
 
     async def cut(self, seconds: float) -> None:
-        """Some users' connections are reset, reset for a while, carry nothing, or are half-open."""
-        for user in self.users:
-            link = f"{user}-{self.rng.choice('ab')}"
-            match self.rng.randrange(5):
-                case 0:
-                    self.network.cut(link)
-                case 1:
-                    self.network.cut(link, seconds)
-                case 2:
-                    self.network.silence(link, seconds)
-                case 3:
-                    self.network.half_open(link)
+        """Some users' connections are broken."""
+        cut_clients(self.network, self.users, self.rng, seconds)
 
     async def full(self, seconds: float) -> None:
         """There is no room for the database."""
@@ -92,3 +82,22 @@ class Faults:
             resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
         except ProcessLookupError:
             pass  # it is dead: the next one has its own limit
+
+
+def cut_clients(network: FaultyNetwork, users: list[str], rng: random.Random, seconds: float) -> None:
+    """Some users' connections are reset, reset for a while, carry nothing, or are half-open.
+
+    Args:
+      network: on the way to the server; its links are called like a user and one of the user's tabs.
+    """
+    for user in users:
+        link = f"{user}-{rng.choice('ab')}"
+        match rng.randrange(5):
+            case 0:
+                network.cut(link)
+            case 1:
+                network.cut(link, seconds)
+            case 2:
+                network.silence(link, seconds)
+            case 3:
+                network.half_open(link)

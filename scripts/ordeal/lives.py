@@ -67,6 +67,21 @@ class Lives:
             while b"READY=1" not in await self._notices.recv(4096):
                 pass
 
+    async def ready_or_ended(self) -> int | None:
+        """Wait until it is ready; returns None then, and its status where it ends by itself before."""
+        ended: int | None = None
+
+        async def watch() -> None:
+            nonlocal ended
+            ended = await self.wait_ended()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await self.wait_ready()
+            nursery.cancel_scope.cancel()
+        return ended
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the life that there is."""
         if self.pid is not None:

@@ -1,4 +1,4 @@
-"""What is done to several nodes and their Redis, round after round, drawn from the seed and the round's number alone."""
+"""What is done to several nodes and their Redis, round by round, drawn from the seed and the round's number alone."""
 
 from __future__ import annotations
 
@@ -70,7 +70,14 @@ def draw(seed: str, number: int, faults: frozenset[str], nodes: int, length: flo
     seconds = length * rng.uniform(0.4, 1.6)
     chosen = _one_of(rng, faults, {"kill": 62, "stop": 14, "term": 12, "roll": 4}, 8)
     chosen += _one_of(rng, faults, {"kill": 25, "stop": 5}, 70)
-    redis = {"redis-kill": 34, "redis-stop": 14, "redis-full": 10, "link-cut": 11, "link-stall": 8, "link-lost": 8}
+    redis = {
+        "redis-kill": 34,
+        "redis-stop": 14,
+        "redis-full": 10,
+        "link-cut": 11,
+        "link-stall": 8,
+        "link-lost": 8,
+    }
     chosen += _one_of(rng, faults, redis, 15)
     chosen += _one_of(rng, faults, redis, 85)
     chosen += _one_of(rng, faults, {"cut": 40}, 60) + _one_of(rng, faults, {"tabs": 3}, 97)

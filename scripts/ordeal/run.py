@@ -95,7 +95,7 @@ class Tally:
       healed: seconds from the end of the faults until everything was delivered.
       answered: how many critical events were promised to publishers.
       copies: how many copies were checked, by the way they were made.
-      life: the last that was begun.
+      number: of the last life that was begun.
     """
 
     faults: Counter[str] = attrs.Factory(Counter)
@@ -105,7 +105,7 @@ class Tally:
     healed: float | None = None
     answered: int = 0
     copies: dict[str, int] = attrs.Factory(dict)
-    life: int = 0
+    number: int = 0
 
 
 class _Run:
@@ -142,7 +142,7 @@ class _Run:
         for number in itertools.count(self.ordeal.first):
             if trio.current_time() >= end or self._enough:
                 return
-            self.tally.life = number
+            self.tally.number = number
             await self.life(
                 plan.draw(self.ordeal.seed, number, self.ordeal.faults, self.ordeal.length), number
             )
@@ -160,14 +160,9 @@ class _Run:
         return 0 < ordeal.kills <= tally.faults["kill"] and ordeal.copies <= copies
 
     async def _look(self) -> None:
-        """Have the journals checked as they are now; the run need not go on where something is wrong."""
         self._looking = True
-        done = await trio.run_process(
-            [sys.executable, "-m", "ordeal.checker", str(self.ordeal.directory)],
-            check=False,
-            capture_stdout=True,
-        )
-        self._looking, self._found = False, done.returncode != 0
+        self._found = await look_at_journals(self.ordeal.directory)
+        self._looking = False
 
     async def life(self, life: plan.Plan, number: int) -> None:
         server, tally = self.server, self.tally
@@ -207,21 +202,10 @@ class _Run:
 
     async def _ready(self) -> bool:
         """Wait until the life is ready; False where it ended by itself."""
-        ended: int | None = None
-
-        async def watch() -> None:
-            nonlocal ended
-            ended = await self.server.wait_ended()
-            nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            await self.server.wait_ready()
-            nursery.cancel_scope.cancel()
-        if ended is None:
-            return True
-        self.journal.write("wrong", what=f"a life ended by itself, with status {ended}")
-        return False
+        ended = await self.server.ready_or_ended()
+        if ended is not None:
+            self.journal.write("wrong", what=f"a life ended by itself, with status {ended}")
+        return ended is None
 
     def _ended(self, how: str, moment: str, status: int, signalled: float) -> None:
         took = trio.current_time() - signalled
@@ -287,6 +271,12 @@ class _Run:
         self.tally.copies, self.tally.answered = self.copies.taken, self.answered.critical
         for finding in self.copies.findings:
             self.journal.write("wrong", what=finding)
+
+
+async def look_at_journals(directory: Path) -> bool:
+    """Have the journals checked as they are now; whether something is wrong, so that the run need not go on."""
+    command = [sys.executable, "-m", "ordeal.checker", str(directory)]
+    return (await trio.run_process(command, check=False, capture_stdout=True)).returncode != 0
 
 
 async def run(ordeal: Ordeal, tally: Tally) -> None:

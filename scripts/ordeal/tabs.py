@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,6 +26,8 @@ from .journal import Journal, digest, read
 
 PATIENCE: Final = 0.3
 """Seconds that an impatient tab waits for the client's next attempt."""
+TWINS: Final = 0.3
+"""How many of the visitors have one."""
 
 
 class Tab:
@@ -31,18 +35,33 @@ class Tab:
 
     Args:
       path: of the journal; what an earlier process has left there is gone on with.
+      saved: the session to go on with, where nothing was left there.
       patience: seconds that it waits for an attempt, before it begins anew with what it has saved.
       slowness: seconds that processing may take.
     """
 
     def __init__(
-        self, path: Path, url: str, user: str, rng: random.Random, *, patience: float, slowness: float
+        self,
+        path: Path,
+        url: str,
+        user: str,
+        rng: random.Random,
+        *,
+        patience: float,
+        slowness: float,
+        saved: trio_ws.SavedSession | None = None,
     ) -> None:
-        self._saved = saved_in(path)
+        self._saved = saved_in(path) or saved
         self._journal = Journal(path)
         self._url, self._user, self._rng = url, user, rng
         self._patience, self._slowness = patience, slowness
         self._written: tuple[str, str] | None = None
+        self._client: trio_ws.Client | None = None
+
+    @property
+    def saved(self) -> trio_ws.SavedSession | None:
+        """The session as it is now; None where there is none yet."""
+        return (self._client and self._client.saved()) or self._saved
 
     async def run(self) -> None:
         """Be there until cancelled."""
@@ -54,6 +73,8 @@ class Tab:
         scope = trio.CancelScope()
 
         def on_state(state: trio_ws.ClientState) -> None:
+            if state.name == "catching_up":
+                self._journal.write("connected", wall=round(time.time(), 4))
             if state.name == "offline" and (state.retry_in or 0) > self._patience:
                 scope.cancel()
 
@@ -69,6 +90,7 @@ class Tab:
         async with trio_ws.connect(
             self._url, user=self._user, session=saved, from_=from_, bye=bye, on_state=on_state, on_gap=on_gap
         ) as client:
+            self._client = client
             try:
                 with scope:
                     await self._process(client)
@@ -94,6 +116,7 @@ class Tab:
             "id": event.id,
             "done": saved.seq,
             "critical": event.critical,
+            "ts": event.ts,
         }
         if self._written != (saved.session, saved.epoch):
             self._written = saved.session, saved.epoch
@@ -107,7 +130,7 @@ class Tab:
         self._journal.write("got", **line)
 
     def _left(self, client: trio_ws.Client) -> None:
-        self._saved = client.saved() or self._saved
+        self._saved, self._client = self.saved, None
         figures = client.statistics()
         told = {"resets": figures.resets, "violations": figures.violations, "duplicates": figures.duplicates}
         if self._saved is not None:
@@ -127,7 +150,7 @@ def saved_in(path: Path) -> trio_ws.SavedSession | None:
 
 
 async def visitors(directory: Path, url: str, users: list[str], rng: random.Random) -> None:
-    """New tabs that come for a while, one after the other, and end their sessions, or just go."""
+    """New tabs that come for a while, one after the other, and end their sessions, or just go; some have a twin."""
     count = 0
     while True:
         await trio.sleep(rng.expovariate(1 / 2))
@@ -136,7 +159,21 @@ async def visitors(directory: Path, url: str, users: list[str], rng: random.Rand
         path = directory / f"visit-{user}-{os.getpid()}-{count}.jsonl"
         visitor = Tab(path, url, user, rng, patience=PATIENCE, slowness=0)
         with trio.move_on_after(rng.uniform(0.2, 3)):
-            await visitor.visit(from_=rng.choice(("retained", "pending", "now")), bye=rng.random() < 0.8)
+            if rng.random() < TWINS:
+                await with_a_twin(visitor, path, url, user, rng)
+            else:
+                await visitor.visit(from_=rng.choice(("retained", "pending", "now")), bye=rng.random() < 0.8)
+
+
+async def with_a_twin(visitor: Tab, path: Path, url: str, user: str, rng: random.Random) -> None:
+    """A visitor, and soon another one with the same session: it takes that over, and the first is to get no more."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(visitor.visit, from_="now", bye=False))
+        await trio.sleep(rng.uniform(0.1, 1))
+        if visitor.saved is not None:
+            place = path.with_stem(f"{path.stem}-twin")
+            twin = Tab(place, url, user, rng, patience=PATIENCE, slowness=0, saved=visitor.saved)
+            await twin.visit(from_="now", bye=True)
 
 
 async def main(directory: Path, url: str, seed: str, users: list[str]) -> None:

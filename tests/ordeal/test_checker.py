@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from ordeal import publishers
+from ordeal import publishers, rounds
 from ordeal.checker import Count, check, count
 from ordeal.copies import Answered, Copies, backup, look_into, missing, plain
 from ordeal.journal import Journal, Reader, digest, read
@@ -81,10 +81,24 @@ def honest() -> Journals:
             got("z", 6),
             left(),
         ],
+        # Two with one session: the first has got what was accepted before the second came, though later.
+        "visit-ada-1": [
+            {"do": "start", "user": "ada", "seq": None},
+            {"do": "connected", "wall": 100.0},
+            got("a", 1, session="v", epoch="E", ts=102.9),
+            {"do": "ended", "why": "superseded"},
+        ],
+        "visit-ada-1-twin": [
+            {"do": "start", "user": "ada", "seq": 5},
+            {"do": "connected", "wall": 103.0},
+            got("z", 6, session="v", epoch="E", ts=103.1),
+            left(),
+        ],
         "run": [
             {"do": "begin", "durability": "critical"},
             {"do": "heads", "heads": {"ada": 6}},
             {"do": "books", **delivery, "events_expired": 0, "events_superseded": 0},
+            {"do": "kept", "user": "ada", "epoch": "E", "head": 6, "events": [[6, "z"]], "unconfirmed": []},
         ],
     }
 
@@ -108,7 +122,7 @@ def write(directory: Path, journals: Journals) -> None:
 async def findings(directory: Path, journals: Journals) -> list[str]:
     write(directory, journals)
     await a_database(directory / "it.db")
-    return check(directory, directory / "it.db")
+    return check(directory, directory / "it.db", over=True)
 
 
 async def test_an_honest_run_passes(tmp_path: Path) -> None:
@@ -116,7 +130,7 @@ async def test_an_honest_run_passes(tmp_path: Path) -> None:
 
 
 def an_event_is_lost(j: Journals) -> None:
-    for tab in ("tab-ada-a", "tab-ada-b"):
+    for tab in ("tab-ada-a", "tab-ada-b", "visit-ada-1-twin"):
         j[tab] = [line for line in j[tab] if line.get("id") != "z"]
 
 
@@ -129,7 +143,7 @@ def a_gap_tells_of_a_loss(j: Journals) -> None:
 
 
 def a_confirmation_is_made_up(j: Journals) -> None:
-    for tab in ("tab-ada-a", "tab-ada-b"):
+    for tab in ("tab-ada-a", "tab-ada-b", "visit-ada-1"):
         for line in j[tab]:
             if line.get("id") == "a":
                 line |= {"id": "n", "payload": "n"}
@@ -169,6 +183,26 @@ def a_delta_that_is_missing(j: Journals) -> None:
 
 def a_key_of_two_events(j: Journals) -> None:
     j["publisher-p"] += [answer("z", 7)]
+
+
+def a_connection_that_was_not_fenced(j: Journals) -> None:
+    j["visit-ada-1"].insert(-1, got("z", 6, ts=103.1))
+
+
+def another_event_in_redis(j: Journals) -> None:
+    j["run"][3]["events"] = [[6, "y"]]
+
+
+def a_head_that_was_lost_in_redis(j: Journals) -> None:
+    j["run"][3]["head"] = 5
+
+
+def a_new_epoch_in_redis(j: Journals) -> None:
+    j["run"][3]["epoch"] = "F"
+
+
+def an_event_that_is_still_held_in_redis(j: Journals) -> None:
+    j["run"][3]["unconfirmed"] = [[6, "z"]]
 
 
 def an_order_that_is_not_kept(j: Journals) -> None:
@@ -224,6 +258,11 @@ def no_end(j: Journals) -> None:
         (a_payload_of_another, "10"),
         (a_delta_that_is_missing, "10"),
         (a_key_of_two_events, "13"),
+        (a_connection_that_was_not_fenced, "12"),
+        (another_event_in_redis, "10: seq 6"),
+        (a_head_that_was_lost_in_redis, "10: the head of ada is 5"),
+        (a_new_epoch_in_redis, "10"),
+        (an_event_that_is_still_held_in_redis, "1"),
         (an_order_that_is_not_kept, "9"),
         (a_refusal_for_good, "y was refused with 422"),
         (an_event_without_an_answer, "14"),
@@ -283,14 +322,14 @@ async def test_what_is_wrong_in_the_database_is_found(tmp_path: Path, change: st
     await a_database(tmp_path / "it.db")
     with closing(sqlite3.connect(tmp_path / "it.db")) as db, db:
         db.execute(change)
-    found = check(tmp_path, tmp_path / "it.db")
+    found = check(tmp_path, tmp_path / "it.db", over=True)
     assert any(line.startswith(number) for line in found), found
 
 
 async def test_while_a_run_goes_on_nothing_is_missed_that_may_yet_come(tmp_path: Path) -> None:
     journals = honest()
     journals["publisher-p"] += [tried("y")]
-    del journals["tab-ada-a"][4:], journals["tab-ada-b"][6:], journals["run"][1]
+    del journals["tab-ada-a"][4:], journals["tab-ada-b"][6:], journals["run"][1], journals["visit-ada-1-twin"]
     write(tmp_path, journals)
     assert check(tmp_path) == []
 
@@ -356,6 +395,20 @@ def test_a_plan_follows_from_seed_and_number() -> None:
     only = [draw("seed", number, frozenset({"kill"}), 0.5) for number in range(200)]
     assert {plan.end for plan in only} == {"kill"}
     assert not any(plan.incidents or plan.moment == "drain" for plan in only)
+
+
+def test_a_seed_draws_every_fault_of_several_nodes_and_always_the_same() -> None:
+    faults = frozenset(rounds.FAULTS)
+    drawn = [rounds.draw("seed", number, faults, 3, 2.0) for number in range(2000)]
+    assert drawn == [rounds.draw("seed", number, faults, 3, 2.0) for number in range(2000)]
+    incidents = [incident for one in drawn for incident in one.incidents]
+    assert {incident.fault for incident in incidents} == faults
+    assert {incident.node for incident in incidents} == {-1, 0, 1, 2}
+    assert sum(incident.fault == "kill" for incident in incidents) > 1000
+    assert sum(incident.fault in rounds.OF_REDIS for incident in incidents) > 1500
+    assert all(incident.seconds <= rounds.LONGEST.get(incident.fault, 3.0) for incident in incidents)
+    only = [rounds.draw("seed", number, frozenset({"kill"}), 3, 2.0) for number in range(200)]
+    assert {incident.fault for one in only for incident in one.incidents} == {"kill"}
 
 
 @pytest.mark.parametrize("way", [backup, plain])
