@@ -131,14 +131,16 @@ def _table(faults: dict[str, str]) -> list[str]:
 
 def _faults(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> frozenset[str]:
     known = frozenset(rounds.FAULTS if chosen.nodes else plan.FAULTS)
+    if not chosen.namespaces:
+        known -= {"link-lost"}
     given: frozenset[str] = known if chosen.faults is None else chosen.faults
     if unknown := given - known:
-        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}, not with these options")
     if not chosen.nodes and not given & {"kill", "term"}:
         parser.error("lives end by kill or by term: name one of them")
     if chosen.kills and "kill" not in given:
         parser.error("without the fault kill there are no kills: say --seconds")
-    return given if chosen.namespaces else given - {"link-lost"}
+    return given
 
 
 def _again(chosen: argparse.Namespace) -> str:
