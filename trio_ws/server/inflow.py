@@ -103,12 +103,14 @@ class Inflow:
         Args:
           take: is given bytes, and ``b""`` once where nothing more comes. It must neither wait nor raise.
         """
-        self._take = take
         data, self._data = self._data, b""
-        self.resume()
+        ended = self.ended
+        if not ended:
+            self._take = take
+            self.resume()
         if data:
             take(data)
-        if self.ended:
+        if ended:
             take(b"")
 
     def pause(self) -> None:
@@ -146,7 +148,7 @@ class Inflow:
 
     async def discard(self) -> None:
         """Throw away what still comes, until nothing more does; the caller sets the deadline."""
-        self._take = self._discarded
+        self._take = _throw_away
         self.release()
         self.resume()
         while not self.ended:
@@ -159,6 +161,8 @@ class Inflow:
 
     def _received(self, data: bytes) -> int | None:
         """What was read; ``b""`` where that was the end. As `Poller.watch` has it."""
+        if self.ended:
+            return None
         if data:
             self.last_received = trio.current_time()
             if self._take is not None:
@@ -168,16 +172,16 @@ class Inflow:
             if len(self._data) > MAX_HEAD_BYTES:
                 self.pause()
             self.waiter.wake()
-        elif not self.ended:
+        else:
             self.ended = True
             self.pause()
-            if self._take is not None:
-                self._take(b"")
+            # Who takes refers to this as well: where it stayed, each connection would be left to the garbage collector,
+            # whose pauses everybody waits for.
+            take, self._take = self._take, None
+            if take is not None:
+                take(b"")
             self.waiter.wake()
         return EFFORT
-
-    def _discarded(self, data: bytes) -> None:
-        """What is thrown away."""
 
     async def _read(self, resumed: Waiter) -> None:
         """The reading task, where there is no poller for it."""
@@ -191,3 +195,7 @@ class Inflow:
             pass
         finally:
             self.end()
+
+
+def _throw_away(data: bytes) -> None:
+    """Take what nobody wants."""
