@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 import click
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 logger = logging.getLogger(__name__)
+
+GARBAGE: Final = 10_000
+"""How many more objects there are before the garbage collector looks for cycles among them. By the interpreter's own
+figure, 700, it would do so each time that a few connections come, and what it looks through are not theirs to be freed:
+what comes and goes here leaves no cycles."""
 
 
 @click.command("serve")
@@ -101,6 +106,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     from .webhook import Webhook
 
     gc.freeze()  # what is imported stays: to look through it again and again would hold up the loop
+    gc.set_threshold(GARBAGE, 2)
     warn_of_memory(settings.limits())
     manager = ServiceManager.of(os.environ)
     tickets = Tickets()

@@ -34,6 +34,7 @@ class Inflow:
     __slots__ = (
         "_data",
         "_held",
+        "_newcomer",
         "_number",
         "_paused",
         "_poller",
@@ -53,6 +54,7 @@ class Inflow:
         self._data = b""  # what nobody has taken yet, before `open`
         self._paused = False
         self._held = False
+        self._newcomer = True
         self.waiter = Waiter()
         self._resumed: Waiter | None = None
         self._poller = poller if isinstance(raw, trio.SocketStream) else None
@@ -63,7 +65,8 @@ class Inflow:
         else:
             assert isinstance(raw, trio.SocketStream)
             self._number = raw.socket.fileno()
-            self._poller.watch(self._number, self._received)
+            self._poller.watch(self._number, self._received, newcomer=True)
+            self._poller.read(self._number, self._received)  # a request mostly comes along with its connection
 
     @property
     def begun(self) -> bytes:
@@ -113,6 +116,14 @@ class Inflow:
         if ended:
             take(b"")
 
+    def let_in(self) -> None:
+        """Who sends it is no newcomer any more: it is read when there is something. Idempotent, not a checkpoint."""
+        if self._newcomer:
+            self._newcomer = False
+            if self._poller is not None and not (self._paused or self._held):
+                self._poller.forget(self._number, self._received)
+                self._read_on()
+
     def pause(self) -> None:
         """Read nothing more until `resume`; what is being read may still come. Idempotent, not a checkpoint."""
         self._paused = True
@@ -141,7 +152,7 @@ class Inflow:
 
     def _read_on(self) -> None:
         if self._poller is not None:
-            self._poller.watch(self._number, self._received)
+            self._poller.watch(self._number, self._received, newcomer=self._newcomer)
         else:
             assert self._resumed is not None
             self._resumed.wake()

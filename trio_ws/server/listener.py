@@ -176,6 +176,7 @@ class _Gate:
                     else:
                         for one in accepted:
                             connections.start_soon(self._serve, one, connections)
+                            await trio.lowlevel.cancel_shielded_checkpoint()  # each in a turn of its own
                         if accepted:
                             await self._policy.load.measure()
         finally:

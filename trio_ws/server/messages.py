@@ -143,6 +143,8 @@ class Messages:
     def open_lane(self, handler: Callable[[bytes], None] | None) -> None:
         """See `Transport.open_lane`."""
         self._handler = handler
+        if handler is not None:
+            self._guarded.inflow.let_in()
         self._handled()
 
     def say_close(self) -> None:

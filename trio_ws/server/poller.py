@@ -6,6 +6,10 @@ read for each socket that has something, which is handed over there and then.
 
 The epoll is level-triggered: what is not read this time is reported again. A descriptor is forgotten before it is
 closed, so its number never stands for two connections; and a read that finds nothing does no harm.
+
+Newcomers, who are not in yet, are in an epoll of their own inside of that one: the *door*. What they send costs much (a
+request to answer, a token to check, an end), so one of them at a time is read, when all others were, and then everybody
+else has a turn. However many come, whoever is in waits for one step of one of them.
 """
 
 from __future__ import annotations
@@ -44,60 +48,84 @@ class Poller:
       nursery: where those who watch have their tasks, so that an idle one needs no nursery of its own.
     """
 
-    def __init__(self, epoll: select.epoll, nursery: trio.Nursery) -> None:
+    def __init__(self, epoll: select.epoll, door: select.epoll, nursery: trio.Nursery) -> None:
         self.nursery = nursery
-        self._epoll = epoll
+        self._epoll, self._door = epoll, door
+        epoll.register(door.fileno(), select.EPOLLIN)
         self._watched: dict[int, Take] = {}
+        self._newcomers: set[int] = set()
         self._running = trio.CancelScope(shield=True)
 
     def __len__(self) -> int:
         """How many are watched."""
         return len(self._watched)
 
-    def watch(self, number: int, take: Take) -> None:
+    def watch(self, number: int, take: Take, *, newcomer: bool = False) -> None:
         """Read from the descriptor `number`, a non-blocking stream socket, whenever there is something.
 
         Args:
           take: is given what was read: up to `READ_BYTES` each time, and ``b""`` where nothing more comes, since
             the peer has ended it or it broke; then it is not watched any longer. It must neither wait nor raise,
             and returns for how many bytes more than these it counts, None for nothing more.
+          newcomer: others come first.
         """
-        self._epoll.register(number, select.EPOLLIN)
+        (self._door if newcomer else self._epoll).register(number, select.EPOLLIN)
         self._watched[number] = take
+        if newcomer:
+            self._newcomers.add(number)
 
     def forget(self, number: int, take: Take) -> None:
         """Hand nothing more to `take`; to be called before the descriptor is closed. Idempotent."""
         if self._watched.get(number) == take:
             del self._watched[number]
+            newcomer = number in self._newcomers
+            self._newcomers.discard(number)
             try:
-                self._epoll.unregister(number)
+                (self._door if newcomer else self._epoll).unregister(number)
             except OSError:
                 pass  # somebody else closed it, and with that the kernel has forgotten it
 
     def close(self) -> None:
         """Read nothing more; not a checkpoint. Whoever watches then hears of nothing any more."""
         self._watched.clear()
+        self._newcomers.clear()
         self._running.cancel()
 
     async def run(self) -> None:
         """Read until `close`; nothing else ends it, since connections also close in order while all is cancelled."""
-        with self._epoll, self._running:
+        with self._epoll, self._door, self._running:
+            door = self._door.fileno()
             while True:
                 await trio.lowlevel.wait_readable(self._epoll)
                 total = 0
                 # Looked at until nothing is there: what came meanwhile costs no turn of the loop. To wait a little for
                 # more, by a timer, was tried: the process goes to sleep, and to wake it again costs more than it saves.
                 while events := self._epoll.poll(0, BATCH):
+                    knocks = False
                     for number, _ in events:
                         # Asked for each time: whoever was before it may have ended its connection.
                         take = self._watched.get(number)
                         if take is not None:
-                            total += self._read(number, take)
+                            total += self.read(number, take)
+                        elif number == door:
+                            knocks = True
                         if total >= TURN_BYTES:
                             total = 0
                             await trio.lowlevel.checkpoint()
+                    if knocks:
+                        self._open_door()
+                        total = 0
+                        await trio.lowlevel.checkpoint()
 
-    def _read(self, number: int, take: Take) -> int:
+    def _open_door(self) -> None:
+        """Read from one of the newcomers."""
+        for number, _ in self._door.poll(0, 1):
+            take = self._watched.get(number)
+            if take is not None:
+                self.read(number, take)
+
+    def read(self, number: int, take: Take) -> int:
+        """Read what is there now of one who is watched; not a checkpoint. Returns for how many bytes it counts."""
         try:
             data = os.read(number, READ_BYTES)
         except BlockingIOError:
@@ -121,14 +149,18 @@ async def open_poller() -> AsyncIterator[Poller | None]:
     if sys.platform != "linux":
         yield None
         return
+    epolls: list[select.epoll] = []
     try:
-        epoll = select.epoll()
+        epolls += [select.epoll()]
+        epolls += [select.epoll()]
     except OSError as error:
+        for epoll in epolls:
+            epoll.close()
         _logger.warning("each connection reads for itself: %s", error.strerror)
         yield None
         return
     async with trio.open_nursery() as nursery:
-        poller = Poller(epoll, nursery)
+        poller = Poller(*epolls, nursery)
         nursery.start_soon(poller.run)
         try:
             yield poller

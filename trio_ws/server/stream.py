@@ -141,7 +141,7 @@ class GuardedStream:
         self._finished = self._finished or last
 
     async def flush(self) -> None:
-        """Wait until all that was accepted up to now has been handed to the raw stream; a checkpoint.
+        """Wait until all that was accepted up to now has been handed to the raw stream; a checkpoint where it was not.
 
         Cancelling it changes nothing. Raises trio.BrokenResourceError when the stream is poisoned before
         that.
@@ -153,7 +153,7 @@ class GuardedStream:
             await self._waiting.park()
         if self.failure is not None:
             raise trio.BrokenResourceError(f"the stream is broken: {self.failure}")
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def poison(self, reason: str) -> None:
         """Cut the connection; all that is written or waited for from now on fails. Not a checkpoint."""
