@@ -149,20 +149,25 @@ async def open_poller() -> AsyncIterator[Poller | None]:
     if sys.platform != "linux":
         yield None
         return
-    epolls: list[select.epoll] = []
     try:
-        epolls += [select.epoll()]
-        epolls += [select.epoll()]
+        epoll, door = _two_epolls()
     except OSError as error:
-        for epoll in epolls:
-            epoll.close()
         _logger.warning("each connection reads for itself: %s", error.strerror)
         yield None
         return
     async with trio.open_nursery() as nursery:
-        poller = Poller(*epolls, nursery)
+        poller = Poller(epoll, door, nursery)
         nursery.start_soon(poller.run)
         try:
             yield poller
         finally:
             poller.close()
+
+
+def _two_epolls() -> tuple[select.epoll, select.epoll]:
+    first = select.epoll()
+    try:
+        return first, select.epoll()
+    except OSError:
+        first.close()
+        raise
