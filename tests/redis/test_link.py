@@ -45,7 +45,9 @@ async def test_a_subscription(redis_server: RedisServer, nursery: trio.Nursery) 
     redis = Redis(redis_server.url)
     await nursery.start(redis.run)
     send, receive = trio.open_memory_channel[bytes](10)
-    await nursery.start(redis.subscribe, "channel", send.send_nowait)
+    await nursery.start(redis.subscribe, ["channel", "both"], send.send_nowait)
     assert await redis.publish("channel", b"hello") == 1
     assert await redis.publish("other", b"hello") == 0
+    assert await redis.publish("both", b"again") == 1
     assert await receive.receive() == b"hello"
+    assert await receive.receive() == b"again"

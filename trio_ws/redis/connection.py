@@ -20,8 +20,8 @@ import outcome
 import trio
 
 from ..errors import StoreError
-from .refusals import Unreachable, refused
-from .script import Script
+from .refusals import Refused, Unreachable, is_refusal, refused
+from .script import Script, packed
 from .url import Login, Place
 
 MOST_UNSENT: Final = 64 * 1024 * 1024
@@ -30,12 +30,8 @@ MOST_UNSENT: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 256 * 1024
 _NOTHING: Final = object()
 
-Word = str | bytes | int | float
-
-
-def packed(*words: Word) -> bytes:
-    """A command as Redis reads it."""
-    return hiredis.pack_command(words)  # type: ignore[arg-type, no-any-return]
+OnPush = Callable[[list[Any]], None]
+"""What takes what comes unasked, such as messages of a channel; it must not raise."""
 
 
 class _Call:
@@ -61,8 +57,8 @@ class Connection:
     Args:
       place: the server, for messages.
       timeout: seconds that a call may take; then the connection is dropped.
-      on_push: given what comes unasked, such as messages of a channel; it must not raise. Then the connection speaks
-        RESP3, which tells that from replies; else RESP2, whose replies are bytes, int, list and None.
+      on_push: takes what comes unasked. Then the connection speaks RESP3, which tells that from replies; else RESP2,
+        whose replies are bytes, int, list and None.
 
     Attributes:
       failure: why it is of no use any more; None while it is.
@@ -74,7 +70,7 @@ class Connection:
         stream: trio.abc.Stream,
         place: Place,
         timeout: float,
-        on_push: Callable[[list[Any]], None] | None = None,
+        on_push: OnPush | None = None,
     ) -> None:
         self.failure: str | None = None
         self.greeted = False
@@ -93,8 +89,13 @@ class Connection:
         self._watch = trio.CancelScope()  # its deadline is no later than that of any call
         self._tasks = trio.CancelScope()
 
-    async def run(self, login: Login, db: int, on_ready: Callable[[Connection], None]) -> None:
+    async def run(
+        self, login: Login, db: int, on_ready: Callable[[Connection], None], *, only_primary: bool = False
+    ) -> None:
         """Log in, say that it is ready, and be there for calls until it breaks, or is cancelled.
+
+        Args:
+          only_primary: a replica won't do.
 
         Raises:
           StoreError: it could not be logged in.
@@ -107,7 +108,7 @@ class Connection:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._look)
                     try:
-                        await self._greet(login, db)
+                        await self._greet(login, db, only_primary)
                     except StoreError as error:
                         trouble = error
                         self._tasks.cancel()
@@ -143,26 +144,29 @@ class Connection:
             raise self.lost()
         return await trio.lowlevel.wait_task_rescheduled(call.abort)  # type: ignore[no-any-return]
 
-    async def scripts(
-        self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]], after: bytes = b""
+    async def ask(
+        self, calls: Sequence[bytes], script: Script | None = None, after: bytes = b""
     ) -> list[Any]:
-        """Call a script with each of these keys and arguments, and then the command `after`.
+        """Send all of these calls, which may be of `script`, and then the command `after`.
 
         Returns: the replies, one for each, as `request` has them.
         """
-        data = [packed("EVALSHA", script.sha1, len(keys), *keys, *args) for keys, args in calls]
-        known = script.sha1 in self._scripts
-        if not known:
+        data = [*calls, after] if after else calls
+        if script is None:
+            return await self.request(b"".join(data), len(data))
+        if script.sha1 in self._scripts:
+            replies = await self.request(b"".join(data), len(data))
+        else:
             self._scripts.add(script.sha1)
-            data.insert(0, packed("SCRIPT", "LOAD", script.text))
-        if after:
-            data.append(after)
-        replies = await self.request(b"".join(data), len(data))
-        return replies if known else replies[1:]
-
-    def forget_scripts(self) -> None:
-        """The server has forgotten what it was given."""
-        self._scripts.clear()
+            replies = await self.request(b"".join((script.load_call, *data)), 1 + len(data))
+            del replies[0]
+        unknown = [n for n, reply in enumerate(replies) if is_refusal(reply, "NOSCRIPT")]
+        if unknown:  # somebody has had it forget what it was given
+            self._scripts.discard(script.sha1)
+            again = await self.ask([calls[n] for n in unknown], script, after)
+            for n, reply in zip([*unknown, -1] if after else unknown, again, strict=True):
+                replies[n] = reply
+        return replies
 
     def drop(self, reason: str) -> None:
         """It is of no use any more: all calls fail, and `run` ends."""
@@ -180,7 +184,7 @@ class Connection:
         """The error for whoever asks a connection that has failed."""
         return Unreachable(f"the connection to Redis at {self.place} is lost: {self.failure}")
 
-    async def _greet(self, login: Login, db: int) -> None:
+    async def _greet(self, login: Login, db: int, only_primary: bool) -> None:
         commands = []
         if login.password is not None:
             user = () if login.username is None else (login.username,)
@@ -189,10 +193,14 @@ class Connection:
             commands.append(packed("SELECT", db))
         if self._on_push is not None:
             commands.append(packed("HELLO", 3))
-        commands.append(packed("PING"))
-        for reply in await self.request(b"".join(commands), len(commands)):
+        # A server that loads its data yet refuses PING; whether one may ask for the role is a matter of rights.
+        commands += packed("PING"), packed("ROLE")
+        *replies, role = await self.request(b"".join(commands), len(commands))
+        for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise refused(reply)
+                raise refused(reply, self.place)
+        if only_primary and isinstance(role, list) and role[0] == b"slave":
+            raise Refused("READONLY", f"Redis at {self.place} is a replica, which takes no writes")
 
     # -- out
 
@@ -228,7 +236,7 @@ class Connection:
                 await self._stream.send_all(data)
                 self._unsent_bytes -= len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.drop(_why(error))
+            self.drop(why(error))
 
     # -- in
 
@@ -241,7 +249,7 @@ class Connection:
                     self._take(reply)
             self.drop("the server closed it")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.drop(_why(error))
+            self.drop(why(error))
         except (hiredis.HiredisError, IndexError) as error:
             self.drop(f"what came is no reply: {error}")
 
@@ -272,6 +280,7 @@ class Connection:
             self._watch = trio.CancelScope(deadline=first)
 
 
-def _why(error: Exception) -> str:
-    cause = error.__cause__
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(error) or "it broke"
+def why(error: Exception) -> str:
+    """What broke a connection, in few words."""
+    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause or error) or "it broke"

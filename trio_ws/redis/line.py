@@ -1,21 +1,23 @@
 """A line to one server: a connection that is made again whenever it breaks, until the line is cancelled.
 
-A call that finds no connection waits for one, within its deadline. A call that was under way when the connection broke
-fails: whether it was done nobody knows, and only who made it can say whether it may be done again.
+A call that finds no connection waits for one. A call that was under way when the connection broke fails: whether it was
+done nobody knows, and only who made it can say whether it may be done again.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import hiredis
 import trio
 
 from ..errors import StoreError
-from .connection import Connection
-from .refusals import Unreachable
+from .connection import Connection, OnPush, why
+from .refusals import Refused, Unreachable, is_refusal
+from .script import Script, packed
 from .url import Place, Target
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,154 @@ LONGEST_PAUSE: Final = 1.0
 
 STABLE: Final = 1.0
 """Seconds that a connection must last for the next pause to be the first one again."""
+
+REPLICAS_TIMEOUT: Final = 1.0
+"""Seconds that replicas have to take what they are to have."""
+
+_ELSEWHERE: Final = ("READONLY", "LOADING", "MASTERDOWN")
+"""Refusals by a server that is not the one to ask, or not any more: the connection is made again."""
+
+
+def to(place: Place) -> Callable[[], Awaitable[Place]]:
+    """What a `Line` asks where its server is, for one that is at `place`."""
+
+    async def find() -> Place:
+        await trio.lowlevel.checkpoint()
+        return place
+
+    return find
+
+
+class Line:
+    """A line to the server that `find` tells.
+
+    Args:
+      find: asked before each attempt to connect; raises `StoreError` where it can't tell.
+      target: how to log in.
+      timeout: seconds for a call, and for an attempt to connect.
+      replicas: how many must have taken what is asked.
+      only_primary: a replica is not the server to ask.
+      on_push: as for a `Connection`.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Place]],
+        target: Target,
+        timeout: float,
+        *,
+        replicas: int = 0,
+        only_primary: bool = False,
+        on_push: OnPush | None = None,
+    ) -> None:
+        self._find = find
+        self._target = target
+        self._timeout = timeout
+        self._replicas = replicas
+        self._wait = packed("WAIT", replicas, int(REPLICAS_TIMEOUT * 1000)) if replicas else b""
+        self._only_primary = only_primary
+        self._on_push = on_push
+        self._connection: Connection | None = None
+        self._trouble: StoreError | None = None
+        self._known = trio.Event()
+        self._stands = trio.lowlevel.ParkingLot()
+        self._since = math.inf
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None and self._connection.failure is None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold a connection until cancelled. It is started when there is one, or none could be made."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep)
+            await self._known.wait()
+            task_status.started()
+
+    async def ask(self, calls: Sequence[bytes], script: Script | None = None) -> list[Any]:
+        """Send all of these calls at once, which may be of `script`.
+
+        Returns: the replies, a `hiredis.ReplyError` where it is an error, and a `StoreError` for each that has none.
+        """
+        try:
+            connection = await self.connection()
+            replies = await connection.ask(calls, script, self._wait)
+        except StoreError as error:
+            return [error] * len(calls)
+        if self._wait:
+            taken = replies.pop()
+            if is_refusal(taken) or taken < self._replicas:
+                missed = Refused(
+                    "NOREPLICAS",
+                    f"of {self._replicas} replicas of Redis at {connection.place}, as many have it: {taken}",
+                )
+                replies = [reply if is_refusal(reply) else missed for reply in replies]
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError) and is_refusal(reply, *_ELSEWHERE):
+                connection.drop("it is not the server to ask")
+        return replies
+
+    async def connection(self) -> Connection:
+        """The connection; waits for one, as long as a call may take.
+
+        Raises:
+          StoreError: there is none; it says why the last attempt failed.
+        """
+        connection = self._connection
+        if connection is not None and connection.failure is None:
+            return connection
+        with trio.move_on_after(self._timeout):
+            while self._connection is None or self._connection.failure is not None:
+                await self._stands.park()
+            return self._connection
+        raise self._trouble or Unreachable(f"Redis at {self._target} can't be reached")
+
+    def look_anew(self, reason: str) -> None:
+        """Drop the connection, where there is one, and find the server again."""
+        if self._connection is not None:
+            self._connection.drop(reason)
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                trouble = await self._hold()
+            except StoreError as error:
+                trouble = error
+            if str(trouble) != str(self._trouble):
+                logger.warning("%s", trouble)
+            self._trouble = trouble
+            self._known.set()
+            if trio.current_time() - self._since > STABLE:
+                pause = FIRST_PAUSE
+            self._since = math.inf
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _hold(self) -> StoreError:
+        """Connect, and hold that connection until it breaks.
+
+        Returns: why it broke.
+        """
+        place = await self._find()
+        stream = await dial(place, self._target, self._timeout)
+        connection = Connection(stream, place, self._timeout, self._on_push)
+        try:
+            await connection.run(
+                self._target.login, self._target.db, self._ready, only_primary=self._only_primary
+            )
+        finally:
+            self._connection = None
+        return connection.lost()
+
+    def _ready(self, connection: Connection) -> None:
+        if self._trouble is not None:
+            logger.info("Redis at %s is there again", connection.place)
+        self._connection, self._trouble = connection, None
+        self._since = trio.current_time()
+        self._known.set()
+        self._stands.unpark_all()
 
 
 async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
@@ -51,103 +201,4 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
     except trio.TooSlowError:
         raise Unreachable(f"Redis at {place} can't be reached: no answer within {timeout:g} s") from None
     except (OSError, trio.BrokenResourceError) as error:
-        raise Unreachable(f"Redis at {place} can't be reached: {_why(error)}") from None
-
-
-class Line:
-    """A line to the server that `find` tells.
-
-    Args:
-      find: asked before each attempt to connect; raises `StoreError` where it can't tell.
-      target: how to log in.
-      timeout: seconds for a call, and for an attempt to connect.
-      on_push: as for a `Connection`.
-    """
-
-    def __init__(
-        self,
-        find: Callable[[], Awaitable[Place]],
-        target: Target,
-        timeout: float,
-        on_push: Callable[[list[Any]], None] | None = None,
-    ) -> None:
-        self._find = find
-        self._target = target
-        self._timeout = timeout
-        self._on_push = on_push
-        self._connection: Connection | None = None
-        self._trouble: StoreError | None = None
-        self._known = trio.Event()
-        self._up = trio.lowlevel.ParkingLot()
-        self._up_since = math.inf
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold a connection until cancelled. It is started when there is one, or none could be made."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep)
-            await self._known.wait()
-            task_status.started()
-
-    async def connection(self) -> Connection:
-        """The connection; waits for one, as long as a call may take.
-
-        Raises:
-          StoreError: there is none; it says why the last attempt failed.
-        """
-        connection = self._connection
-        if connection is not None and connection.failure is None:
-            return connection
-        with trio.move_on_after(self._timeout):
-            while self._connection is None or self._connection.failure is not None:
-                await self._up.park()
-            return self._connection
-        raise self._trouble or Unreachable(f"Redis at {self._target} can't be reached")
-
-    def look_anew(self, reason: str) -> None:
-        """Drop the connection, where there is one, and find the server again."""
-        if self._connection is not None:
-            self._connection.drop(reason)
-
-    async def _keep(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                trouble = await self._hold()
-            except StoreError as error:
-                trouble = error
-            if str(trouble) != str(self._trouble):
-                logger.warning("%s", trouble)
-            self._trouble = trouble
-            self._known.set()
-            if trio.current_time() - self._up_since > STABLE:
-                pause = FIRST_PAUSE
-            self._up_since = math.inf
-            await trio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _hold(self) -> StoreError:
-        """Connect, and hold that connection until it breaks.
-
-        Returns: why it broke.
-        """
-        place = await self._find()
-        stream = await dial(place, self._target, self._timeout)
-        connection = Connection(stream, place, self._timeout, self._on_push)
-        try:
-            await connection.run(self._target.login, self._target.db, self._ready)
-        finally:
-            self._connection = None
-        return connection.lost()
-
-    def _ready(self, connection: Connection) -> None:
-        if self._trouble is not None:
-            logger.info("Redis at %s is there again", connection.place)
-        self._connection, self._trouble = connection, None
-        self._up_since = trio.current_time()
-        self._known.set()
-        self._up.unpark_all()
-
-
-def _why(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause or error) or "it broke"
+        raise Unreachable(f"Redis at {place} can't be reached: {why(error)}") from None

@@ -3,52 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import hiredis
 import trio
 
-from ..errors import InvalidConfig, StoreError
-from .connection import Connection, Word, packed
-from .line import Line
+from ..errors import StoreError
+from .cluster import Cluster
 from .refusals import refused
-from .script import Script
-from .subscriber import Subscriber
-from .url import Place, parse
+from .script import Script, Word, packed
+from .single import OneServer
+from .url import parse
 
 TIMEOUT: Final = 2.0
-"""Seconds that a call may take."""
+"""Seconds that a call waits for a connection, and then for its answer."""
 
-_ELSEWHERE: Final = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
-"""Refusals by a server that is not the one to ask, or not any more: the connection is made again."""
+
+class Servers(Protocol):
+    """Who answers: one server, or a cluster of them.
+
+    Where something fails, a `StoreError` is in the place of a reply; where a server has said no, `hiredis.ReplyError`.
+    """
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold connections until cancelled. It is started when they stand, or are known not to."""
+
+    async def ask(
+        self,
+        calls: Sequence[bytes],
+        keys: Sequence[Word | None],
+        script: Script | None = None,
+        *,
+        replicated: bool = False,
+    ) -> list[Any]:
+        """Send calls, all at once, each to the server that has its key; all may be of a script."""
+
+    async def publish(self, channel: str, message: bytes) -> Any:
+        """As `Redis.publish`."""
+
+    async def subscribe(
+        self,
+        channels: Sequence[str],
+        take: Callable[[bytes], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """As `Redis.subscribe`."""
 
 
 class Redis:
     """A Redis, as its URL says (`url`). Nothing is connected before `run`.
 
+    A call waits for a connection where there is none, `timeout` seconds at most, and as long for its answer; where none
+    comes, its connection is made anew. It may be done all the same, even later: what is sent must not mind.
+
     Args:
       url: where it is, and as whom to log in.
-      timeout: seconds that a call may take.
+      timeout: in seconds.
+      replicas: how many must have what is asked with `replicated`.
 
     Raises:
       InvalidConfig: the URL is none; the message holds no secret.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
-        self._target = parse(url)
-        if self._target.kind != "server":
-            raise InvalidConfig("sentinels and clusters are not known yet")
-        self._timeout = timeout
-        self._line = self._open_line()
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, replicas: int = 0) -> None:
+        self._target = target = parse(url)
+        servers = Cluster if target.kind == "cluster" else OneServer
+        self._servers: Servers = servers(target, timeout, replicas)
 
     def __repr__(self) -> str:
         return f"<Redis {self._target}>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold connections, and mend them, until cancelled. It is started when Redis was reached, or could not be."""
-        await self._line.run(task_status=task_status)
+        await self._servers.run(task_status=task_status)
 
-    async def command(self, *words: Word, key: str | None = None) -> Any:
+    async def command(self, *words: Word, key: Word | None = None) -> Any:
         """One command, and its reply: bytes, int, list or None.
 
         It must be none that waits for something, as BLPOP does: all that is asked after it would wait, too. Cancelled,
@@ -58,83 +88,86 @@ class Redis:
           key: one that the command is about; it says which server of a cluster is asked.
 
         Raises:
-          Refused: Redis said no.
+          Refused: Redis has said no.
           Unreachable: there is no connection, it broke, or no answer came in time: it may be done or not.
         """
-        connection = await self._line.connection()
-        [reply] = await connection.request(packed(*words))
-        if isinstance(reply, hiredis.ReplyError):
-            raise self._refused(reply, connection)
-        return reply
+        [reply] = await self._servers.ask([packed(*words)], [key])
+        return self._value(reply)
+
+    async def commands(
+        self, calls: Sequence[Sequence[Word]], keys: Sequence[Word | None] | None = None
+    ) -> list[Any]:
+        """Commands, all at once; `keys` are as `key` of `command`, one for each.
+
+        Returns: the replies, in the order of the calls; the error, as `command` raises it, in place of one that failed.
+        """
+        return await self._ask([packed(*call) for call in calls], keys or [None] * len(calls))
 
     async def script(self, script: Script, keys: Sequence[Word], args: Sequence[Word] = ()) -> Any:
         """Call a script; the first of its keys says which server of a cluster is asked. Otherwise as `command`."""
-        [reply] = await self.scripts(script, [(keys, args)])
-        if isinstance(reply, StoreError):
-            raise reply
-        return reply
+        [reply] = await self._servers.ask([script.call(keys, args)], keys[:1] or [None], script)
+        return self._value(reply)
 
     async def scripts(
-        self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]]
+        self,
+        script: Script,
+        calls: Sequence[tuple[Sequence[Word], Sequence[Word]]],
+        *,
+        replicated: bool = False,
     ) -> list[Any]:
-        """Call a script many times, each time with other keys and arguments, all at once.
+        """Call a script with each of these keys and arguments, all at once. Otherwise as `commands`.
 
-        Returns: the replies, in the order of the calls; a `StoreError` for a call that failed, as `script` raises it.
+        Args:
+          replicated: have as many replicas take it as this `Redis` was made with. Where they don't in time, it is done
+            all the same, and the error is `Refused` (``NOREPLICAS``).
         """
-        if not calls:
-            await trio.lowlevel.checkpoint()
-            return []
-        try:
-            connection = await self._line.connection()
-            replies = await connection.scripts(script, calls)
-            unknown = [n for n, reply in enumerate(replies) if _is(reply, "NOSCRIPT")]
-            if unknown:  # somebody has flushed them
-                connection.forget_scripts()
-                again = await connection.scripts(script, [calls[n] for n in unknown])
-                for n, reply in zip(unknown, again, strict=True):
-                    replies[n] = reply
-        except StoreError as error:
-            return [error] * len(calls)
-        return [self._refused(r, connection) if isinstance(r, hiredis.ReplyError) else r for r in replies]
+        data = [script.call(keys, args) for keys, args in calls]
+        return await self._ask(data, [keys[0] if keys else None for keys, _ in calls], script, replicated)
 
     async def publish(self, channel: str, message: bytes) -> int | None:
-        """Send a message to those who subscribe to a channel.
+        """Send a message to those who subscribe to a channel; raises as `command` does.
 
-        Returns: how many there are; None where that can't be told, in a cluster before Redis 7.
+        Returns: how many there are; None where that can't be told, which is in a cluster before Redis 7.
         """
-        return int(await self.command("PUBLISH", channel, message))
+        count: int | None = self._value(await self._servers.publish(channel, message))
+        return count
 
     async def subscribe(
         self,
-        channel: str,
+        channels: Sequence[str],
         take: Callable[[bytes], None],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Hand over each message of a channel, until cancelled. It is started when it is subscribed.
+        """Hand over each message of these channels, until cancelled. It is started when it is subscribed.
 
         It has a connection of its own, which is looked at each second, and made again when it breaks; what was sent
-        meanwhile is lost.
+        meanwhile is lost. Raises nothing.
 
         Args:
           take: must not raise.
         """
+        await self._servers.subscribe(channels, take, task_status=task_status)
 
-        await Subscriber(self._open_line, channel, take).run(task_status=task_status)
+    async def _ask(
+        self,
+        calls: Sequence[bytes],
+        keys: Sequence[Word | None],
+        script: Script | None = None,
+        replicated: bool = False,
+    ) -> list[Any]:
+        if not calls:
+            await trio.lowlevel.checkpoint()
+            return []
+        replies = await self._servers.ask(calls, keys, script, replicated=replicated)
+        return [self._error(reply) if isinstance(reply, hiredis.ReplyError) else reply for reply in replies]
 
-    def _open_line(self, on_push: Callable[[list[Any]], None] | None = None) -> Line:
-        return Line(self._find, self._target, self._timeout, on_push)
+    def _value(self, reply: Any) -> Any:
+        if isinstance(reply, hiredis.ReplyError):
+            raise self._error(reply)
+        if isinstance(reply, StoreError):
+            raise reply
+        return reply
 
-    async def _find(self) -> Place:
-        await trio.lowlevel.checkpoint()
-        return self._target.places[0]
-
-    def _refused(self, reply: hiredis.ReplyError, connection: Connection) -> StoreError:
-        error = refused(reply)
-        if error.code in _ELSEWHERE:
-            connection.drop(str(error))
-        return error
-
-
-def _is(reply: object, code: str) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(code + " ")
+    def _error(self, reply: hiredis.ReplyError) -> StoreError:
+        return refused(reply, self._target)

@@ -39,9 +39,17 @@ class Refused(StoreError):
         self.code = code
 
 
-def refused(error: ReplyError) -> Refused:
-    """The error that Redis answered with."""
+def refused(error: ReplyError, place: object) -> Refused:
+    """The error that the server at `place` has answered with."""
     text = str(error)
     code = text.partition(" ")[0]
     advice = _ADVICE.get(code)
-    return Refused(code, f"Redis refused: {advice} ({text})" if advice else f"Redis refused: {text}")
+    return Refused(
+        code,
+        f"Redis at {place} refused: {advice} ({text})" if advice else f"Redis at {place} refused: {text}",
+    )
+
+
+def is_refusal(reply: object, *codes: str) -> bool:
+    """Whether a reply is an error: one of these, where some are named."""
+    return isinstance(reply, ReplyError) and (not codes or str(reply).partition(" ")[0] in codes)

@@ -1,8 +1,8 @@
-"""A subscription to one channel, which is looked at, and made again when it breaks."""
+"""A subscription to channels, which is looked at, and made again when it breaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ import hiredis
 import trio
 
 from ..errors import StoreError
-from .connection import Connection, packed
+from .connection import Connection, OnPush
 from .line import Line
 from .refusals import refused
+from .script import packed
 
 PROBE: Final = 1.0
 """Seconds between two looks whether a subscription stands."""
@@ -21,43 +22,45 @@ _PING: Final = packed("PING")
 
 
 class Subscriber:
-    """A subscription to `channel`, over a line of its own.
+    """A subscription, over a line of its own.
 
     Args:
       open_line: makes the line, given what takes its pushes.
+      channels: of what; all at one server.
       take: given each message; it must not raise.
-      sharded: whether the channel is one of a cluster's shards.
+      sharded: whether the channels are of a shard of a cluster.
+
+    Attributes:
+      line: that line.
     """
 
     def __init__(
         self,
-        open_line: Callable[[Callable[[list[Any]], None]], Line],
-        channel: str,
+        open_line: Callable[[OnPush], Line],
+        channels: Sequence[str],
         take: Callable[[bytes], None],
         *,
         sharded: bool = False,
     ) -> None:
-        self._line = open_line(self._on_push)
-        self._subscribed = trio.Event()
+        self.line = open_line(self._on_push)
         self._take = take
+        self._subscribed = trio.Event()
         self._message, subscribe = (b"smessage", "SSUBSCRIBE") if sharded else (b"message", "SUBSCRIBE")
         # The answer to a subscription is a push; that to the ping comes after it.
-        self._subscribe = packed(subscribe, channel) + packed("PING")
+        self._subscribe = packed(subscribe, *channels) + _PING
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hand over what comes until cancelled. It is started when it is subscribed for the first time."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.line.run)
             nursery.start_soon(self._keep)
             await self._subscribed.wait()
             task_status.started()
 
     async def _keep(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._line.run)
-            while True:
-                # Where there is no connection the line says why, and goes on trying.
-                with suppress(StoreError):
-                    await self._hold(await self._line.connection())
+        while True:
+            with suppress(StoreError):  # the line says why, and goes on trying
+                await self._hold(await self.line.connection())
 
     async def _hold(self, connection: Connection) -> None:
         """Subscribe, and look at it now and then, until it fails."""
@@ -66,7 +69,7 @@ class Subscriber:
             while True:
                 [reply] = await connection.request(ask)
                 if isinstance(reply, hiredis.ReplyError):
-                    raise refused(reply)
+                    raise refused(reply, connection.place)
                 self._subscribed.set()
                 await trio.sleep(PROBE)
                 ask = _PING
@@ -78,4 +81,4 @@ class Subscriber:
         if push[0] == self._message:
             self._take(push[2])
         elif push[0] == b"sunsubscribe":
-            self._line.look_anew("the channel has moved to another server")
+            self.line.look_anew("the channel is another server's now")

@@ -1,0 +1,102 @@
+"""The link where there is more than one server: sentinels, and a cluster. All with real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+from redis_servers import RedisCluster, Sentinels, until
+
+from trio_ws.errors import StoreError
+from trio_ws.redis.cluster import slot_of
+from trio_ws.redis.link import Redis
+from trio_ws.redis.refusals import Refused
+from trio_ws.redis.script import Script
+
+SET = Script("set", "return redis.call('SET', KEYS[1], ARGV[1])")
+
+
+async def test_sentinels(redis_directory: Path, nursery: trio.Nursery) -> None:
+    async with Sentinels(redis_directory) as servers:
+        redis = Redis(servers.url, replicas=1)
+        await nursery.start(redis.run)
+        received: list[bytes] = []
+        await nursery.start(redis.subscribe, ["channel"], received.append)
+        assert await redis.scripts(SET, [(["a"], ["1"])], replicated=True) == [b"OK"]
+        assert await servers.replica.call("GET", "a") == b"1"
+
+        servers.primary.kill()
+
+        async def written() -> bool:
+            try:
+                return await redis.script(SET, ["b"], ["2"]) == b"OK"
+            except StoreError:
+                return False
+
+        await until(written)
+        assert await servers.replica.call("MGET", "a", "b") == [b"1", b"2"]
+        [missed] = await redis.scripts(SET, [(["a"], ["3"])], replicated=True)
+        assert isinstance(missed, Refused)
+        assert missed.code == "NOREPLICAS"
+
+        async def heard() -> bool:
+            await redis.publish("channel", b"hello")
+            return bool(received)
+
+        await until(heard)
+
+
+def test_slots() -> None:
+    # As `redis-cli CLUSTER KEYSLOT` tells.
+    assert slot_of("123456789") == 12739
+    assert slot_of("trio-ws:{ada}:log") == slot_of("ada") == slot_of(b"x{ada}{bob}")
+    assert slot_of("{}ada") != slot_of("ada")
+    assert slot_of("a{b") == slot_of(b"a{b")
+
+
+async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
+    async with RedisCluster(redis_directory) as cluster:
+        first, second, _ = cluster.servers
+        redis = Redis(f"redis+cluster://127.0.0.1:{second.port}", timeout=0.5)
+        await nursery.start(redis.run)
+        keys = [f"{{user{n}}}" for n in range(30)]
+        assert await redis.scripts(SET, [([key], [key]) for key in keys]) == [b"OK"] * 30
+        assert await redis.commands([("GET", key) for key in keys], keys) == [key.encode() for key in keys]
+        received: list[bytes] = []
+        await nursery.start(redis.subscribe, keys[:5], received.append)
+        assert [await redis.publish(key, key.encode()) for key in keys[:6]] == [1] * 5 + [0]
+
+        # A slot moves: the call is first sent on by ASK, and later by MOVED.
+        key = next(key for key in keys if slot_of(key) < 5000)
+        slot, there = slot_of(key), second
+        ids = [(await server.call("CLUSTER", "MYID")).decode() for server in cluster.servers]
+        await there.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        await first.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        await first.call("MIGRATE", "127.0.0.1", there.port, "", 0, 1000, "KEYS", key)
+        assert await redis.command("GET", key, key=key) == key.encode()
+        assert await redis.script(SET, [key], ["asked"]) == b"OK"
+        for server in (there, first):
+            await server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+        assert await redis.scripts(SET, [([one], ["moved"]) for one in keys]) == [b"OK"] * 30
+        assert await there.call("GET", key) == b"moved"
+
+        async def heard() -> bool:
+            return await redis.publish(key, b"hello") == (key in keys[:5])
+
+        await until(heard)
+
+        # A server dies: what is elsewhere is answered all the same.
+        cluster.servers[2].kill()
+        assert (
+            sum(isinstance(reply, bytes) for reply in await redis.commands([("GET", k) for k in keys], keys))
+            > 10
+        )
+        await cluster.servers[2].start()
+
+        async def whole() -> bool:
+            return not any(
+                isinstance(reply, StoreError)
+                for reply in await redis.commands([("GET", k) for k in keys], keys)
+            )
+
+        await until(whole)

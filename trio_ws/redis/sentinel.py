@@ -1,0 +1,98 @@
+"""Sentinels, asked which server is the primary.
+
+All are asked at once, and the answer of the newest configuration counts: a sentinel that is cut off from the others
+tells of the primary that was. They are asked before each attempt to connect; and each second, for a primary that is cut
+off from them stays one in its own eyes, and what it is told then is lost when it comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import trio
+
+from ..errors import StoreError
+from .line import Line, to
+from .refusals import Unreachable, is_refusal
+from .script import packed
+from .url import Place, Target
+
+PATIENCE: Final = 0.5
+"""Seconds that the sentinels have to answer, where less than half of them do."""
+
+LOOK: Final = 1.0
+"""Seconds between two looks whether the primary is still the same."""
+
+
+@attrs.frozen(order=True)
+class _Answer:
+    epoch: int
+    place: Place
+
+
+class Sentinels:
+    """Those of `target`, over lines of their own.
+
+    Args:
+      timeout: seconds for a call, and for an attempt to connect.
+      on_other: called when the primary is another one than `find` has told last.
+    """
+
+    def __init__(self, target: Target, timeout: float, on_other: Callable[[str], None]) -> None:
+        self._target = target
+        self._on_other = on_other
+        self._told: Place | None = None
+        login = attrs.evolve(target, login=target.sentinel_login, db=0)
+        self._lines = [Line(to(place), login, timeout) for place in target.places]
+        self._question = packed("SENTINEL", "MASTER", target.name)
+
+    async def run(self) -> None:
+        """Hold the lines, and look now and then, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for line in self._lines:
+                nursery.start_soon(line.run)
+            while True:
+                await trio.sleep(LOOK)
+                told = self._told
+                with suppress(StoreError):
+                    if await self.find() != told and told is not None:
+                        self._on_other(f"the sentinels say that the primary is {self._told} now")
+
+    async def find(self) -> Place:
+        """The primary.
+
+        Raises:
+          Unreachable: no sentinel can be asked, or none knows it.
+        """
+        answers: list[_Answer] = []
+        troubles: list[StoreError] = []
+
+        async with trio.open_nursery() as nursery:
+
+            async def ask(line: Line) -> None:
+                try:
+                    answers.append(await self._ask(line))
+                except StoreError as error:
+                    troubles.append(error)
+                if 2 * len(answers) > len(self._lines):
+                    nursery.cancel_scope.cancel()
+
+            nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
+            for line in self._lines:
+                nursery.start_soon(ask, line)
+        if not answers:
+            why = troubles[0] if troubles else f"none has answered within {PATIENCE:g} s"
+            raise Unreachable(f"where Redis {self._target} is, no sentinel tells: {why}")
+        self._told = max(answers).place
+        return self._told
+
+    async def _ask(self, line: Line) -> _Answer:
+        connection = await line.connection()
+        [reply] = await connection.ask([self._question])
+        if is_refusal(reply):
+            raise Unreachable(f"sentinel {connection.place}: {reply}")
+        about = dict(zip(reply[::2], reply[1::2], strict=True))
+        return _Answer(int(about[b"config-epoch"]), Place(about[b"ip"].decode(), int(about[b"port"])))
