@@ -11,7 +11,7 @@ import pytest
 from trio_ws.addresses import is_loopback
 from trio_ws.config import Config
 from trio_ws.errors import InvalidConfig
-from trio_ws.settings import FIELDS, Settings, hide_password, load
+from trio_ws.settings import FIELDS, Settings, load
 
 
 def refusal(
@@ -148,7 +148,14 @@ def test_toml_has_its_own_types(file: Path) -> None:
         ("allowed_origins", '["https://a.example/x"]', "allowed_origins must be origins"),
         ("store", "file:x", "store must be memory, sqlite:PATH or redis://…, not 'file:x'"),
         ("store", "sqlite:", "store must be memory, sqlite:PATH or redis://…, not 'sqlite:'"),
-        ("store", "redis://h", "store redis is not in this version; use sqlite:PATH or memory"),
+        ("store", "redis:h", "store must be memory, sqlite:PATH or redis://…, not 'redis:h'"),
+        ("store", "redis://h:x", "store: a Redis URL has hosts as HOST or HOST:PORT, and 'h:x' is none"),
+        ("store", "redis+what://h", "store must be memory, sqlite:PATH or redis://…, not 'redis+what://h'"),
+        ("workers", "many", "workers must be a whole number from 0 to 256, not 'many'"),
+        ("workers", "-1", "workers must be a whole number from 0 to 256, not -1"),
+        ("node_name", "a b", "node_name must be 1 to 48 letters, digits and any of . : - _, not 'a b'"),
+        ("redis_prefix", "", "redis_prefix must be a text that is not empty"),
+        ("redis_wait_replicas", "-1", "redis_wait_replicas must be a whole number from 0 to 10, not -1"),
         ("api_key", "", "api_key must be a text that is not empty"),
     ],
 )
@@ -223,10 +230,33 @@ def test_secrets_are_in_nothing_that_is_shown() -> None:
         assert "hunter2" not in text
     assert loaded.shown("api_key") == loaded.shown("jwt_secret") == "********"
     assert load({}, {}).shown("api_key") is None
-    assert hide_password("redis://user:hunter2@host/0") == "redis://user:********@host/0"
-    assert "hunter2" not in refusal({"store": "rediss://user:hunter2@host"})
+    loaded = load({"store": "rediss+sentinel://user:hunter2@host/name?sentinel_password=hunter2"}, {})
+    assert "hunter2" not in repr(loaded)
+    assert loaded.shown("store") == "rediss+sentinel://user:***@host/name?sentinel_password=***"
+    assert "hunter2" not in refusal({"store": "redis://user:hunter2@host:port"})
 
 
 def test_a_setting_is_a_field_of_the_hub_or_the_process() -> None:
     assert set(attrs.fields_dict(Config)) < set(FIELDS)
     assert issubclass(Settings, Config)
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite:x.db"])
+def test_workers_need_a_store_that_they_share(store: str) -> None:
+    message = refusal({"store": store}, {"TRIO_WS_WORKERS": "auto"})
+    assert message == (
+        f"workers need a store that they share, such as redis://localhost, not store {store} "
+        "(workers from environment TRIO_WS_WORKERS, store from flag --store)"
+    )
+
+
+@pytest.mark.parametrize(("given", "workers"), [("auto", 0), ("0", 0), (3, 3)])
+def test_how_many_workers(given: object, workers: int) -> None:
+    settings = load({"store": "rediss+sentinel://a,b/name", "workers": given}, {}).settings
+    assert settings.workers == workers
+    assert settings.is_shared
+
+
+def test_a_node_is_called_as_its_machine_unless_told() -> None:
+    assert load({"node_name": "a.1"}, {}).settings.node == "a.1"
+    assert 0 < len(load({}, {}).settings.node) <= 48

@@ -102,8 +102,12 @@ def configure(
     *,
     level: int = logging.INFO,
     stream: TextIO | None = None,
+    node: str | None = None,
 ) -> None:
-    """Sends all logging of the process to `stream` (standard error) in one format, in place of any before."""
+    """Sends all logging of the process to `stream` (standard error) in one format, in place of any before.
+
+    Each line carries `node`, where that is given: which of several processes it is from.
+    """
     stream = stream or sys.stderr
     render: list[Any]
     if log_format == "json":
@@ -121,6 +125,7 @@ def configure(
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if node is None else [lambda _, __, line: {**line, "node": node}]),
     ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=own,

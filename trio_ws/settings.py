@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin
@@ -30,6 +31,7 @@ from typed_settings.types import LoadedSettings, LoaderMeta, SecretStr
 from .addresses import is_loopback
 from .config import PRESETS, Config, number, one_of
 from .errors import InvalidConfig
+from .redis.url import SCHEMES, parse, redacted
 from .server.proxies import WAYS, TrustedProxies, Way
 from .server.tokens import ALGORITHMS, ASYMMETRIC, SYMMETRIC
 from .store import SqliteStore, Store
@@ -47,8 +49,6 @@ REPEATABLE = {
 """The flags that are given several times, each with one value of a list."""
 
 MASK = "*" * 8
-STORES = {"memory": True, "sqlite": True, "redis": False}
-"""The kinds of store, and whether this version has them."""
 
 
 def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -118,12 +118,30 @@ def _algorithms(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    kind = value.partition(":")[0] if isinstance(value, str) else ""
-    path = value.partition(":")[2] if isinstance(value, str) else ""
-    if kind not in STORES or (kind == "memory" and value != "memory") or (kind == "sqlite" and not path):
-        raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {hide_password(value)!r}")
-    if not STORES[kind]:
-        raise InvalidConfig(f"store {kind} is not in this version; use sqlite:PATH or memory")
+    text = value if isinstance(value, str) else ""
+    if _is_redis(text):
+        try:
+            parse(text)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"store: {error}") from None
+    elif text != "memory" and not re.fullmatch(r"sqlite:.+", text):
+        raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {redacted(text)!r}")
+
+
+def _is_redis(store: str) -> bool:
+    return store.partition("://")[0] in SCHEMES and "://" in store
+
+
+def _node_name(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[\w.:-]{1,48}", value)):
+        raise InvalidConfig(
+            f"{attribute.name} must be 1 to 48 letters, digits and any of . : - _, not {value!r}"
+        )
+
+
+def _workers(value: Any) -> Any:
+    """``auto`` as 0."""
+    return 0 if value == "auto" else value
 
 
 def _secret(value: Any) -> Any:
@@ -139,7 +157,11 @@ class Settings(Config):
       insecure: how often it was said: 1 lets clients name their user on a loopback address, 2 on any.
       jwt_public_key: a PEM file.
       jwt_jwks: the URL of a set of keys.
-      store: ``memory``, or ``sqlite:PATH``; other kinds are refused in this version.
+      store: ``memory``, ``sqlite:PATH``, or the URL of a Redis, which several nodes share.
+      redis_prefix: what the names of all keys in that Redis begin with.
+      redis_wait_replicas: how many of its replicas must have a commit before it counts as done.
+      node_name: what this node is called in logs and figures; None for the name of the machine.
+      workers: how many processes serve, over one Redis; 0 is one for each core.
       alert_webhook: where alerts are posted to, masked, since such URLs are secrets.
       otel: ``on`` makes a span of each publish, with the tracer provider that the process has.
       api_key_file: a file of keys that are good besides `api_key`, one a line.
@@ -154,8 +176,12 @@ class Settings(Config):
     admin_port: int = attrs.field(default=8766, validator=_whole(0, 65535))
     preset: str = attrs.field(default="production", validator=one_of(PRESETS))
     store: str = attrs.field(
-        default="sqlite:trio-ws.db", validator=_store, repr=lambda value: repr(hide_password(value))
+        default="sqlite:trio-ws.db", validator=_store, repr=lambda value: repr(redacted(value))
     )
+    redis_prefix: str = attrs.field(default="trio-ws:", validator=_text)
+    redis_wait_replicas: int = attrs.field(default=0, validator=_whole(0, 10))
+    node_name: str | None = attrs.field(default=None, validator=_node_name)
+    workers: int = attrs.field(default=1, converter=_workers, validator=_whole(0, 256))
     insecure: int = attrs.field(default=0, validator=_whole(0, 2))
     jwt_secret: SecretStr | None = attrs.field(
         default=None, converter=_secret, validator=_text, metadata={"secret": True}
@@ -195,9 +221,23 @@ class Settings(Config):
         for side in ("", "admin_"):
             if getattr(self, f"{side}tls_key") is not None and getattr(self, f"{side}tls_cert") is None:
                 raise InvalidConfig(f"{side}tls_key is of no use without {side}tls_cert")
+        if self.workers != 1 and not self.is_shared:
+            raise InvalidConfig(
+                f"workers need a store that they share, such as redis://localhost, not store {self.store}"
+            )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several nodes may share the store."""
+        return _is_redis(self.store)
+
+    @property
+    def node(self) -> str:
+        """What this node is called."""
+        return self.node_name or re.sub(r"[^\w.:-]", "-", socket.gethostname())[:48]
 
     def open_store(self) -> Store | None:
-        """The store that is meant, not opened yet; None where all is kept in memory."""
+        """The store that is meant, not opened yet; None where all is kept in memory, or where it `is_shared`."""
         kind, _, path = self.store.partition(":")
         return SqliteStore(path) if kind == "sqlite" else None
 
@@ -234,7 +274,7 @@ class Loaded:
         value = getattr(self.settings, name)
         if FIELDS[name].metadata.get("secret"):
             return value and MASK
-        return hide_password(value) if name == "store" else value
+        return redacted(value) if name == "store" else value
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, file: str | Path | None = None) -> Loaded:
@@ -288,11 +328,6 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, file: str | Pa
 def flag(name: str) -> str:
     """The command-line flag of field `name`."""
     return REPEATABLE.get(name) or "--" + name.replace("_", "-")
-
-
-def hide_password(url: Any) -> Any:
-    """`url` without the password in it, if there is one."""
-    return re.sub(r"(://[^/@\s]*:)[^/@\s]+@", rf"\1{MASK}@", url) if isinstance(url, str) else url
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -127,9 +127,9 @@ def test_config_shows_values_and_origins(tmp_path: Path) -> None:
         (["--config", "/no/such"], {}, "the configuration file /no/such: No such file or directory"),
         (["--insecure", "--host", "0.0.0.0"], {}, None),
         (
-            ["--store", "redis://x"],
+            ["--store", "redis://x:y"],
             {},
-            "store redis is not in this version; use sqlite:PATH or memory (from flag --store)",
+            "store: a Redis URL has hosts as HOST or HOST:PORT, and 'x:y' is none (from flag --store)",
         ),
     ],
 )

@@ -36,6 +36,7 @@ async def serve_admin(
     issue_ticket: IssueTicket | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     pages: Sequence[BaseRoute] = (),
+    listeners: Sequence[trio.SocketListener] | None = None,
     task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the admin API until cancelled; for `nursery.start`.
@@ -51,6 +52,7 @@ async def serve_admin(
       api_key: what callers have to know: a key, or what tells the keys that are good now, as `KeyFile.current` does;
         None leaves it open to who can reach it.
       tls: what TLS is spoken by, asked for each connection: `Certificates.current`, say; None speaks none.
+      listeners: where to accept from, in the place of `host` and `port`; closed at the end.
       client_of, issue_ticket, extra_routes, pages: see `create_app`.
       task_status: told the addresses, as (host, port), once they are listened on.
 
@@ -87,7 +89,8 @@ async def serve_admin(
         finally:
             open_count -= 1  # Trio closes the stream, by force
 
-    listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
+    if listeners is None:
+        listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sampler.run)

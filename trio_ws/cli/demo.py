@@ -16,7 +16,7 @@ from ..addresses import Address, reachable
 from ..log import configure
 from ..settings import Settings
 from .options import load_settings, server_options
-from .output import run_trio
+from .output import Failure, run_trio
 from .serve import Extension, run_server, start
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def command(faults_port: int, seed: int | None, pace: float, **given: Any) -> No
     own = {"insecure": 1, "max_connections_per_user": min(MAX_TABS, loaded.settings.max_connections)}
     unset = {name: value for name, value in own.items() if loaded.origins[name].kind == "default"}
     settings = load_settings({**given, **unset}).settings
+    if settings.workers != 1:
+        raise Failure("the demo is one process: workers are for trio-ws serve", 2)
     configure(settings.log_format)
     restart = Restart()
     run = partial(run_demo, restart=restart, faults_port=faults_port, seed=seed, pace=pace)

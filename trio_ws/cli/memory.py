@@ -46,9 +46,9 @@ def available() -> tuple[int, str]:
     return min(_bounds(), default=(sys.maxsize, "nothing"))
 
 
-def warn_of_memory(config: Config) -> None:
-    """Log a warning where the limits add up to more than there is."""
-    need, (have, source) = needed(config), available()
+def warn_of_memory(config: Config, processes: int = 1) -> None:
+    """Log a warning where the limits, of each of so many processes, add up to more than there is."""
+    need, (have, source) = processes * needed(config), available()
     if need > have:
         logger.warning(
             "the limits add up to %d MiB, and there are %d MiB (%s): "

@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -27,7 +27,7 @@ from .files import api_keys, open_files
 from .memory import warn_of_memory
 from .options import load_settings, server_options
 from .output import Failure, run_trio
-from .systemd import ServiceManager
+from .systemd import Handed, ServiceManager
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -52,8 +52,13 @@ def command(**given: Any) -> None:
     line, and exit status 2.
     """
     settings = load_settings(given).settings
+    if settings.workers == 1:
+        configure(settings.log_format, node=settings.node if settings.is_shared else None)
+        sys.exit(run_trio(run_server, settings))
+    from .workers import supervise
+
     configure(settings.log_format)
-    sys.exit(run_trio(run_server, settings))
+    sys.exit(run_trio(supervise, settings))
 
 
 @attrs.frozen(kw_only=True)
@@ -109,6 +114,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     gc.set_threshold(GARBAGE, 2)
     warn_of_memory(settings.limits())
     manager = ServiceManager.of(os.environ)
+    handed = Handed.of(os.environ)
     tickets = Tickets()
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
     files = open_files(settings)
@@ -117,6 +123,8 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     checking = checks(settings, tickets, files.public_keys)
     authenticate = checking.authenticate
     proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
+    if settings.is_shared:
+        raise Failure("store redis is not in this version; use sqlite:PATH or memory", 2)
     store = settings.open_store()
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -138,6 +146,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 tls=None if certificates is None else certificates.current,
                 proxies=proxies,
                 insecure=bool(settings.insecure),
+                listeners=adopted(handed.ws),
             )
             ws = await start(nursery, listener, settings.host, settings.port)
             added = Extension() if extend is None else await extend(hub, nursery, ws[0])
@@ -156,14 +165,13 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                     *dashboard_pages(key=keys is not None, demo=extend is not None),
                     *added.pages,
                 ],
+                listeners=adopted(handed.admin),
             )
             http = await start(nursery, admin, settings.admin_host, settings.admin_port)
-            for address in ws:
-                click.echo(f"listening on {_url(address, secure=certificates is not None)}", err=True)
-            scheme = "http" if admin_certificates is None else "https"
-            for address in http:
-                click.echo(f"admin on {scheme}://{netloc(*address)}", err=True)
+            # Where sockets were handed over, their owner knows where they are.
+            announce(settings, () if handed.ws else ws, () if handed.admin else http)
             if added.announcement is not None:
+                scheme = "http" if admin_certificates is None else "https"
                 click.echo(added.announcement(f"{scheme}://{netloc(*http[0])}"), err=True)
             if not is_loopback(settings.admin_host) and keys is None:
                 logger.warning("the admin API is open to the network without a key; set api_key")
@@ -228,11 +236,28 @@ def summary(hub: Hub) -> str:
     return f"{state}: {now.connections} connections, {now.users} users, {now.events_held} events held"
 
 
-def _url(address: Address, *, secure: bool) -> str:
-    """Where WebSockets are listened for, as it is shown."""
-    if address[0].startswith(UNIX):
-        return address[0]
-    return f"{'wss' if secure else 'ws'}://{netloc(*address)}/ws"
+def announce(settings: Settings, ws: Sequence[Address], admin: Sequence[Address]) -> None:
+    """Print where WebSockets and the admin API are listened for."""
+    for address in ws:
+        url = f"{'wss' if settings.tls_cert else 'ws'}://{netloc(*address)}/ws"
+        click.echo(f"listening on {address[0] if address[0].startswith(UNIX) else url}", err=True)
+    for address in admin:
+        scheme = "https" if settings.admin_tls_cert else "http"
+        click.echo(f"admin on {scheme}://{netloc(*address)}", err=True)
+
+
+def adopted(sockets: Sequence[socket.socket]) -> list[trio.SocketListener] | None:
+    """Listeners of sockets that were handed over; None where there are none.
+
+    Raises:
+      Failure: one is not listened on.
+    """
+    from ..server.listening import adopt
+
+    try:
+        return [adopt(one) for one in sockets] or None
+    except ValueError:
+        raise Failure("a socket that was handed over is none that is listened on", 2) from None
 
 
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
@@ -244,14 +269,21 @@ async def start(
     nursery: trio.Nursery, listener: Callable[..., Awaitable[Any]], host: str, port: int
 ) -> list[Address]:
     """Starts a listener and returns its addresses; an address that can't be had ends the command with status 2."""
-    try:
+    with naming_the_address(host, port):
         addresses: list[Address] = await nursery.start(listener)
+    return addresses
+
+
+@contextmanager
+def naming_the_address(host: str, port: int) -> Iterator[None]:
+    """An address that can't be had in the block ends the command with status 2, and a line that names it."""
+    try:
+        yield
     except (OSError, UnicodeError, BaseExceptionGroup) as exc:
         reason = _address_error(exc)
         if reason is None:
             raise
         raise Failure(f"can't listen on {netloc(host, port)}: {reason}", 2) from None
-    return addresses
 
 
 def _address_error(exc: BaseException) -> str | None:

@@ -91,7 +91,8 @@ async def serve(
       tls: what TLS is spoken by, asked for each connection: `Certificates.current`, say; None speaks none.
       proxies: who is believed where a connection comes from; None for nobody.
       insecure: believe clients on any address. Know what you do.
-      listeners: where to accept from, in the place of `host` and `port`; closed at the end.
+      listeners: where to accept from, in the place of `host` and `port`; closed at the end. The file of a Unix socket
+        that comes so stays.
       open_transport: makes a WebSocket of each stream that was accepted; None takes the package's own. Another is for
         simulation, where whole messages travel in place of bytes.
       task_status: is told the addresses, once connections are accepted.
@@ -112,6 +113,7 @@ async def serve(
         Origins(allowed_origins, insecure=trusting, required=require_origin),
         Load(hub.config.max_loop_lag),
     )
+    own = listeners is None
     if listeners is None:
         listeners = await open_listeners(host, port)
     async with open_poller() as poller:
@@ -120,7 +122,7 @@ async def serve(
         # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
         async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
             for listener in listeners:
-                accepting.start_soon(gate.accept, listener, connections)
+                accepting.start_soon(gate.accept, listener, connections, own)
             task_status.started([address for address in map(_address, listeners) if address is not None])
             await hub.stopping.wait()
             accepting.cancel_scope.cancel()
@@ -160,8 +162,13 @@ class _Gate:
         most = hub.config.max_connections
         self._handshakes = Handshakes(HANDSHAKES_PER_CONNECTION * most, HANDSHAKES_OF_AN_ADDRESS * most)
 
-    async def accept(self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery) -> None:
-        """Accept until cancelled; out of descriptors it waits for some to be free."""
+    async def accept(
+        self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery, own: bool
+    ) -> None:
+        """Accept until cancelled; out of descriptors it waits for some to be free.
+
+        The file of a Unix socket is removed at the end, where the listener is our `own`.
+        """
         try:
             with Acceptor(listener, self._judge) as acceptor:
                 while True:
@@ -181,7 +188,8 @@ class _Gate:
                             await self._policy.load.measure()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                remove_socket(listener)
+                if own:
+                    remove_socket(listener)
                 await listener.aclose()
 
     def _judge(self, remote: str) -> Judgement:
