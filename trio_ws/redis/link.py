@@ -76,7 +76,9 @@ class Redis:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold connections, and mend them, until cancelled. It is started when Redis was reached, or could not be."""
-        await self._servers.run(task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._servers.run)
+            task_status.started()
 
     async def command(self, *words: Word, key: Word | None = None) -> Any:
         """One command, and its reply: bytes, int, list or None.
@@ -147,7 +149,9 @@ class Redis:
         Args:
           take: must not raise.
         """
-        await self._servers.subscribe(channels, take, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._servers.subscribe, channels, take)
+            task_status.started()
 
     async def _ask(
         self,

@@ -61,7 +61,9 @@ class OneServer:
         subscriber = Subscriber(self._open_line, channels, take)
         self._lines.add(subscriber.line)
         try:
-            await subscriber.run(task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(subscriber.run)
+                task_status.started()
         finally:
             self._lines.discard(subscriber.line)
 

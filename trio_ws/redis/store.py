@@ -136,7 +136,9 @@ class RedisStore:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `SharedStore`."""
-        await self._redis.run(task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._redis.run)
+            task_status.started()
 
     async def open(self) -> Opened:
         """See `Store`.
@@ -486,9 +488,7 @@ class RedisStore:
 
     async def listen(self, take: Callable[[bytes], None]) -> None:
         """See `SharedStore`."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._redis.subscribe, self._keys.to_all, take)
-            nursery.start_soon(self._redis.subscribe, self._keys.to_node(self.node), take)
+        await self._redis.subscribe([self._keys.to_all, self._keys.to_node(self.node)], take)
 
     # -- small values
 
