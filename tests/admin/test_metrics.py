@@ -29,7 +29,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 UNITS = ("_seconds", "_bytes", "_total", "_info")
 VALUES: dict[str, set[str]] = {
     "class": {"low", "normal", "high", "settled", "critical", "other"},
-    "state": {"active", "parked", "ok", "slow", "failing"},
+    "state": {"active", "parked", "ok", "slow", "failing", "suspended"},
     "place": {"memory", "store"},
     "file": {"database", "wal"},
     "outcome": {"in_time", "late", "accepted", "rejected", "lost", *OUTCOMES},
@@ -112,7 +112,7 @@ async def test_figures_are_those_of_the_store(open_api, tmp_path: Path) -> None:
         for user in ("ada", "bob"):
             await hub.publish(user, "agent_started")
         families = await scraped(client)
-        for state in ("ok", "slow", "failing"):
+        for state in ("ok", "slow", "failing", "suspended"):
             assert value(families, "trio_ws_store_state", state=state) == (state == "ok")
         commits = value(families, "trio_ws_store_commits_total")
         assert commits >= 2

@@ -60,6 +60,7 @@ _COUNTERS: Final = (
         "delivery",
         "events_superseded",
     ),
+    ("events_moved", "Events held until their log became another node's.", "delivery", "events_moved"),
     (
         "events_refused",
         "Events refused because the buffer was full of critical ones.",

@@ -155,7 +155,7 @@ def figures() -> Schema:
             ),
             "delivery": _group(
                 counts="events_accepted events_settled events_held events_evicted events_expired"
-                " events_superseded events_refused events_duplicate events_sent redelivered"
+                " events_superseded events_moved events_refused events_duplicate events_sent redelivered"
                 " messages_confirmed messages_timeout messages_late dead_letters",
                 ratios="confirmation_rate",
                 seconds="average_confirmation_time confirmation_p50 confirmation_p95 confirmation_p99",

@@ -1,7 +1,7 @@
 """The books: what became of every accepted event, as plain integers that must balance, and what the shell must be told.
 
-``accepted = settled + held + evicted + expired + superseded`` holds after every call into the core; `Books.balanced`
-says so. A delta that was joined into a later one is counted where that one is.
+``accepted = settled + held + evicted + expired + superseded + moved`` holds after every call into the core;
+`Books.balanced` says so. A delta that was joined into a later one is counted where that one is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class Books:
 
     Attributes:
       accepted … superseded: counters since the start, in accepted events.
+      moved: held until their log became another process's, which has accepted them since; a counter, too.
       held: accepted and neither settled nor gone, now; `asleep` and `spilled` of them are in a store only: of logs of
         which nothing is here, and behind what is here.
       ever_spilled: how many were, since the start.
@@ -57,6 +58,7 @@ class Books:
         "landing_bytes",
         "landing_events",
         "merged",
+        "moved",
         "now",
         "overflows",
         "redelivered",
@@ -71,6 +73,7 @@ class Books:
 
     def __init__(self) -> None:
         self.accepted = self.settled = self.held = self.evicted = self.expired = self.superseded = 0
+        self.moved = 0
         self.events = self.bytes = self.firm_events = self.firm_bytes = self.history = 0
         self.merged = self.overflows = self.refused = self.duplicates = self.dead_letters = 0
         self.sent = self.redelivered = self.asleep = 0
@@ -85,7 +88,8 @@ class Books:
     @property
     def balanced(self) -> bool:
         """Whether every accepted event is accounted for exactly once."""
-        return self.accepted == self.settled + self.held + self.evicted + self.expired + self.superseded
+        gone = self.evicted + self.expired + self.superseded + self.moved
+        return self.accepted == self.settled + self.held + gone
 
     def accept(self, entry: Entry) -> None:
         """Book that `entry` came into a log."""
@@ -113,6 +117,11 @@ class Books:
         self.ever_spilled += 1
         self.landing_events += 1
         self.landing_bytes += entry.size
+
+    def landed(self, events: int, size: int) -> None:
+        """Book that so many events, and bytes, are in a store only, or will never get there."""
+        self.landing_events -= events
+        self.landing_bytes -= size
 
     def soften(self, entry: Entry) -> None:
         """Book that the critical `entry` ceased to be firm."""
@@ -143,3 +152,8 @@ class Books:
         entry.reason = reason
         if entry.waiters is not None:
             self.resolved.append(entry)
+
+    def move(self, weight: int) -> None:
+        """Book that events that were held are in another process's log."""
+        self.held -= weight
+        self.moved += weight

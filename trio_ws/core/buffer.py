@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..config import Config
+from ..errors import OwnedElsewhere
 from .books import Books
 from .entry import CLASS_SETTLED, Entry
 from .journal import MIN_IN_ALL, PER_EVENT, Journals
@@ -20,6 +21,9 @@ from .ledger import Ledger
 from .mailbox import Mailbox
 from .retention import Line
 from .runs import RunBooks
+
+UNREAD: Final = -1
+"""In the place of how many events of a log are held: it was not in memory yet."""
 
 CROWDED: Final = 8
 """What is not critical goes from the rest of a log once there is room for no more than the 8th part of it."""
@@ -38,7 +42,9 @@ class Buffer:
       journals: what became of events, of all mailboxes.
       runs: the runs of agents, of all users.
       spills: what memory has no room for may go to a store only.
-      asleep: users whose log a store has, and nothing of it is here; whether it was here before.
+      asleep: users whose log a store has, and nothing of it is here; how many events of it were held when it left
+        memory, or `UNREAD`, where it never was here.
+      admits: whether a user's log may be in this process; None where all may. A store may be shared by several.
     """
 
     def __init__(self, config: Config, new_id: Callable[[], str], ledger: Ledger | None = None) -> None:
@@ -55,7 +61,8 @@ class Buffer:
         self.spills = ledger is not None and self._max_stored > 0
         self.books = Books()
         self.mailboxes: dict[str, Mailbox] = {}
-        self.asleep: dict[str, bool] = {}
+        self.asleep: dict[str, int] = {}
+        self.admits: Callable[[str], bool] | None = None
         self.runs = RunBooks(config.max_runs_per_user, config.max_runs, config.max_run_text)
         self._new_id = new_id
         self.journals = Journals(max(MIN_IN_ALL, PER_EVENT * config.max_events))
@@ -65,10 +72,16 @@ class Buffer:
         self._by_bytes = _Fullest(lambda box: box.bytes)
 
     def mailbox(self, user: str) -> Mailbox:
-        """The mailbox of `user`, who is not asleep; a new one, in a new epoch, where there is none."""
+        """The mailbox of `user`, who is not asleep; a new one, in a new epoch, where there is none.
+
+        Raises:
+          OwnedElsewhere: it must not be here.
+        """
         box = self.mailboxes.get(user)
         if box is None:
             assert user not in self.asleep, "its log is to be loaded first"
+            if self.admits is not None and not self.admits(user):
+                raise OwnedElsewhere(user)
             box = self.mailboxes[user] = Mailbox(
                 user,
                 self._new_id(),
@@ -86,29 +99,41 @@ class Buffer:
         """Forget a mailbox that holds nothing and has no sessions nor runs."""
         box.closed = True
         self.runs.drop(box.user)
-        if box.journal is not None:
-            self.journals.close(box.journal)
         if self.ledger is not None:
             self.ledger.close(box)
+        self._forget(box)
+
+    def sleep(self, box: Mailbox) -> None:
+        """Let `box` go out of memory; a store has all of it, and it has no connection."""
+        if self.ledger is not None:
+            self.ledger.let_sleep(box)
+        self.asleep[box.user] = box.fall_asleep()
+        if box.runs is not None and not box.runs.open:
+            self.runs.drop(box.user)
+        self._forget(box)
+
+    def move(self, user: str) -> None:
+        """The log of `user` is another process's, and leaves memory as it is; nobody here has a session of it."""
+        box = self.mailboxes.get(user)
+        if box is not None:
+            box.move()
+            self._forget(box)
+        elif (held := self.asleep.pop(user, UNREAD)) > 0:
+            self.books.asleep -= held
+            self.books.move(held)
+        self.runs.drop(user)
+        if self.ledger is not None:
+            self.ledger.reopen(user)
+
+    def _forget(self, box: Mailbox) -> None:
+        if box.journal is not None:
+            self.journals.close(box.journal)
         del self.mailboxes[box.user]
         self._closed += 1
         if self._closed > 64 + len(self.mailboxes):
             self._closed = 0
             self._by_events.prune()
             self._by_bytes.prune()
-
-    def sleep(self, box: Mailbox) -> None:
-        """Let `box` go out of memory; a store has all of it, and it has no connection."""
-        if self.ledger is not None:
-            self.ledger.let_sleep(box)
-        box.fall_asleep()
-        if box.journal is not None:
-            self.journals.close(box.journal)
-        if box.runs is not None and not box.runs.open:
-            self.runs.drop(box.user)
-        del self.mailboxes[box.user]
-        self.asleep[box.user] = True
-        self._closed += 1
 
     def has_room_for(self, events: int, size: int) -> bool:
         """Whether so many events that can't go, of so many bytes, could come in."""

@@ -12,6 +12,7 @@ The life of an entry, and the one table of its states (`Entry.state` derives the
     evicted      made room for another event, unconfirmed                 no
     expired      its time passed, unconfirmed                             no
     superseded   a later event of its type and key took its place         no
+    moved        another process has the log, and what becomes of it      there, if it was durable
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EVICTED: Final = "evicted"
 EXPIRED: Final = "expired"
 SUPERSEDED: Final = "superseded"
 SETTLED: Final = "settled"
+MOVED: Final = "moved"
 RESET: Final = "reset"
 """Lost with a process that died: only ever the reason of a gap."""
 

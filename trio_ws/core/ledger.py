@@ -15,7 +15,7 @@ Without a store there is no ledger, and it costs nothing but a look at `Mailbox.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from .entry import FIRM
@@ -101,6 +101,19 @@ class Ledger:
         """`box`, which is idle, leaves memory: whatever is written of its user from now on, is so by another object."""
         self._loose.pop(box, None)
 
+    def abandon(self, box: Mailbox) -> None:
+        """`box` is another process's: nothing more of it is written from here."""
+        self._dirty.pop(box, None)
+        self._loose.pop(box, None)
+
+    def reopen(self, user: str) -> None:
+        """What was kept of `user` is another process's by now: it is not for this one to have it forgotten."""
+        self._closed.pop(user, None)
+
+    def is_closing(self, user: str) -> bool:
+        """Whether it is yet to be written that nothing is kept of `user`."""
+        return user in self._closed
+
     def loosen(self, box: Mailbox, now: float) -> None:
         """Note that `box` has seqs reserved, for an event that came last now."""
         self._loose.pop(box, None)
@@ -136,6 +149,8 @@ class Ledger:
         dirty, self._dirty, self._urgency = self._dirty, {}, -1
         for box in dirty:
             assert box.track is not None
+            if box.closed:
+                continue  # whatever was done to it since it left memory
             if len(batch.events) >= most or len(self._drawn) >= most:
                 self.touch(box, NOW if box.track.awaited else SOON)
             else:
@@ -144,10 +159,17 @@ class Ledger:
                     self.touch(box, NOW if box.track.awaited else SOON)
         return batch
 
-    def committed(self) -> list[Mailbox]:
-        """The batch that was drawn up is durable.
+    def committed(self, refused: Collection[str] = ()) -> list[Mailbox]:
+        """The batch that was drawn up is durable; of the users who are `refused`, nothing of it is.
 
         Returns: the mailboxes that have more to show now.
         """
         drawn, self._drawn = self._drawn, []
-        return [box for box in drawn if box.track is not None and box.track.committed_now()]
+        ready = []
+        for box in drawn:
+            assert box.track is not None
+            if box.user in refused:
+                box.track.refused()
+            elif box.track.committed_now():
+                ready.append(box)
+        return ready

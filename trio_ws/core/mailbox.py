@@ -27,6 +27,7 @@ from .entry import (
     EXPIRED,
     FIRM,
     GONE,
+    MOVED,
     SETTLED,
     SUPERSEDED,
     Entry,
@@ -186,13 +187,37 @@ class Mailbox:
         self.last_event_at = entry.accepted_at
         self.track.spilled(entry)
 
-    def fall_asleep(self) -> None:
-        """Let all of it go out of memory: a store has it. What becomes of it is no business of this object any more."""
-        books = self._books
-        books.asleep += sum(entry.weight for entry in self.entries.values() if not entry.settled)
+    def fall_asleep(self) -> int:
+        """Let all of it go out of memory: a store has it. What becomes of it is no business of this object any more.
+
+        Returns: how many events of it are held.
+        """
+        held = self._leave_memory()
+        self._books.asleep += held
+        return held
+
+    def move(self) -> None:
+        """As `fall_asleep`, whatever of it a store has: the log is another process's. Who waits for an event of it is
+        told so."""
+        for entry in self.entries.values():
+            if entry.confirmed_at is None:
+                entry.reason = MOVED
+            if entry.waiters is not None:
+                self._books.resolved.append(entry)
         if self.rest is not None:
-            books.asleep += self.rest.events
+            self.rest.move()
+        if self.track is not None:
+            self._books.landed(*self.track.abandon())
+        self._books.move(self._leave_memory())
+
+    def _leave_memory(self) -> int:
+        """Count all of it out; returns how many events of it are held."""
+        books = self._books
+        held = sum(entry.weight for entry in self.entries.values() if not entry.settled)
+        if self.rest is not None:
+            held += self.rest.events
             books.spilled -= self.rest.events
+            books.rests.pop(self, None)
         books.events -= len(self.entries)
         books.bytes -= self.bytes
         books.firm_events -= self.firm_events
@@ -202,6 +227,7 @@ class Mailbox:
             entry.line = GONE
             entry.tail, entry.payload = b"", None
         self.closed = True
+        return held
 
     def take_back(self, entry: Entry) -> None:
         """Put an entry back that a store has kept; `restore` does, for all of a log, in order."""
@@ -233,9 +259,7 @@ class Mailbox:
 
     def landed(self, events: int, size: int) -> None:
         """So many events of the rest are in the store, which were on their way there."""
-        if events:
-            self._books.landing_events -= events
-            self._books.landing_bytes -= size
+        self._books.landed(events, size)
         if self.rest is not None:
             self._books.rests[self] = None
 

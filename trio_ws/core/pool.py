@@ -195,6 +195,14 @@ class Pool:
         """A parked session goes out of memory: a store has it."""
         self._unpark(session)
 
+    def move(self, session: Session) -> None:
+        """A session of a log that is another process's: it is none of this pool any more. The caller closes its
+        connection, if it has one."""
+        if session.link is not None:
+            self.connected -= 1
+            session.link = None
+        self._unpark(session)
+
     def _unpark(self, session: Session) -> None:
         self._parked.pop(session, None)
         self._restored.pop(session, None)

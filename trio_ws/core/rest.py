@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .books import Books
-from .entry import EVICTED, EXPIRED, FIRM, RESET, SPILLED, Entry, placeholder
+from .entry import EVICTED, EXPIRED, FIRM, MOVED, RESET, SPILLED, Entry, placeholder
 from .gaps import ANY_TYPE
 
 if TYPE_CHECKING:
@@ -100,6 +100,14 @@ class Rest:
             books.dead.append((log, entry, entry.tail))
         books.lose(entry, reason)
         log.depart(entry, reason)
+
+    def move(self) -> None:
+        """The log is another process's: who waits for some of it is told so."""
+        for seq, waiters in self._waiters.items():
+            entry = _known("", seq)
+            entry.reason, entry.waiters = MOVED, waiters
+            self._books.resolved.append(entry)
+        self._waiters = {}
 
     def _leave(self, entry: Entry) -> None:
         """`entry`, made of what the store has of one event, is no part of it any more; who waits for it goes along."""

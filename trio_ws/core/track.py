@@ -109,6 +109,11 @@ class Track:
         """Whether the store has all of it: nothing is to be drawn up, and nothing is under way."""
         return not self._drawn_head and self._box not in self._ledger._dirty and not self._runs
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether no seqs are reserved, as far as the store knows."""
+        return self._reserved <= self._box.head
+
     def tighten(self) -> None:
         """Have no seqs reserved any more."""
         self._tightened = True
@@ -327,9 +332,25 @@ class Track:
         self._drawn_head = 0
         self._reserved = self._drawn_reserved
         self._rest_from = self._drawn_rest
-        self._box.landed(*self._landing)
+        landing, self._landing = self._landing, (0, 0)
+        self._box.landed(*landing)
         self._see_ready()
         return self._box.ready > before and not self._box.closed
+
+    def refused(self) -> None:
+        """What was drawn up is not durable, and will not be: the log is another process's."""
+        self._drawn_head = 0
+
+    def abandon(self) -> tuple[int, int]:
+        """Nothing more of it is drawn up: the log is another process's.
+
+        Returns: how many events, and bytes, were on their way to be in a store only.
+        """
+        self._ledger.abandon(self._box)
+        landing = [entry.size for entry in self._fresh if entry.line == SPILLED]
+        events, size = self._landing
+        self._fresh, self._landing = [], (0, 0)
+        return events + len(landing), size + sum(landing)
 
     def _record(self, entry: Entry) -> EventRecord:
         entry.stored = True

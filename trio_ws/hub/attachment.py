@@ -165,7 +165,7 @@ class Attachment:
     def flush(self, now: float) -> None:
         """Write what is pending for the session: called by the flusher. Errors end this connection alone."""
         session = self.session
-        if self.fenced or session.blocked is not None:
+        if self.fenced or session.blocked is not None or self._engine.suspended:
             return
         try:
             frames = session.take(now, CHUNK)
@@ -206,6 +206,12 @@ class Attachment:
                 self.close(closing.SLOW_CONSUMER, "answers are not taken")
                 return
         self._send([frame], self._engine.clock())
+        self._arm()
+
+    def resume(self) -> None:
+        """The hub is not suspended any more: what waits is written."""
+        if self.session.pending:
+            self._engine.flusher.mark(self, urgent=True)
         self._arm()
 
     def drained(self) -> None:
@@ -328,7 +334,7 @@ class Attachment:
                 self.close(closing.SLOW_CONSUMER, f"nothing was taken for {config.stall_timeout:g} s")
                 return False
             return True
-        if not session.plain:
+        if not session.plain and not self._engine.suspended:
             if session.exhausted(now):
                 self.close(closing.TIMEOUT, "nothing was acked through all redeliveries")
                 return False
@@ -364,7 +370,7 @@ class Attachment:
         if session.blocked is not None:
             return min(self.expires_at, session.blocked + self._engine.config.stall_timeout)
         due = min(self.expires_at, self._beat_at())
-        return due if session.plain else min(due, session.deadline())
+        return due if session.plain or self._engine.suspended else min(due, session.deadline())
 
     def _arm(self) -> None:
         if not self.fenced:

@@ -3,6 +3,7 @@
     ok        commits go through
     slow      one has been under way for `STALL` seconds
     failing   the last try has failed; the same batch is tried again, with pauses that grow, until it goes through
+    suspended where several processes share the store: this one can't be sure that what it has is still its own
 
 While it is not ok, nothing is accepted that must be durable (`StoreUnavailable`); what is committed is delivered all
 the same, and what is not is neither shown to clients nor told to publishers. When a commit goes through, all is well.
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -24,14 +25,17 @@ from ..core.ledger import NOW, SOON, Ledger
 from ..core.mailbox import Mailbox
 from ..core.records import Batch, RevokedRecord
 from ..errors import StoreError, StoreUnavailable
-from ..store import Store
+from ..store import Fenced, Store, divided, without
+
+if TYPE_CHECKING:
+    from .receipt import Confirmation, Receipt
 
 logger = logging.getLogger(__name__)
 
 MOST: Final = 200
 """Events of one commit, so that the loop is not held up by drawing them up."""
 
-STATES: Final = ("ok", "slow", "failing")
+STATES: Final = ("ok", "slow", "failing", "suspended")
 
 STALL: Final = 1.0
 """Seconds that a commit may take; then the store counts as slow."""
@@ -41,6 +45,8 @@ PATIENCE: Final = 5.0
 
 PROGRESS: Final = 10
 """How many times `commit_interval` acks, and where sessions are, may wait for an event to be written along with."""
+
+MOVED_AWAY: Final = "another node has the user's log by now: publish it again, under the same id"
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
@@ -62,6 +68,9 @@ class Durability:
       seconds: how long commits took.
       buffer: the logs that are in memory; the engine sees to it.
       loaded: is set when the next log has come into memory, and is another one then.
+      suspended: nothing at all is accepted, durable or not.
+      on_fenced: is called with what the store has refused, as it is another process's.
+      follow: waits, until a deadline, for the confirmation of an event whose log is another process's.
     """
 
     def __init__(
@@ -80,6 +89,9 @@ class Durability:
         self.seconds = Histogram()
         self.buffer: Buffer
         self.loaded = trio.Event()
+        self.suspended = False
+        self.on_fenced: Callable[[Fenced], None] | None = None
+        self.follow: Callable[[Receipt, float], Awaitable[Confirmation]] | None = None
         self._interval = config.commit_interval
         self._clock = clock
         self._wall_clock = wall_clock
@@ -90,6 +102,9 @@ class Durability:
         self._error: str | None = None
         self._failing_since = math.inf
         self._revoked: dict[str, RevokedRecord] = {}
+        self._trying: Batch | None = None
+        self._abandoned: set[str] = set()  # of whom nothing of the batch under way is to be written any more
+        self._tried = trio.Event()
         self._begun = self._through = 0  # turns, each with at most one commit
         self._unconfirmed_at_open: int | None = None
         self._unconfirmed_read = 0
@@ -99,22 +114,27 @@ class Durability:
     @property
     def state(self) -> str:
         """One of `STATES`."""
+        if self.suspended:
+            return "suspended"
         if self._error is not None:
             return "failing"
         return "slow" if self._clock() - self._since > STALL else "ok"
 
     def check(self, retention: int) -> None:
-        """Refuse an event of this class, where it must be durable and the store can't be relied on.
+        """Refuse an event of this class, where it must be durable and the store can't be relied on; and any while it is
+        suspended.
 
         Raises:
           StoreUnavailable: that is so.
         """
-        if self.ledger.is_durable(retention) and self.state != "ok":
+        if self.suspended or (self.ledger.is_durable(retention) and self.state != "ok"):
             raise StoreUnavailable(self.reason)
 
     @property
     def reason(self) -> str:
         """Why nothing durable is accepted."""
+        if self.suspended:
+            return "this node has no touch with the store that it shares with others"
         if self._error is not None:
             return f"the store fails: {self._error}"
         return f"the store is slow: a commit has taken more than {STALL:g} s so far"
@@ -145,13 +165,16 @@ class Durability:
         """Wait until what `box` has accepted up to `seq` is durable. A checkpoint, unless it is so.
 
         Raises:
-          StoreUnavailable: it takes more than `PATIENCE` seconds; it may still come to be.
+          StoreUnavailable: it takes more than `PATIENCE` seconds, or the log is another process's by now; it may still
+            come to be.
         """
         track = box.track
         if track is None or track.committed >= seq:
             return
         with trio.move_on_after(PATIENCE):
             while track.committed < seq:
+                if box.closed:
+                    raise StoreUnavailable(MOVED_AWAY)
                 await self._done.wait()
             return
         raise StoreUnavailable(f"not durable after {PATIENCE:g} s: {self.reason}")
@@ -225,8 +248,11 @@ class Durability:
                 self.seconds.record(self._clock() - now)
             self._since = math.inf
             self._through = self._begun
-            done, self._done = self._done, trio.Event()
-            done.set()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        done, self._done = self._done, trio.Event()
+        done.set()
 
     def _draw_up(self, now: float) -> Batch | None:
         batch = self.ledger.draw_up(MOST, now, self._wall_clock() - now)
@@ -238,23 +264,53 @@ class Durability:
     async def _commit(self, batch: Batch) -> None:
         """Bring one batch to the store, however long it takes."""
         pause = FIRST_PAUSE
+        fenced: Fenced | None = None
         while True:
             try:
-                await self.store.commit(batch)
+                await self._try(batch)
+            except Fenced as error:
+                fenced = error
+                break
             except StoreError as error:
                 self._failed(str(error))
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 break
+            if self._abandoned:
+                batch = without(batch, self._abandoned)
+        refused = self._abandoned if fenced is None else self._abandoned | fenced.users
+        self._abandoned = set()
         if self._error is not None:
             logger.warning("the store is back", extra={"failed_for": self._clock() - self._failing_since})
             self._error, self._failing_since = None, math.inf
         self.commits += 1
         self.events += len(batch.events)
-        for box in self.ledger.committed():
+        for box in self.ledger.committed(refused):
             self._on_ready(box)
+        if fenced is not None and self.on_fenced is not None:
+            self.on_fenced(fenced)
         self._on_commit()
+
+    async def _try(self, batch: Batch) -> None:
+        self._trying = batch
+        try:
+            await self.store.commit(batch)
+        finally:
+            self._trying = None
+            tried, self._tried = self._tried, trio.Event()
+            tried.set()
+
+    def abandon(self, user: str) -> None:
+        """Of `user` nothing more is written, but by the try that is under way."""
+        if self._since < math.inf:
+            self._abandoned.add(user)
+        self._wake_all()
+
+    async def untouched(self, user: str) -> None:
+        """Wait until no try is under way that writes something of `user`. A checkpoint where there is one."""
+        while self._trying is not None and user in divided(self._trying):
+            await self._tried.wait()
 
     def _failed(self, error: str) -> None:
         self.errors += 1

@@ -63,6 +63,7 @@ class Engine:
       revocations: whose credentials are taken only if they were issued later.
       recovery: how long cuts lasted, to the last missed event processed.
       draining, closed: nothing is accepted any more; it has ended.
+      suspended: nothing is accepted for now, and no event is sent.
       stopping: is set when draining begins.
       on_woken: is called with each log that came into memory from the store.
       see_to_rests: is called where something is to be done about what is in the store only.
@@ -117,7 +118,7 @@ class Engine:
         self.closes: dict[tuple[int, str], int] = {}
         self.refusals = Refusals()
         self.revocations = Revocations()
-        self.draining = self.closed = False
+        self.draining = self.closed = self.suspended = False
         self.stopping = trio.Event()
         self.on_woken: Callable[[Mailbox], None] | None = None
         self.after_step: Callable[[], None] | None = None

@@ -21,7 +21,8 @@ _PRIORITY = {CLASS_LOW: "low", CLASS_NORMAL: "normal", CLASS_HIGH: "high", FIRM:
 @attrs.frozen(kw_only=True)
 class HubStatistics:
     """A snapshot of a hub. Every accepted event is in exactly one place:
-    ``accepted = settled + held + evicted + expired + superseded``."""
+    ``accepted = settled + held + evicted + expired + superseded + moved``. Moved is only what a node of a cluster has
+    no more, as another node has the log."""
 
     connections: int
     sessions_parked: int
@@ -32,6 +33,7 @@ class HubStatistics:
     events_evicted: int
     events_expired: int
     events_superseded: int
+    events_moved: int
     buffer_events: int
     buffer_bytes: int
     publishers_waiting: int
@@ -52,6 +54,7 @@ def statistics(engine: Engine) -> HubStatistics:
         events_evicted=books.evicted,
         events_expired=books.expired,
         events_superseded=books.superseded,
+        events_moved=books.moved,
         buffer_events=books.events,
         buffer_bytes=books.bytes,
         publishers_waiting=engine.room.waiting,
@@ -96,6 +99,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox, desk: RunDesk) -> dict[s
             "events_evicted": books.evicted,
             "events_expired": books.expired,
             "events_superseded": books.superseded,
+            "events_moved": books.moved,
             "events_refused": books.refused,
             "events_duplicate": books.duplicates,
             "events_sent": books.sent,

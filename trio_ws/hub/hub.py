@@ -21,9 +21,10 @@ from typing import Any, Final, Literal, Self
 import trio
 
 from ..config import Config
+from ..core.buffer import UNREAD
 from ..core.pool import Ask, Refused
 from ..identity import Identity
-from ..store import Store
+from ..store import Fenced, Store
 from ..store.interface import Opened
 from . import figures, history
 from .alerts import OnAlert
@@ -36,6 +37,7 @@ from .elsewhere import AnswerCall, Cluster, Elsewhere
 from .engine import Engine, new_token
 from .inbox import OnMessage
 from .intake import check_name
+from .moving import Moving
 from .opening import opened, own_nursery
 from .publisher import Publisher
 from .reception import Reception
@@ -65,8 +67,11 @@ class Hub(Publisher):
         self.cluster: Cluster | None = None
         self.reception = Reception(engine)
         self.desk = RunDesk(self)
+        self._moving = Moving(engine, self.loader, self.desk)
         self._draining = Draining(engine, self.desk.last_words)
         engine.on_woken = self.desk.adopt
+        if engine.durability is not None:
+            engine.durability.on_fenced = self.fenced
         self.reception.inbox.verbs.update(agent_answer=self.desk.answered, agent_cancel=self.desk.cancelled)
 
     @property
@@ -291,7 +296,7 @@ class Hub(Publisher):
         """Start its tasks, in the engine's nursery; see `running`."""
         engine, start_soon = self.engine, self.engine.nursery.start_soon
         if found is not None:
-            engine.buffer.asleep.update(dict.fromkeys(found.users, False))
+            engine.buffer.asleep.update(dict.fromkeys(found.users, UNREAD))
             engine.revocations.restore(found.revoked)
         if engine.durability is not None:
             start_soon(engine.durability.run)
@@ -302,6 +307,32 @@ class Hub(Publisher):
         start_soon(engine.alerts.run)
         if found is not None and found.with_open_runs:
             start_soon(self.desk.recover, found.with_open_runs)
+
+    def drop(self, user: str) -> None:
+        """Have the log of `user`, which is another process's by now, out of memory; see `Moving.drop`."""
+        self._moving.drop(user)
+
+    def fenced(self, fenced: Fenced) -> None:
+        """The store has refused what was of these users: their logs are another process's."""
+        for user in fenced.users:
+            self.drop(user)
+
+    def suspend(self) -> None:
+        """Accept nothing and send no events, until `resume`: another process may have what is here. Connections stay;
+        their heartbeats go on. Not a checkpoint."""
+        self._set_suspended(True)
+
+    def resume(self) -> None:
+        """What is here now is surely this process's: go on. Not a checkpoint."""
+        self._set_suspended(False)
+        for attachment in list(self.engine.attachments):
+            attachment.resume()
+        self.engine.react()
+
+    def _set_suspended(self, suspended: bool) -> None:
+        self.engine.suspended = suspended
+        if self.engine.durability is not None:
+            self.engine.durability.suspended = suspended
 
     async def drain(self, timeout: float | None = None) -> None:
         """Go away in order: accept nothing more, tell each client, flush within a deadline, close with 4503.

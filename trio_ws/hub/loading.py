@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from ..core import wire
+from ..core.buffer import UNREAD
 from ..core.records import Kept
 from ..core.restoring import restore, restore_runs, restored_session
 from ..errors import StoreError, StoreUnavailable
@@ -27,6 +28,8 @@ class Loader:
 
     Attributes:
       loaded, put_to_sleep: how many were, since the start.
+      connected_until: when sessions were cut that are connected as the store has them, on the hub's clock; None where
+        that is when their log is loaded.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -35,7 +38,7 @@ class Loader:
         self._asleep = engine.buffer.asleep
         self._waking: str | None = None
         self._under_way: dict[str, trio.Event] = {}
-        self._opened_at = engine.clock()
+        self.connected_until: float | None = engine.clock()
 
     async def load(self, user: str, *, to_connect: bool = False) -> None:
         """Have the log of `user` here. A checkpoint where it is asleep. Cancelled, it stays so.
@@ -70,16 +73,23 @@ class Loader:
             durability = self._engine.durability
             assert durability is not None  # or nobody would be asleep
             kept = await durability.store.load(user)
+            if self._under_way.get(user) is not done:
+                return  # the log became another process's meanwhile
             if kept is not None:
                 self._make_room(kept, to_connect)
-            known = self._asleep.pop(user)
+            known = self._asleep.pop(user) != UNREAD
             if kept is not None:
                 self._wake(kept, known)
         except StoreError as error:
             raise StoreUnavailable(f"the store can't be read: {error}") from error
         finally:
-            del self._under_way[user]
+            if self._under_way.get(user) is done:
+                del self._under_way[user]
             done.set()
+
+    def give_up(self, user: str) -> None:
+        """The log of `user` is another process's: what is being read of it is of no use."""
+        self._under_way.pop(user, None)
 
     def _make_room(self, kept: Kept, to_connect: bool) -> None:
         """Have room for what can't go of a log that comes in, as far as others can leave memory for it.
@@ -152,7 +162,7 @@ class Loader:
                 retry_intervals=engine.config.retry_intervals,
                 now=now,
                 wall_offset=offset,
-                parked_at=self._opened_at,
+                parked_at=now if self.connected_until is None else self.connected_until,
             )
             over += engine.pool.restore(session)
             if session.parked_at + engine.config.session_ttl <= now:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from ..core.entry import EVICTED, GONE, RESET, SETTLED, SPILLED, Entry
+from ..core.entry import EVICTED, GONE, MOVED, RESET, SETTLED, SPILLED, Entry
 from ..core.mailbox import Mailbox
 from ..errors import ConfirmationTimeout
 from .durability import Durability
@@ -73,15 +73,15 @@ class Receipt:
     @property
     def state(self) -> str:
         """What has become of the event: ``held``, ``sent``, ``confirmed``, ``settled``, ``merged``, ``evicted``,
-        ``expired`` or ``superseded``. A delta that was merged shares the fate of the one that it went into;
-        see `confirmed`."""
+        ``expired`` or ``superseded``; or ``moved``, where another node has the log by now. A delta that was merged
+        shares the fate of the one that it went into; see `confirmed`."""
         self.is_asleep()
-        return self._entry.state
+        return MOVED if self.is_away and self._entry.into is None else self._entry.state
 
     @property
     def fate(self) -> str:
         """As `state`; of a delta that was merged, the state of the event that it went into."""
-        return _last(self._entry).state
+        return MOVED if self.is_away else _last(self._entry).state
 
     def call_when_resolved(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once, without waiting, when the event is confirmed or gone; at once if it is.
@@ -90,7 +90,7 @@ class Receipt:
         """
         self.is_asleep()
         entry = _last(self._entry)
-        if entry.confirmed_at is not None or entry.reason is not None:
+        if entry.confirmed_at is not None or entry.reason is not None or self.is_away:
             callback()
         elif (waiters := self._waiters()) is not None:
             waiters.append(callback)
@@ -117,11 +117,25 @@ class Receipt:
             return False
         if box.closed:
             newer = durability.buffer.mailboxes.get(box.user)
-            if newer is None or newer.epoch != box.epoch:
+            if newer is None or newer.epoch != box.epoch or not self._is_safe:
                 return newer is None and box.user in durability.buffer.asleep
             self._box = box = newer
         self._entry = _find(box, _last(self._entry))
         return False
+
+    @property
+    def is_away(self) -> bool:
+        """Whether another process has the log, and what becomes of the event is not known here."""
+        if not self._box.closed or self.is_asleep() or not self._box.closed:
+            return False
+        entry = _last(self._entry)
+        return entry.confirmed_at is None and entry.reason in (None, MOVED)
+
+    @property
+    def _is_safe(self) -> bool:
+        """Whether its seq names this event, and no other, also in another process."""
+        track = self._box.track
+        return track is None or _last(self._entry).seq <= track.safe
 
     @property
     def to_be_committed(self) -> bool:
@@ -174,6 +188,11 @@ class Receipt:
                     await self._durability.loaded.wait()
                 continue
             entry = _last(self._entry)
+            if self.is_away:
+                follow = None if self._durability is None else self._durability.follow
+                if follow is None or not self._is_safe:
+                    raise ConfirmationTimeout(MOVED)
+                return await follow(self, wait.deadline)
             if entry.confirmed_at is not None:
                 after = max(0.0, entry.confirmed_at - self._entry.accepted_at)
                 return Confirmation(after=after, late=entry.timed_out)
@@ -200,7 +219,7 @@ def _find(box: Mailbox, entry: Entry) -> Entry:
         if box.rest is not None and entry.first >= box.rest.first:
             entry.line = SPILLED
         return next((held for held in box.entries.values() if held.first <= entry.first <= held.seq), entry)
-    if entry.reason is None and not entry.settled:
+    if entry.reason in (None, MOVED) and not entry.settled:
         entry.line = GONE
         if gone.reason == SETTLED:
             entry.settled, entry.confirmed_at = True, entry.accepted_at

@@ -55,10 +55,10 @@ class Reception:
             identity
         ):  # it may have been just now, while the request was answered
             return Refused(closing.UNAUTHENTICATED, "no valid credentials", counted="revoked")
-        if identity.user in self.engine.buffer.asleep:
+        if self.engine.suspended or identity.user in self.engine.buffer.asleep:
             return Refused(
                 closing.DRAINING,
-                "the user's log was not read yet",
+                "the user's events can't be read now",
                 self.engine.retry_after,
                 counted="store",
             )

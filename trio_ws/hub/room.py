@@ -92,10 +92,14 @@ class Room:
 
     def end(self, error: Callable[[], Exception]) -> None:
         """Nobody gets room any more: everyone who waits is raised an `error()`."""
-        for user, line in list(self._lines.items()):
-            for waiter in list(line):
-                self._leave(user, waiter)
-                trio.lowlevel.reschedule(waiter.task, outcome.Error(error()))
+        for user in list(self._lines):
+            self.end_line(user, error)
+
+    def end_line(self, user: str, error: Callable[[], Exception]) -> None:
+        """As `end`, for those who wait for one user's room."""
+        for waiter in list(self._lines.get(user, ())):
+            self._leave(user, waiter)
+            trio.lowlevel.reschedule(waiter.task, outcome.Error(error()))
 
     def _leave(self, user: str, waiter: _Waiter) -> None:
         line = self._lines[user]

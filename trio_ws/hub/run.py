@@ -32,6 +32,7 @@ from ..core.runs import (
 from ..errors import (
     IllegalTransition,
     InvalidEvent,
+    OwnedElsewhere,
     QuestionClosed,
     QuestionExpired,
     RunFailed,
@@ -48,6 +49,10 @@ MAX_TIMEOUT: Final = 7 * 86400.0
 """Seconds that a question may wait for its answer at most, where it has a timeout."""
 
 
+LOST_WITH_NODE: Final = "lost"
+"""How a block's run ends whose user's log another node has taken over: that one ends it."""
+
+
 class RunHandle:
     """One run. Made by `Hub.run`, `Hub.open_run` and `Hub.find_run`.
 
@@ -59,6 +64,7 @@ class RunHandle:
       user: whose.
       result: goes into the terminal event of a block that completes: any value that has a JSON form.
       ending: its terminal event, where that could not be accepted yet.
+      moved: its user's log is another node's by now.
     """
 
     def __init__(self, desk: RunDesk, user: str, run: Run) -> None:
@@ -67,6 +73,7 @@ class RunHandle:
         self._desk = desk
         self._run = run
         self.ending: Parcel | None = None
+        self.moved = False
         self._error: dict[str, Any] | None = None
         self._scope: trio.CancelScope | None = None
         self._cancelling = trio.Event()
@@ -100,7 +107,7 @@ class RunHandle:
     @property
     def outcome(self) -> str | None:
         """``completed``, ``failed``, ``cancelled`` or ``lost``; None while it is open."""
-        return self._run.outcome
+        return LOST_WITH_NODE if self.moved and self.lease is None else self._run.outcome
 
     @property
     def lease(self) -> float | None:
@@ -118,8 +125,8 @@ class RunHandle:
         return self._run.state == CANCELLING
 
     async def wait_cancelling(self) -> None:
-        """Wait until it is asked to stop, or has ended."""
-        if self.cancelling or self._run.ended:
+        """Wait until it is asked to stop, or has ended, here at least."""
+        if self.cancelling or self._run.ended or self.moved:
             await trio.lowlevel.checkpoint()
         else:
             await self._cancelling.wait()
@@ -387,8 +394,11 @@ class RunHandle:
 
         Raises:
           KeyError: it was never asked, or is forgotten.
+          OwnedElsewhere: another node has the user's log by now.
         """
         while (closed := self.question(question)) is None:
+            if self.moved:
+                raise OwnedElsewhere(self.user)
             event = self._closing.setdefault(question, trio.Event())
             await event.wait()
         await self._desk.settled(self.user)
@@ -432,6 +442,14 @@ class RunHandle:
           RunEnded: it has ended in another way.
         """
         return await self._desk.close(self, outcome, result, error)
+
+    def move(self) -> None:
+        """Its user's log is another node's by now: whoever waits for something of it here is told so."""
+        self.moved = True
+        self._cancelling.set()
+        closing, self._closing = self._closing, {}
+        for event in closing.values():
+            event.set()
 
     def on_timer(self, now: float) -> float:
         """Its lease, or a question's time, may be over; returns when to look again."""

@@ -390,6 +390,15 @@ class RunDesk:
                 if (expires := asked.get("expires")) is not None:
                     handle._expire(question, self.clock() + max(0.0, expires - self._engine.wall_clock()))
 
+    def drop(self, user: str) -> None:
+        """The log of `user` is another process's: that one goes on with its leased runs. Those whose blocks are here it
+        ends as lost, as it can't know of them."""
+        for run in self._books.users.get(user) or ():
+            handle = self.handles.pop(run, None)
+            if handle is not None:
+                self._engine.timers.disarm(handle)
+                handle.move()
+
     async def recover(self, users: Iterable[str]) -> None:
         """Have the logs of users looked at whose runs were open when the store was left, so that nobody waits."""
         left = list(users)

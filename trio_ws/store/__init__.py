@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .interface import Opened, Store
 from .memory import MemoryStore
-from .shared import Fenced, NodeRecord, Owner, SharedStore
+from .shared import Fenced, NodeRecord, Owner, SharedStore, divided, without
 from .shared_memory import Place, SharedMemory
 from .sqlite import SqliteStore
 
@@ -19,4 +19,6 @@ __all__ = [
     "SharedStore",
     "SqliteStore",
     "Store",
+    "divided",
+    "without",
 ]

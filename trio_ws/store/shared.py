@@ -60,6 +60,11 @@ class Fenced(StoreError):
         self.taken = frozenset(taken)
         self.rolled_back = frozenset(rolled_back)
 
+    @property
+    def users(self) -> frozenset[str]:
+        """All of them."""
+        return self.taken | self.rolled_back
+
 
 class SharedStore(Store, Protocol):
     """A `Store` of several nodes; this object is one node's.
@@ -168,3 +173,13 @@ def divided(batch: Batch) -> dict[str, Batch]:
     for user, forgotten in batch.forgotten:
         part(user).forgotten.append((user, forgotten))
     return parts
+
+
+def without(batch: Batch, users: Collection[str]) -> Batch:
+    """A batch, but for what it has of these users; who is revoked stays in it."""
+    rest = Batch(revoked=batch.revoked)
+    for user, part in divided(batch).items():
+        if user not in users:
+            for field in attrs.fields(Batch):
+                getattr(rest, field.name).extend(getattr(part, field.name))
+    return rest
