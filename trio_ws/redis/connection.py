@@ -27,7 +27,7 @@ from .url import Login, Place
 MOST_UNSENT: Final = 64 * 1024 * 1024
 """Bytes that may wait to be sent to one server; beyond, calls fail."""
 
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 64 * 1024
 _NOTHING: Final = object()
 
 OnPush = Callable[[list[Any]], None]
@@ -63,6 +63,7 @@ class Connection:
     Attributes:
       failure: why it is of no use any more; None while it is.
       greeted: whether it was of use.
+      gone: set when it fails.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Connection:
     ) -> None:
         self.failure: str | None = None
         self.greeted = False
+        self.gone = trio.Event()
         self.place = place
         self._on_push = on_push
         self._stream = stream
@@ -173,6 +175,7 @@ class Connection:
         if self.failure is not None:
             return
         self.failure = reason
+        self.gone.set()
         pending, self._pending = self._pending, deque()
         for call in pending:
             if call.task is not None:
@@ -215,7 +218,7 @@ class Connection:
                 written = 0
             except OSError as error:
                 self._pending.pop()  # the caller is told by `request`
-                self.drop(error.strerror or "it broke")
+                self.drop(why(error))
                 return
             if written == len(data):
                 return
@@ -280,7 +283,9 @@ class Connection:
             self._watch = trio.CancelScope(deadline=first)
 
 
-def why(error: Exception) -> str:
-    """What broke a connection, in few words."""
-    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause or error) or "it broke"
+def why(error: BaseException) -> str:
+    """What broke a connection, or kept it from being made, in few words."""
+    cause = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[-1]
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or "it broke"

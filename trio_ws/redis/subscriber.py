@@ -71,8 +71,9 @@ class Subscriber:
                 if isinstance(reply, hiredis.ReplyError):
                     raise refused(reply, connection.place)
                 self._subscribed.set()
-                await trio.sleep(PROBE)
                 ask = _PING
+                with trio.move_on_after(PROBE):
+                    await connection.gone.wait()
         except StoreError as error:
             connection.drop(str(error))
             raise

@@ -102,6 +102,8 @@ def parse(url: str) -> Target:
     if found is None or found[1] not in SCHEMES:
         raise InvalidConfig(f"a Redis URL begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
     scheme, login, hosts, path, query = found.groups()
+    if "@" in f"{path}{query}" and scheme != "unix":
+        raise InvalidConfig("a password in a Redis URL is percent-encoded: / is %2F, ? is %3F, # is %23, @ is %40")
     options = _options(query or "")
     tls = _tls(options, wanted=scheme.startswith("rediss"))
     name = ""
@@ -141,7 +143,7 @@ def parse(url: str) -> Target:
 
 def redacted(url: str) -> str:
     """`url` as it may be shown: without passwords."""
-    url = re.sub(r"(?<=://)([^/?#@:]*):[^/?#]*@", r"\1:***@", url, count=1)
+    url = re.sub(r"(?<=://)([^/?#@:]*):.*@", r"\1:***@", url, count=1)
     return re.sub(r"([?&](?:sentinel_)?password=)[^&#]*", r"\1***", url)
 
 
