@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,3 +78,30 @@ def test_what_was_recorded_since_a_copy() -> None:
     assert recent.percentile(1) < 0.4
     assert histogram.since(before_all).count == 4
     assert earlier.count == 1  # a copy stays as it was
+
+
+@given(durations, durations)
+def test_what_two_have_recorded_is_what_one_would_have(some: list[float], others: list[float]) -> None:
+    together, both = filled(some), filled(some + others)
+    together.add(Histogram.of_json(json.loads(json.dumps(filled(others).as_json()))))
+    assert together.count == both.count
+    assert together.total == pytest.approx(both.total)
+    assert together.maximum == both.maximum
+    for share in (0.01, 0.5, 0.99, 1.0):
+        assert together.percentile(share) == both.percentile(share)
+
+
+def test_adding_to_one_that_is_empty_leaves_the_other_alone() -> None:
+    some, more = filled([0.1]), Histogram()
+    more.add(some)
+    more.record(0.2)
+    assert (more.count, some.count) == (2, 1)
+    empty = Histogram.of_json(Histogram().as_json())
+    empty.add(Histogram())
+    assert empty.count == 0
+
+
+@pytest.mark.parametrize("plain", [[0.1, 0.1], [0.1, 0.1, [201, 1]], [0.1, 0.1, [-1, 1]], [0.1, 0.1, [3]]])
+def test_what_no_histogram_has_given(plain: list[Any]) -> None:
+    with pytest.raises(ValueError):
+        Histogram.of_json(plain)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 _LOWEST: Final = 1e-5
 _GROWTH: Final = math.log(1.1)
@@ -81,6 +81,37 @@ class Histogram:
         if recent._counts is not None and earlier._counts is not None:
             recent._counts = [now - then for now, then in zip(recent._counts, earlier._counts, strict=True)]
         return recent
+
+    def add(self, other: Histogram) -> None:
+        """Count all that `other` has recorded, too."""
+        self.count += other.count
+        self.total += other.total
+        self.maximum = max(self.maximum, other.maximum)
+        if other._counts is not None:
+            counts = self._counts or [0] * (_BUCKETS + 1)
+            self._counts = [ours + theirs for ours, theirs in zip(counts, other._counts, strict=True)]
+
+    def as_json(self) -> list[float | list[int]]:
+        """All of it as plain values, for `of_json`; the shorter, the fewer buckets are in use."""
+        used = [n for at, count in enumerate(self._counts or ()) if count for n in (at, count)]
+        return [self.total, self.maximum, used]
+
+    @classmethod
+    def of_json(cls, plain: list[Any]) -> Histogram:
+        """What `as_json` gave.
+
+        Raises:
+          ValueError: it is nothing that it could have given.
+        """
+        histogram = cls()
+        histogram.total, histogram.maximum, used = plain
+        histogram._counts = [0] * (_BUCKETS + 1)
+        for at, count in zip(used[::2], used[1::2], strict=True):
+            if not 0 <= at <= _BUCKETS:
+                raise ValueError(f"there is no bucket {at}")
+            histogram._counts[at] = count
+            histogram.count += count
+        return histogram
 
     def cumulative(self, bounds: Iterable[float]) -> list[int]:
         """How many lasted at most so long, for each of `bounds`: rising times in seconds; right to a bucket.

@@ -9,6 +9,7 @@ import attrs
 from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL, FIRM
 from ..core.mailbox import Mailbox
 from ..core.session import Session
+from .elsewhere import Cluster
 from .engine import Engine
 from .history import lag, stored
 from .inbox import Inbox
@@ -162,6 +163,17 @@ def _store(engine: Engine) -> dict[str, Any]:
         "events_stored": books.spilled,
         "events_spilled": books.ever_spilled,
         "events_unread": durability.unread,
+    }
+
+
+def of_cluster(cluster: Cluster) -> dict[str, Any]:
+    """What a node knows of its cluster, and its own part in it."""
+    return {
+        "nodes": len(cluster.nodes()),
+        "suspended": cluster.suspended,
+        **cluster.stats(),
+        "bus_delay_p50": cluster.bus_delay.percentile(0.5),
+        "bus_delay_p99": cluster.bus_delay.percentile(0.99),
     }
 
 

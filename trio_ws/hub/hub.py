@@ -356,7 +356,10 @@ class Hub(Publisher):
 
     def stats(self) -> dict[str, Any]:
         """Every figure, nested and named as `/v1/stats` has them."""
-        return figures.stats(self.engine, self.intake, self.reception.inbox, self.desk)
+        stats = figures.stats(self.engine, self.intake, self.reception.inbox, self.desk)
+        if self.cluster is not None:
+            stats["cluster"] = figures.of_cluster(self.cluster)
+        return stats
 
     def describe(self, user: str) -> dict[str, Any] | None:
         """What there is to know of one user: sessions, connections, buffer, lag; None for one who is not known."""
