@@ -194,7 +194,7 @@ async def test_a_batch_that_trickles_is_ended(open_api, autojump_clock: MockCloc
 async def test_answers_that_nobody_reads_stop_the_reading(open_api, monkeypatch) -> None:
     monkeypatch.setattr(batch, "MAX_PENDING", 1000)
     async with open_api() as (hub, _):
-        answer = batch.BatchAnswer(Events(hub))
+        answer = batch.BatchAnswer(lambda _: Events(hub))
         may_write = trio.Event()
         sent = bytearray()
         pieces = 0
@@ -238,7 +238,7 @@ async def test_of_a_declared_length_answers_begin_when_all_has_come(open_api, de
 
         headers = [(b"content-length", str(2 * len(body)).encode())] if declared else []
         scope = {"type": "http", "method": "POST", "path": "/v1/events", "headers": headers}
-        answer = await batch.publish_batch(Events(hub), Request(scope))
+        answer = await batch.publish_batch(lambda _: Events(hub), Request(scope))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer, scope, receive, send)
             await wait_all_tasks_blocked()
@@ -262,7 +262,7 @@ async def test_a_client_that_leaves_ends_the_batch(open_api) -> None:
         async def send(message: dict[str, Any]) -> None:
             await trio.lowlevel.checkpoint()
 
-        await batch.BatchAnswer(Events(hub))({"type": "http"}, receive, send)
+        await batch.BatchAnswer(lambda _: Events(hub))({"type": "http"}, receive, send)
         assert hub.statistics().events_accepted == 1
 
 

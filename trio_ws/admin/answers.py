@@ -77,6 +77,16 @@ def internal_error() -> ApiError:
     return ApiError(500, "internal_error", "the server failed at this; its log says how")
 
 
+def moved() -> ApiError:
+    """What is told of a log that another node has, or is just getting."""
+    return ApiError(503, "moved", "the user's log is going to another node", retry_after=1)
+
+
+def is_moved(body: bytes) -> bool:
+    """Whether the body of an answer, or a line of one, is that: nothing was done."""
+    return body.startswith(b'{"error":{"code":"moved"')
+
+
 def retry_after(hub: Hub) -> int:
     """Whole seconds, at least one, after which what `hub` refuses now may well be accepted."""
     return max(1, math.ceil(hub.retry_after))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -19,9 +20,10 @@ from ..core.revocations import TooManyRevoked
 from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import ClientOf, Guard
-from .batch import publish_batch
 from .events import Events, kept, load
+from .forwarding import Forward, answering
 from .keys import ApiKeys
+from .lines import publish, run_lines
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
@@ -76,13 +78,19 @@ def create_app(
         Route("/readyz", calls.ready),
         *pages,
     ]
+    clustered = hub.cluster is not None
+    middleware = []
+    if clustered:
+        special = partial(run_lines, hub, events.max_body)
+        middleware.append(Middleware(Forward, hub=hub, max_body=events.max_body, special=special))
     app = Starlette(
+        middleware=middleware,
         routes=[
             Route("/v1/users", lookups.users),
             route("/v1/users/{user}/events", GET=lookups.events, POST=events.publish),
             Route("/v1/users/{user}/events/{id}", lookups.event),
             *runs.routes(),
-            Route("/v1/events", partial(publish_batch, events), methods=["POST"]),
+            Route("/v1/events", partial(publish, hub, events), methods=["POST"]),
             Route("/v1/users/{user}", calls.user),
             Route("/v1/users/{user}/sessions", calls.end_sessions, methods=["DELETE"]),
             Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
@@ -102,6 +110,8 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
+    if clustered:
+        hub.on_call = answering(app)
     return Shell(Guard(app, hub, keys=api_key, client_of=client_of, open_routes=open_routes))
 
 
@@ -178,7 +188,7 @@ class Calls:
             ended = self._hub.end_sessions(user, revoke=revoke)  # first, whatever the store is up to
         except TooManyRevoked as error:
             raise ApiError(503, "too_many_revoked", str(error), retry_after=60) from None
-        if user in self._hub.engine.buffer.asleep:
+        if user in self._hub.engine.buffer.asleep or self._hub.cluster is not None:
             await load(self._hub, user)
             ended += self._hub.end_sessions(user)
         await kept(self._hub)

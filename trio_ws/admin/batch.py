@@ -9,7 +9,8 @@ write deadline.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 import trio
@@ -29,15 +30,26 @@ IDLE_TIMEOUT: Final = 30.0
 BATCH_TIMEOUT: Final = 300.0
 """Seconds within which all of it comes."""
 
+LINES: Final = "application/x-ndjson"
+"""What a body of JSON lines says that it is."""
+
+ROUGHLY: Final = 200
+"""Bytes that an answer counts as that is not known yet."""
+
 _PIECE: Final = 64 * KIB
 _encode = msgspec.json.encode
 
 
-async def publish_batch(events: Takes, request: Request) -> BatchAnswer:
+def has_lines(request: Request) -> bool:
+    """Whether the body says that it is JSON lines."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == LINES
+
+
+async def publish_batch(begin: Begin, request: Request) -> BatchAnswer:
     """The call: ``POST /v1/events``.
 
     Args:
-      events: what takes the lines.
+      begin: gives what takes the lines.
 
     Raises:
       ApiError: 413, if the head declares more than `MAX_BATCH` bytes.
@@ -45,7 +57,7 @@ async def publish_batch(events: Takes, request: Request) -> BatchAnswer:
     length = declared_length(request)
     if length > MAX_BATCH:
         raise too_large(MAX_BATCH)
-    return BatchAnswer(events, held=length > 0)
+    return BatchAnswer(begin, held=length > 0)
 
 
 class Takes(Protocol):
@@ -62,16 +74,21 @@ class Takes(Protocol):
         ...
 
 
+Begin: TypeAlias = Callable[[trio.Nursery], Takes]
+"""Gives what takes the lines of a batch; it may have tasks in this nursery, which end when all lines are answered."""
+
+
 class BatchAnswer:
     """The answer to a batch: an ASGI app that reads, publishes and answers.
 
     Args:
-      events: what publishes the lines.
+      begin: gives what publishes the lines.
       held: answer when the batch has ended, or `MAX_PENDING` bytes of answers wait.
     """
 
-    def __init__(self, events: Takes, *, held: bool = False) -> None:
-        self._events = events
+    def __init__(self, begin: Begin, *, held: bool = False) -> None:
+        self._begin = begin
+        self._events: Takes
         self._held = held
         self._pending: list[tuple[bytes, Line]] = []
         self._pending_bytes = 0
@@ -82,6 +99,7 @@ class BatchAnswer:
         headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async with trio.open_nursery() as nursery:
+            self._events = self._begin(nursery)
             nursery.start_soon(self._answer, send)
             await self._publish(receive)
             self._done = True
@@ -121,7 +139,7 @@ class BatchAnswer:
         line = Line(answer.body(status=answer.status)) if isinstance(answer, ApiError) else answer
         encoded = _encode(line.body) + b"\n"
         self._pending.append((encoded, line))
-        self._pending_bytes += len(encoded)
+        self._pending_bytes += len(encoded) if line.later is None else ROUGHLY
         self._changed.unpark_all()
 
     async def _answer(self, send: Send) -> None:
@@ -143,6 +161,8 @@ class BatchAnswer:
 
     async def _encoded(self, encoded: bytes, line: Line) -> bytes:
         """An answer as it is sent: what must be durable is so by then."""
+        if line.later is not None:
+            return await line.later() + b"\n"
         if not line.receipts:
             return encoded
         return _encode(await self._events.durable(line)) + b"\n"

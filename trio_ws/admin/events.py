@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal
 
@@ -29,6 +29,7 @@ from ..errors import (
     HubClosed,
     IllegalTransition,
     InvalidEvent,
+    OwnedElsewhere,
     RunEnded,
     StoreUnavailable,
     TooManyRuns,
@@ -36,7 +37,7 @@ from ..errors import (
 )
 from ..event import Priority
 from ..hub import Hub, Receipt
-from .answers import ApiError, answer, internal_error, quoted, retry_after
+from .answers import ApiError, answer, internal_error, moved, quoted, retry_after
 from .requests import decode, name_in_path, read_body, seconds_to_wait
 
 logger = logging.getLogger(__name__)
@@ -115,24 +116,29 @@ class Events:
         return answer({**accepted(receipt), "confirmed_after": confirmation.after})
 
     async def publish_line(self, line: bytes) -> Line:
-        """The answer to one line of a batch; the exception is an answer, too. A checkpoint where it is for many, or for
-        one whose log is to be read first.
+        """The answer to one line of a batch; what is wrong with it is an answer, too. A checkpoint where it is for
+        many, or for one whose log is to be read first.
 
         Cancelled, some of its users may have the event.
         """
-        try:
-            body = decode(_line_decoder, line)
-            if (body.user is None) == (body.users is None):
-                raise ApiError(422, "invalid", "either user or users must be given", field="user")
-            if body.user is not None:
-                receipt = await self._publish(body.user, body)
-                return Line(accepted(receipt), [receipt] if receipt.to_be_committed else [])
-            return await self._publish_to_many(body)
-        except ApiError as error:
-            return Line(error.body(status=error.status))
-        except Exception:
-            logger.exception("a line of a batch failed")
-            return Line(internal_error().body(status=500))
+        return await as_line(self._publish_line(line))
+
+    async def _publish_line(self, line: bytes) -> Line:
+        body = read_line(line)
+        if body.user is not None:
+            return await self.publish_to(body.user, body)
+        if body.users == "*":
+            return await self.publish_to_all(self._hub.users(), body)
+        return await self._publish_to_each(body)
+
+    async def publish_to(self, user: str, body: EventBody) -> Line:
+        """The answer to a line that is for one user.
+
+        Raises:
+          ApiError: the event was refused.
+        """
+        receipt = await self._publish(user, body)
+        return Line(accepted(receipt), [receipt] if receipt.to_be_committed else [])
 
     async def durable(self, line: Line) -> dict[str, Any]:
         """The answer to a line, once what it tells of is durable. A checkpoint where that is to be waited for."""
@@ -142,35 +148,38 @@ class Events:
             return error.body(status=error.status)
         return line.body
 
-    async def _publish_to_many(self, body: EventLine) -> Line:
-        everyone = body.users == "*"
-        users = self._hub.users() if everyone else list(dict.fromkeys(body.users or ()))
-        if not users and not everyone:
-            raise ApiError(422, "invalid", "users must name at least one", field="users")
-        # One id for all: a line that is sent again reaches those who were left out, and nobody twice.
+    async def publish_to_all(self, users: Sequence[str], body: EventLine) -> Line:
+        """The answer to a line that is for all of many users: how many there are, and how many have it."""
         body.id = body.id or secrets.token_urlsafe(18)
         turn = Turn()
-        results: list[dict[str, Any]] = []
         receipts: list[Receipt] = []
         refused = 0
         for user in users:
             try:
-                receipt = await self._publish(user, body)
-                result = accepted(receipt)
-                if receipt.to_be_committed:
-                    receipts.append(receipt)
+                receipts += (await self.publish_to(user, body)).receipts
             except ApiError as error:
-                if error.retry_after is None and error.field != "user":
-                    raise  # it is wrong for each of them
+                if not is_of_one(error):
+                    raise
                 refused += 1
-                result = error.body(status=error.status)
-            if not everyone:
-                results.append({"user": user, **result})
             await turn.spend(len(body.payload))
-        if not everyone:
-            return Line({"id": body.id, "results": results}, receipts)
         told = {"id": body.id, "users": len(users), "accepted": len(users) - refused, "refused": refused}
         return Line(told, receipts)
+
+    async def _publish_to_each(self, body: EventLine) -> Line:
+        turn = Turn()
+        results: list[dict[str, Any]] = []
+        receipts: list[Receipt] = []
+        for user in several(body):
+            try:
+                line = await self.publish_to(user, body)
+            except ApiError as error:
+                if not is_of_one(error):
+                    raise
+                line = Line(error.body(status=error.status))
+            results.append({"user": user, **line.body})
+            receipts += line.receipts
+            await turn.spend(len(body.payload))
+        return Line({"id": body.id, "results": results}, receipts)
 
     def spend(self, user: str) -> None:
         """Account for one event to `user`.
@@ -197,6 +206,48 @@ class Events:
                         raise
 
 
+def read_line(line: bytes) -> EventLine:
+    """A line of a batch.
+
+    Raises:
+      ApiError: it is none.
+    """
+    body = decode(_line_decoder, line)
+    if (body.user is None) == (body.users is None):
+        raise ApiError(422, "invalid", "either user or users must be given", field="user")
+    return body
+
+
+def several(body: EventLine) -> list[str]:
+    """Whom a line names, each once. The event has one id for all: a line that is sent again reaches those who were left
+    out, and nobody twice.
+
+    Raises:
+      ApiError: it names nobody.
+    """
+    users = list(dict.fromkeys(body.users or ()))
+    if not users:
+        raise ApiError(422, "invalid", "users must name at least one", field="users")
+    body.id = body.id or secrets.token_urlsafe(18)
+    return users
+
+
+def is_of_one(error: ApiError) -> bool:
+    """Whether what is wrong with an event for several users concerns this one of them, and not each."""
+    return error.retry_after is not None or error.field == "user"
+
+
+async def as_line(answer: Awaitable[Line]) -> Line:
+    """The answer to a line; the exception is an answer, too."""
+    try:
+        return await answer
+    except ApiError as error:
+        return Line(error.body(status=error.status))
+    except Exception:
+        logger.exception("a line of a batch failed")
+        return Line(internal_error().body(status=500))
+
+
 def options(body: EventBody) -> dict[str, Any]:
     """What a body asks for besides its type and its payload, as publishing takes it."""
     return {
@@ -211,10 +262,16 @@ def options(body: EventBody) -> dict[str, Any]:
 
 @attrs.frozen
 class Line:
-    """The answer to a line of a batch, and the events that must be durable before it is given."""
+    """The answer to a line of a batch, and what must be before it is given.
 
-    body: dict[str, Any]
+    Attributes:
+      receipts: events that must be durable.
+      later: gives the answer itself, as JSON, where it is not known yet. Cancelled, it can be asked again.
+    """
+
+    body: dict[str, Any] = attrs.field(factory=dict)
     receipts: list[Receipt] = attrs.field(factory=list)
+    later: Callable[[], Awaitable[bytes]] | None = None
 
 
 async def committed(receipts: list[Receipt], hub: Hub) -> None:
@@ -265,6 +322,8 @@ def refusals(hub: Hub) -> Iterator[None]:
     except HubClosed:
         message = "the server is going away"
         raise ApiError(503, "draining", message, retry_after=retry_after(hub)) from None
+    except OwnedElsewhere:
+        raise moved() from None
     except StoreUnavailable as error:
         raise ApiError(503, "store_unavailable", str(error), retry_after=retry_after(hub)) from None
 

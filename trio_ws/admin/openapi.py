@@ -13,12 +13,13 @@ import msgspec
 
 from .. import __version__
 from ..core.wire import MAX_SEQ
+from .batch import LINES
 from .describing import body, errors, having, in_path, response, waiting
 from .events import EventBody, EventLine
 from .lookups import MAX_EVENTS, MAX_PREFIX, MAX_USERS
 from .openapi_runs import run_paths
 from .requests import MAX_REVOKE
-from .runs import BODIES, LINES
+from .runs import BODIES
 from .schemas import REF, TEXT, Schema, answer_schema, answers, ref, run_event
 from .tickets import TicketBody
 

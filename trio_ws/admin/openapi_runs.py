@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .batch import LINES
 from .describing import body, call, errors, in_path, waiting
-from .runs import LINES
 from .schemas import ref
 
 

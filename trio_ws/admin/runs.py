@@ -6,7 +6,6 @@ here it can be looked at, and cancelled. As for single events, no call waits for
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,18 +24,13 @@ from ..errors import StoreUnavailable
 from ..hub import Hub, Receipt, RunHandle
 from ..hub.hub import DEFAULT_LEASE
 from ..hub.run import MAX_TIMEOUT
-from .answers import ApiError, answer, internal_error, retry_after
-from .batch import BatchAnswer, publish_batch
-from .events import EventBody, Events, Line, Name, accepted, committed, options, refusals
+from .answers import ApiError, answer, retry_after
+from .batch import BatchAnswer, has_lines, publish_batch
+from .events import EventBody, Events, Line, Name, accepted, as_line, committed, options, refusals
 from .requests import check_query, decode, name_in_path, read_body, route, seconds_to_wait
 
 ROOM_TIMEOUT: Final = 2.0
 """Seconds within which a run is opened, or a question asked."""
-
-LINES: Final = "application/x-ndjson"
-"""What a body of JSON lines says that it is."""
-
-logger = logging.getLogger(__name__)
 
 Lease = Annotated[float, Meta(ge=1, le=3600, description="Seconds that it outlives the last sign of life.")]
 
@@ -162,8 +156,8 @@ class RunCalls:
         run = await self._find(request, leased=True)
         check_query(request)
         lines = RunLines(self._hub, self._events, run)
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == LINES:
-            return await publish_batch(lines, request)
+        if has_lines(request):
+            return await publish_batch(lambda _: lines, request)
         body = decode(_event_decoder, await self._body(request))
         receipt = await lines.publish(body)
         await committed([receipt], self._hub)
@@ -315,16 +309,15 @@ class RunLines:
         """The answer to one line of a batch; what is wrong with it is an answer, too."""
         if self._refused is not None:
             return Line(self._refused)
+        return await as_line(self._publish_line(line))
+
+    async def _publish_line(self, line: bytes) -> Line:
         try:
             receipt = await self.publish(decode(_event_decoder, line))
         except ApiError as error:
-            told = error.body(status=error.status)
             if error.retry_after is not None:
-                self._refused = told
-            return Line(told)
-        except Exception:
-            logger.exception("a line of a batch failed")
-            return Line(internal_error().body(status=500))
+                self._refused = error.body(status=error.status)
+            raise
         return Line(_told(receipt, self._run), [receipt] if receipt.to_be_committed else [])
 
     async def durable(self, line: Line) -> dict[str, Any]:
