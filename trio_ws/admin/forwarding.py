@@ -29,12 +29,9 @@ from ..hub.elsewhere import AnswerCall, Elsewhere, HttpAnswer, HttpCall, NoAnswe
 from ..hub.intake import check_name
 from .answers import ApiError, internal_error, is_moved, moved
 from .events import refusals
-from .requests import read_body
+from .requests import HOP, read_body
 
 logger = logging.getLogger(__name__)
-
-HOP: Final = "trio_ws.hop"
-"""What the scope of a call has that another node has forwarded: it is not forwarded again."""
 
 PATIENCE: Final = 10.0
 """Seconds within which a call is answered, beyond what it asks to wait."""
@@ -47,6 +44,8 @@ HEADERS: Final = frozenset(("accept", "content-type"))
 """Those that matter to who answers."""
 
 USERS: Final = "/v1/users/"
+
+_BODILESS: Final = frozenset(("GET", "HEAD", "DELETE"))
 
 _NAMES: Final = {"events": "id", "runs": "run", "questions": "question"}
 """By the last part of the path that is posted to: by which field of its body what is made is known."""
@@ -111,7 +110,7 @@ async def forwardable(request: Request, max_body: int) -> HttpCall:
     Raises:
       ApiError, ClientDisconnect: as `read_body`.
     """
-    body = bytes(await read_body(request, max_body))
+    body = b"" if request.method in _BODILESS else bytes(await read_body(request, max_body))
     name = _NAMES.get(request.scope["path"].rpartition("/")[2]) if request.method == "POST" else None
     return HttpCall(
         method=request.method,

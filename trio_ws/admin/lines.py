@@ -18,7 +18,8 @@ from .answers import ApiError, moved
 from .batch import LINES, BatchAnswer, Takes, has_lines, publish_batch
 from .couriers import Couriers, Way
 from .events import EventLine, Events, Line, Turn, as_line, is_of_one, read_line, refusals, several
-from .forwarding import HOP, PATIENCE, as_response, ask, named, new_name, target_of, unanswered
+from .forwarding import PATIENCE, as_response, ask, named, new_name, target_of, unanswered
+from .requests import HOP, ROOM_FOR_NAMES
 
 PAGE: Final = 1000
 """Names that are read from the store at a time."""
@@ -174,7 +175,7 @@ class LinesOfOthers:
     moved is refused like it, so that the order of the lines holds wherever they go."""
 
     def __init__(self, hub: Hub, events: Events) -> None:
-        self.max_body = events.max_body
+        self.max_body = events.max_body + ROOM_FOR_NAMES
         self._hub = hub
         self._events = events
         self._moved: set[str] = set()

@@ -13,6 +13,7 @@ import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 
+from ..config import KIB
 from ..core.payload import require_memory
 from ..errors import InvalidEvent
 from ..hub.intake import check_name
@@ -26,6 +27,12 @@ BODY_TIMEOUT: Final = 10.0
 
 MAX_REVOKE: Final = 366 * 86_400.0
 """Seconds for which a user can be revoked."""
+
+HOP: Final = "trio_ws.hop"
+"""What the scope of a call has that another node has forwarded: it is answered here, or not at all."""
+
+ROOM_FOR_NAMES: Final = KIB
+"""Bytes by which a body, or a line of one, may have grown where it was forwarded."""
 
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,20}")
@@ -60,12 +67,15 @@ def name_in_path(request: Request, field: str) -> str:
 
 
 async def read_body(request: Request, limit: int) -> bytearray:
-    """The whole body, at most `limit` bytes, within `BODY_TIMEOUT`. A checkpoint; cancelled, what came is lost.
+    """The whole body, at most `limit` bytes as it was sent, within `BODY_TIMEOUT`. A checkpoint; cancelled, what came
+    is lost.
 
     Raises:
       ApiError: 413 if it is larger, 408 if it takes longer.
       ClientDisconnect: the client went away first.
     """
+    if HOP in request.scope:
+        limit += ROOM_FOR_NAMES
     if declared_length(request) > limit:
         raise too_large(limit)
     body = bytearray()

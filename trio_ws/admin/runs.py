@@ -27,7 +27,16 @@ from ..hub.run import MAX_TIMEOUT
 from .answers import ApiError, answer, retry_after
 from .batch import BatchAnswer, has_lines, publish_batch
 from .events import EventBody, Events, Line, Name, accepted, as_line, committed, options, refusals
-from .requests import check_query, decode, name_in_path, read_body, route, seconds_to_wait
+from .requests import (
+    HOP,
+    ROOM_FOR_NAMES,
+    check_query,
+    decode,
+    name_in_path,
+    read_body,
+    route,
+    seconds_to_wait,
+)
 
 ROOM_TIMEOUT: Final = 2.0
 """Seconds within which a run is opened, or a question asked."""
@@ -156,6 +165,8 @@ class RunCalls:
         run = await self._find(request, leased=True)
         check_query(request)
         lines = RunLines(self._hub, self._events, run)
+        if HOP in request.scope:
+            lines.max_body += ROOM_FOR_NAMES
         if has_lines(request):
             return await publish_batch(lambda _: lines, request)
         body = decode(_event_decoder, await self._body(request))
