@@ -51,6 +51,8 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
         "too_many_revoked",
         "out_of_memory",
         "store_unavailable",
+        "moved",
+        "unanswered",
     ),
     504: ("confirmation_timeout",),
 }
