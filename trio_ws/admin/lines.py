@@ -73,7 +73,12 @@ class LinesOfCluster:
         """Publish to a user who is here, or send the line to the node that has the log."""
         way = await self._couriers.way_to(user)
         if way is None:
-            return await self._events.publish_to(user, body)
+            try:
+                return await self._events.publish_to(user, body)
+            except ApiError as error:
+                if error.code != "moved":
+                    raise
+            way = Way(user, self._couriers.cluster.node)  # the courier finds out where it is now
         id = body.id or new_name()
         data = _encode(msgspec.structs.replace(body, user=user, users=None, id=id))
         return Line(later=(await self._couriers.send(way, id, data)).answered)
