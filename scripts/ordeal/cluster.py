@@ -333,7 +333,8 @@ class _Run:
         async with trio.open_nursery() as nursery:
             for node in self.nodes.all:
                 nursery.start_soon(self.end, node, signal.SIGTERM)
-        await self.kept.write_down(self.answered.so_far())
+        await self.kept.look(self.answered.so_far())
+        await self.kept.write_down(self.ordeal.names)
         self.tally.answered, self.tally.looks = self.answered.critical, self.kept.looks
 
 

@@ -1,17 +1,29 @@
-"""What Redis holds, read as a node would, and held against what publishers were promised."""
+"""What Redis holds, held against what publishers were promised: looked at from beside, whoever owns it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import trio
 
-import trio_ws
+from trio_ws.core.records import Kept as Log
+from trio_ws.core.remembered import REMEMBERED_IDS
+from trio_ws.redis.keys import Keys
+from trio_ws.redis.link import Redis
+from trio_ws.redis.reading import MOST, Reply, read
+from trio_ws.redis.script import Script
 
 from .copies import missing
 from .journal import Journal
+
+PEEK: Final = Script(
+    "peek", f"local OK, log = 0, KEYS[1]\nlocal function standing() return OK end\n{Script.load('load').text}"
+)
+"""What a node loads a log by, without the guard that asks whether it is the owner."""
+KEYS: Final = Keys("trio-ws:")
 
 
 @attrs.define
@@ -30,36 +42,44 @@ class Kept:
 
     async def look(self, promised: dict[str, list[tuple[str, int]]]) -> None:
         """Find all that was answered before, by user: the newest events, each with its seq."""
-        async with self._store() as store:
+        async with self._reached() as redis:
             for user, events in promised.items():
-                for finding in missing(user, await store.load(user), events):
-                    self.journal.write("wrong", what=f"Redis: {finding}")
+                self._wrong(missing(user, await self._peek(redis, user), events))
         self.looks += 1
 
-    async def write_down(self, promised: dict[str, list[tuple[str, int]]]) -> None:
-        """Once all nodes have ended: look, and write down what there is, for the checker."""
-        await self.look(promised)
-        async with self._store() as store:
-            for user in promised:
-                log = await store.load(user)
-                if log is not None:
-                    events = [[event.seq, event.id] for event in log.events]
-                    unconfirmed = [
-                        [event.seq, event.id]
-                        for event in log.events
-                        if event.priority == 3 and not event.confirmed and event.seq > log.user.confirmed
-                    ]
-                    told = {"epoch": log.user.epoch, "head": log.user.head, "unconfirmed": unconfirmed}
-                    self.journal.write("kept", user=user, events=events, **told)
-            if aside := store.stats()["quarantined"]:
-                self.journal.write("wrong", what=f"Redis: {aside} records made no sense")
+    async def write_down(self, users: list[str]) -> None:
+        """Once all nodes have ended: write down what there is, for the checker."""
+        async with self._reached() as redis:
+            for user in users:
+                log = await self._peek(redis, user)
+                if log is None:
+                    self._wrong([f"nothing is known of {user}"])
+                    continue
+                unconfirmed = [
+                    [event.seq, event.id]
+                    for event in log.events
+                    if event.priority == 3 and not event.confirmed and event.seq > log.user.confirmed
+                ]
+                events = [[event.seq, event.id] for event in log.events]
+                told = {"epoch": log.user.epoch, "head": log.user.head, "unconfirmed": unconfirmed}
+                self.journal.write("kept", user=user, events=events, **told)
+
+    async def _peek(self, redis: Redis, user: str) -> Log | None:
+        _, *reply = await redis.script(PEEK, KEYS.of(user), ("", 0, 0, MOST, REMEMBERED_IDS))
+        found = read(user, Reply(*reply))
+        if found.void:
+            self._wrong([f"changes of {user} were lost"])
+        self._wrong([f"{misfit.table} of {user}: {misfit.why}" for misfit in found.misfits])
+        return found.kept
+
+    def _wrong(self, findings: list[str]) -> None:
+        for finding in findings:
+            self.journal.write("wrong", what=f"Redis: {finding}")
 
     @asynccontextmanager
-    async def _store(self) -> AsyncIterator[trio_ws.RedisStore]:
-        store = trio_ws.RedisStore(self.url)
+    async def _reached(self) -> AsyncIterator[Redis]:
+        redis = Redis(self.url)
         async with trio.open_nursery() as nursery:
-            await nursery.start(store.run)
-            await store.open()
-            yield store
-            await store.close()
+            await nursery.start(redis.run)
+            yield redis
             nursery.cancel_scope.cancel()

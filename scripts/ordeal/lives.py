@@ -132,7 +132,7 @@ async def born(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")}
     ports = free_port(), free_port()
     arguments = [
-        *("--insecure", "--store", store, "--host", host, "--port", str(ports[0])),
+        *("--insecure", "--insecure", "--store", store, "--host", host, "--port", str(ports[0])),
         *("--admin-host", host, "--admin-port", str(ports[1])),
         *options,
     ]
