@@ -103,7 +103,9 @@ def parse(url: str) -> Target:
         raise InvalidConfig(f"a Redis URL begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
     scheme, login, hosts, path, query = found.groups()
     if "@" in f"{path}{query}" and scheme != "unix":
-        raise InvalidConfig("a password in a Redis URL is percent-encoded: / is %2F, ? is %3F, # is %23, @ is %40")
+        raise InvalidConfig(
+            "a password in a Redis URL is percent-encoded: / is %2F, ? is %3F, # is %23, @ is %40"
+        )
     options = _options(query or "")
     tls = _tls(options, wanted=scheme.startswith("rediss"))
     name = ""
