@@ -86,7 +86,7 @@ def read(user: str, reply: Reply) -> Found:
     found = Found(void=bool(reply.void))
     misfits = found.misfits
     events = events_of(user, reply.events, misfits)
-    keys = _sift(misfits, "keys", _pairs(reply.keys), lambda key, seq: records.key_of(user, key, _seq(seq)))
+    keys = _sift(misfits, "keys", _pairs(reply.keys), lambda key, _: records.key_of(user, key))
     try:
         log = _log(user, reply, events)
     except Damaged as error:

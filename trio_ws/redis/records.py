@@ -48,8 +48,8 @@ def seed(user: str, about: str = "") -> int:
     return zlib.crc32(f"{user}\0{about}".encode())
 
 
-def _sealed(body: bytes, start: int) -> bytes:
-    body = b"\1" + body
+def _sealed(body: bytes, start: int, format: int = FORMAT) -> bytes:
+    body = bytes((format,)) + body
     return zlib.crc32(body, start).to_bytes(4) + body
 
 
@@ -171,14 +171,15 @@ def run_of(user: str, id: str, value: bytes) -> RunRecord:
     return rows.run_of((user, id, *_row(value, seed(user, id), 3)))
 
 
-def key_of(user: str, value: bytes, seq: int) -> KeyRecord:
-    """The key of a value, which scripts/commit.lua has made, at `seq`.
+def key_of(user: str, value: bytes) -> KeyRecord:
+    """The key of a value, which scripts/commit.lua has made.
 
     Raises:
       Damaged: it makes no sense.
     """
-    state, _, id = value.decode("utf-8", "surrogateescape").partition(" ")
-    return rows.key_of((user, seq, id, state))
+    seq, _, named = value.decode("utf-8", "surrogateescape").partition(" ")
+    state, _, id = named.partition(" ")
+    return rows.key_of((user, int(seq) if seq.isdecimal() else None, id, state))
 
 
 def revoked_value(record: RevokedRecord) -> bytes:

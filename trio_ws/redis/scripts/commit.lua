@@ -88,7 +88,7 @@ end
 
 local function remember(seq, state, id)
   redis.call("ZREMRANGEBYSCORE", keys, seq, seq)
-  redis.call("ZADD", keys, seq, state .. " " .. id)
+  redis.call("ZADD", keys, seq, seq .. " " .. state .. " " .. id)
 end
 
 local function forget_oldest()

@@ -5,15 +5,18 @@
 -- after another has taken the log over. A log of which changes are lost is void until it is loaded into another epoch.
 --
 -- An owner who was not told whether a change of his was made allows for both: his versions are from `known` to `tried`.
+-- A call that was given up, and comes when the log is beyond that, is late: nobody waits for its answer.
 
-local OK, TAKEN, ROLLED_BACK = 0, 1, 2
+local OK, TAKEN, ROLLED_BACK, LATE = 0, 1, 2, 3
 local log = KEYS[1]
 
 local function standing(token, known, tried, may_be_void)
   local owner, version, base, void = unpack(redis.call("HMGET", log, "owner", "version", "base", "void"))
   if owner == token then
     version = tonumber(version)
-    if version >= known and version <= tried and (may_be_void or not void) then
+    if version > tried then
+      return LATE
+    elseif version >= known and (may_be_void or not void) then
       return OK
     end
     redis.call("HSET", log, "void", 1, "owner", "", "base", string.format("%.0f", version))
