@@ -7,7 +7,10 @@ from pathlib import Path
 import trio
 from redis_servers import RedisCluster, Sentinels, until
 
+from tests.store.records import event, log, session
+from trio_ws.core.records import Batch, KeyRecord, Part, Removal, RevokedRecord, RunRecord
 from trio_ws.errors import StoreError
+from trio_ws.redis import RedisStore
 from trio_ws.redis.cluster import slot_of
 from trio_ws.redis.link import Redis
 from trio_ws.redis.refusals import Refused
@@ -54,9 +57,55 @@ def test_slots() -> None:
     assert slot_of("a{b") == slot_of(b"a{b")
 
 
+async def keeps_logs(port: int) -> None:
+    """All scripts of a store run in a cluster: users are everywhere in it, and the keys of each in one place."""
+    users = [f"user{n}" for n in range(20)]
+    whole = Batch(
+        events=[
+            event(user, seq, expires=5.0, priority=1, owned_id=True) for user in users for seq in (1, 2, 3)
+        ],
+        users=[log(user, 3, rest=3, due=5.0) for user in users],
+        sessions=[session(user, "tab") for user in users],
+        keys=[(user, KeyRecord("key", 1, "evicted")) for user in users],
+        runs=[RunRecord(user, "run", True, None, b"{}") for user in users],
+        confirmed=[(user, 2) for user in users],
+        revoked=[RevokedRecord("ada", 1.0, 2.0)],
+    )
+    ann, ben = (RedisStore(f"redis+cluster://127.0.0.1:{port}") for _ in range(2))
+    async with trio.open_nursery() as nursery:
+        for store in (ann, ben):
+            await nursery.start(store.run)
+            await store.open()
+            await store.beat(b"", 60.0)
+        for user in users:
+            await ann.claim(user)
+        await ann.commit(whole)
+        await ann.commit(Batch(removed=[Removal(user, 1, 1, "settled", True) for user in users]))
+        assert await ann.lost(users) is None
+        for user in users:
+            kept = await ann.load(user)
+            assert kept is not None
+            assert kept.rest is not None
+            assert (len(kept.events), len(kept.runs), len(kept.sessions), kept.rest.lesser) == (1, 1, 1, 1)
+            assert [key.id for key in kept.keys] == ["id-1"]
+            assert len(await ann.read(user, Part(first=3, last=3, most=1, mortal=True))) == 1
+        assert await ben.users("", 100) == sorted(users)
+        assert [record.user for record in await ben.revoked()] == ["ada"]
+        await ann.leave()
+        assert len(await ben.orphans(100)) == 20
+        await ann.release(users[:10])
+        assert len(await ben.due(10.0, 100)) == 20
+        await ben.put("name", b"value", 60.0)
+        assert await ann.take("name") == b"value"
+        assert await ben.send(ann.node, b"lost") is False
+        await ben.commit(Batch())
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
     async with RedisCluster(redis_directory) as cluster:
         first, second, _ = cluster.servers
+        await keeps_logs(cluster.servers[0].port)
         redis = Redis(f"redis+cluster://127.0.0.1:{second.port}", timeout=0.5)
         await nursery.start(redis.run)
         keys = [f"{{user{n}}}" for n in range(30)]

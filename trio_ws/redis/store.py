@@ -123,9 +123,8 @@ class RedisStore:
 
     def __init__(self, url: str, *, prefix: str = "trio-ws:", wait_replicas: int = 0) -> None:
         self.node = secrets.token_hex(8)
-        self._redis = Redis(url)
+        self._redis = Redis(url, replicas=wait_replicas)
         self._keys = Keys(prefix)
-        self._replicas = wait_replicas
         self._owned: dict[str, _Owned] = {}
         self._tokens = itertools.count(1)
         self._writing = trio.Lock()  # two changes of one log are never under way at once
@@ -196,9 +195,8 @@ class RedisStore:
             called.append((user, owned, owned.tried))
             calls.append((self._keys.of(user), (*args, *words)))
         failed: StoreError | None = None
-        for (user, owned, version), reply in zip(
-            called, await self._redis.scripts(COMMIT, calls), strict=True
-        ):
+        replies = await self._redis.scripts(COMMIT, calls, replicated=True)
+        for (user, owned, version), reply in zip(called, replies, strict=True):
             if isinstance(reply, StoreError):
                 failed = reply
             elif reply == _OK:
