@@ -62,6 +62,30 @@ async def test_a_revoked_user_s_fresh_token_is_no_better(clock: Any) -> None:
         assert caught.value.code == 4401
 
 
+async def test_who_can_not_be_checked_now_is_told_to_come_again(clock: Any) -> None:
+    away = False
+
+    async def authenticate(credentials: Credentials) -> trio_ws.Identity | None:
+        if away:
+            raise trio_ws.StoreUnavailable("the store is away")
+        return await by_token(credentials)
+
+    async with serving(authenticate=authenticate) as server:
+        ada, _ = await server.client(token="ada@1000")
+        away = True
+        bob = await server.dial()
+        await bob.open()
+        await bob.send({"t": "hello", "token": "bob@1000"})
+        assert ((await bob.until("error"))["code"], (await bob.closed()).code) == (4503, 4503)
+        await ada.send({"t": "auth", "token": "ada@1001"})
+        assert (await ada.until("error"))["code"] == 4503
+        plain = await server.dial()
+        with pytest.raises(Closed) as caught:
+            await plain.open("/ws?token=eve@1000", subprotocols=())
+        assert caught.value.code == 503
+        assert server.hub.engine.refusals.counts["store"] == 2
+
+
 async def test_one_user_connects_only_so_often(clock: Any) -> None:
     config = trio_ws.Config(user_connect_rate=1, user_connect_burst=2, max_connections_per_user=10)
     async with serving(config=config) as server:

@@ -13,12 +13,14 @@ from typing import Any
 import jwt
 import pytest
 import trio
+from trio.testing import MockClock
 
-from trio_ws.errors import InvalidConfig
+from trio_ws.errors import InvalidConfig, InvalidEvent, StoreError, StoreUnavailable
 from trio_ws.files import LOOK_INTERVAL
 from trio_ws.identity import Identity
-from trio_ws.server.auth import Authenticate, Credentials, Tickets, checked, first_of
+from trio_ws.server.auth import Authenticate, Credentials, SharedTickets, Tickets, checked, first_of
 from trio_ws.server.tokens import PublicKeyFile, jwt_authenticator, public_keys
+from trio_ws.store import Place
 
 from .tokens import SECRET, pem, private_key, token
 
@@ -240,6 +242,59 @@ async def test_a_ticket_says_when_it_was_issued() -> None:
     late, _ = tickets.issue("bob", ttl=10)
     now = 1015.0
     assert await tickets.authenticate(Credentials(token=late)) is None
+
+
+class TestSharedTickets:
+    async def test_issued_at_one_node_and_used_once_at_another(self, autojump_clock: MockClock) -> None:
+        place = Place()
+        here, there = (SharedTickets(place.node(name), lambda: 1000.0) for name in "ab")
+        ticket, expires = await here.issue("bob", ttl=10)
+        assert expires == 1010.0
+        assert not any(
+            ticket in name or ticket.encode() in value for name, (value, _) in place.values.items()
+        )
+        assert await there.authenticate(Credentials(token=ticket)) == Identity("bob", issued=1000.0)
+        assert await here.authenticate(Credentials(token=ticket)) is None
+        late, _ = await here.issue("bob", ttl=10)
+        await trio.sleep(10)
+        assert await there.authenticate(Credentials(token=late)) is None
+
+    async def test_a_race_for_one_has_one_winner(self) -> None:
+        place = Place()
+        tickets = [SharedTickets(place.node(name)) for name in "abc"]
+        ticket, _ = await tickets[0].issue("bob")
+        winners = []
+
+        async def use(desk: SharedTickets) -> None:
+            winners.append(await desk.authenticate(Credentials(token=ticket)))
+
+        async with trio.open_nursery() as nursery:
+            for desk in tickets:
+                nursery.start_soon(use, desk)
+        assert sum(winner is not None for winner in winners) == 1
+
+    async def test_a_clock_that_is_ahead_and_what_is_no_ticket(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = Place().node("a")
+        ticket, _ = await SharedTickets(store, lambda: 1000.0).issue("bob", ttl=10)
+        assert await SharedTickets(store, lambda: 1011.0).authenticate(Credentials(token=ticket)) is None
+        with pytest.raises(InvalidEvent):
+            await SharedTickets(store).issue("\0")
+        monkeypatch.setattr(store, "take", None)  # is not asked
+        authenticate = first_of(SharedTickets(store).authenticate, jwt_authenticator(SECRET))
+        assert await who(authenticate, token()) == "ada"
+        assert await who(authenticate, None) is None
+
+    async def test_where_the_store_fails_it_can_not_be_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def fail(*_: object) -> None:
+            raise StoreError("away")
+
+        store = Place().node("a")
+        monkeypatch.setattr(store, "take", fail)
+        monkeypatch.setattr(store, "put", fail)
+        with pytest.raises(StoreUnavailable):
+            await checked(SharedTickets(store).authenticate, Credentials(token="a" * 32))
+        with pytest.raises(StoreError):
+            await SharedTickets(store).issue("bob")
 
 
 class TestWhatIsLogged:

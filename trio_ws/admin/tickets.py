@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -11,13 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..config import KIB
-from ..errors import InvalidEvent
+from ..errors import InvalidEvent, StoreError
 from .answers import ApiError, answer
 from .events import Name
 from .requests import decode, read_body
 
-IssueTicket: TypeAlias = Callable[[str, float], tuple[str, float]]
-"""Makes a ticket for a user, good for so many seconds; returns it and when it becomes void, in Unix time."""
+Issued: TypeAlias = tuple[str, float]
+IssueTicket: TypeAlias = Callable[[str, float], Issued] | Callable[[str, float], Awaitable[Issued]]
+"""Makes a ticket for a user, good for so many seconds; returns it and when it becomes void, in Unix time: at once, or
+awaited."""
 
 MAX_BODY: Final = 4 * KIB
 
@@ -42,7 +44,10 @@ class TicketDesk:
         """A single-use ticket: 200 with `ticket` and `expires`."""
         body = decode(_decoder, await read_body(request, MAX_BODY))
         try:
-            ticket, expires = self._issue(body.user, body.ttl)
+            issued = self._issue(body.user, body.ttl)
+            ticket, expires = await issued if isinstance(issued, Awaitable) else issued
         except InvalidEvent as error:
             raise ApiError(422, "invalid", str(error), field=error.field) from None
+        except StoreError as error:
+            raise ApiError(503, "store_unavailable", str(error), retry_after=1) from None
         return answer({"ticket": ticket, "expires": expires})

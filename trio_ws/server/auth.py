@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import secrets
@@ -12,11 +13,13 @@ from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
+import msgspec
 
 from ..addresses import is_loopback
-from ..errors import InvalidEvent
+from ..errors import InvalidEvent, StoreError, StoreUnavailable
 from ..hub.intake import check_name
 from ..identity import Identity
+from ..store import SharedStore
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ class Credentials:
 
 
 Authenticate: TypeAlias = Callable[[Credentials], Awaitable[Identity | str | None]]
-"""Tells who the bearer of some credentials is: an `Identity`, or just a user; None refuses them."""
+"""Tells who the bearer of some credentials is: an `Identity`, or just a user; None refuses them. Where it can't be told
+now, it raises `StoreUnavailable`: the client is told to come again."""
 
 
 async def believe(credentials: Credentials) -> Identity | None:
@@ -60,11 +64,16 @@ async def checked(authenticate: Authenticate, credentials: Credentials) -> Ident
     """Ask `authenticate`, and see to it that its answer is a proper identity.
 
     What it raises is logged, without the credentials, and refuses them.
+
+    Raises:
+      StoreUnavailable: that can't be told now.
     """
     if credentials.token is not None and len(credentials.token) > MAX_TOKEN_LENGTH:
         return None
     try:
         answer = await authenticate(credentials)
+    except StoreUnavailable:
+        raise
     except Exception as error:
         _log_failure(error, credentials)
         return None
@@ -116,7 +125,7 @@ class Tickets:
             del self._open[old]
         while len(self._open) >= self._limit:
             del self._open[next(iter(self._open))]
-        ticket = secrets.token_urlsafe(24)
+        ticket = secrets.token_urlsafe(_TICKET_BYTES)
         self._open[ticket] = (user, now, now + ttl)
         return ticket, now + ttl
 
@@ -127,6 +136,68 @@ class Tickets:
             return None
         user, issued, _ = found
         return Identity(user, issued=issued)
+
+
+class SharedTickets:
+    """As `Tickets`, good at every node that shares a store: issued at any, used once, at any other.
+
+    The store holds no ticket, but what can be made of one: who reads it comes in nowhere.
+
+    Args:
+      store: what the nodes share.
+      clock: seconds since the Unix epoch.
+    """
+
+    def __init__(self, store: SharedStore, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def issue(self, user: str, ttl: float = 30.0) -> tuple[str, float]:
+        """As `Tickets.issue`. A checkpoint. Cancelled, there may be a ticket that nobody knows.
+
+        Raises:
+          InvalidEvent: `user` is no name.
+          StoreError: the store fails.
+        """
+        check_name(user, "user")
+        now = self._clock()
+        ticket = secrets.token_urlsafe(_TICKET_BYTES)
+        await self._store.put(_kept_as(ticket), msgspec.json.encode(_Ticket(user, now, now + ttl)), ttl)
+        return ticket, now + ttl
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        """Use a ticket up. The connection itself does not expire. A checkpoint where it may be one. Cancelled, or where
+        the store fails, it may be used up.
+
+        Raises:
+          StoreUnavailable: the store fails.
+        """
+        if credentials.token is None or not _LIKE_A_TICKET.fullmatch(credentials.token):
+            return None
+        try:
+            kept = await self._store.take(_kept_as(credentials.token))
+        except StoreError as error:
+            raise StoreUnavailable(f"the store can't be read: {error}") from error
+        found = None if kept is None else msgspec.json.decode(kept, type=_Ticket)
+        if found is None or found.expires <= self._clock():
+            return None
+        return Identity(found.user, issued=found.issued)
+
+
+class _Ticket(msgspec.Struct, array_like=True):
+    """What the store has of a ticket; times are Unix time."""
+
+    user: str
+    issued: float
+    expires: float
+
+
+_TICKET_BYTES: Final = 24
+_LIKE_A_TICKET: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+def _kept_as(ticket: str) -> str:
+    return f"ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
 
 
 def first_of(*ways: Authenticate) -> Authenticate:

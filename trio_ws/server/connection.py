@@ -16,6 +16,7 @@ from ..core import closing, wire
 from ..core import payload as payloads
 from ..core.closing import CloseCode
 from ..core.pool import Refused
+from ..errors import StoreUnavailable
 from ..hub import Attachment, Hub
 from .auth import checked
 from .ending import BinaryMessage, TransportClosed
@@ -220,7 +221,11 @@ class Connection:
         user = self._attachment.session.box.user
         while self._fresh_token is not None:
             token = self._fresh_token
-            identity = await checked(self._policy.authenticate, credentials(self._transport, token, user))
+            try:
+                identity = await checked(self._policy.authenticate, credentials(self._transport, token, user))
+            except StoreUnavailable:
+                self.close(closing.DRAINING, "the fresh token can't be checked now", self._hub.retry_after)
+                return
             if token == self._fresh_token:
                 self._fresh_token = None
             if identity is None or self._hub.is_revoked(identity):

@@ -27,6 +27,8 @@ from .websocket import WebSocket
 
 SUBPROTOCOL: Final = "trio-ws.v1"
 
+_UNCHECKED: Final = "These credentials can't be checked now."
+
 
 @attrs.frozen
 class Policy:
@@ -131,7 +133,11 @@ class Handshake:
         if SUBPROTOCOL in transport.request.subprotocols:
             await transport.accept(SUBPROTOCOL)
             return await self._hear_hello(hub, transport, policy)
-        identity = await checked(policy.authenticate, credentials(transport, None, None))
+        try:
+            identity = await checked(policy.authenticate, credentials(transport, None, None))
+        except StoreUnavailable:
+            await _refuse_for_now(hub, transport, "store", _UNCHECKED, hub.retry_after)
+            return None
         if (reason := _unwanted(hub, identity)) is not None:
             challenge = [("WWW-Authenticate", "Bearer")]
             await _refuse(hub, transport, reason, 401, "These credentials are not valid.", challenge)
@@ -165,7 +171,10 @@ class Handshake:
         self._told_if_late = unknown = Verdict(
             closing.UNAUTHENTICATED, "no valid credentials", counted="credentials"
         )
-        identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
+        try:
+            identity = await checked(policy.authenticate, credentials(transport, first.token, first.user))
+        except StoreUnavailable:
+            return Verdict(closing.DRAINING, _UNCHECKED, hub.retry_after, counted="store")
         if (reason := _unwanted(hub, identity)) is not None:
             return attrs.evolve(unknown, counted=reason)
         assert identity is not None
