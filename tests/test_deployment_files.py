@@ -29,14 +29,30 @@ def unit() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "drop_in"),
+    [
+        ("trio-ws.service", None),
+        ("trio-ws.service", "trio-ws-workers.conf"),
+        ("trio-ws@.service", "trio-ws-node.conf"),
+    ],
+)
+def test_the_unit_is_one_that_systemd_takes(unit: str, drop_in: str | None, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("SKIPPED, and nothing was shown: there is no systemd-analyze here")
-    text = (DEPLOYING / "trio-ws.service").read_text()
     program = "/opt/trio-ws/bin/trio-ws"
-    assert program in text
-    file = tmp_path / "trio-ws.service"
-    file.write_text(text.replace(program, sys.executable))
+
+    def put(source: str, file: Path) -> None:
+        text = (DEPLOYING / source).read_text()
+        assert program in text
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.replace(program, sys.executable))
+
+    file = tmp_path / unit
+    put("trio-ws.service", file)
+    if drop_in is not None:
+        put(drop_in, tmp_path / f"{unit}.d" / "own.conf")
+    file = file if "@" not in unit else tmp_path / unit.replace("@", "@1")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True
     )
@@ -92,3 +108,31 @@ def test_the_cluster_probes_what_there_is_and_waits_for_the_drain() -> None:
     given = {"allowed_origins": (flags.pop("--allowed-origin"),)}
     given |= {name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()}
     load(given, {})
+
+
+def test_workers_are_reloaded_by_the_signal_of_a_rolling_restart() -> None:
+    text = (DEPLOYING / "trio-ws-workers.conf").read_text()
+    assert "\nExecReload=/bin/kill -USR2 $MAINPID\n" in text
+    assert "serve --config /etc/trio-ws/trio-ws.toml --workers auto\n" in text
+
+
+def test_the_nodes_of_the_composition_share_a_redis_that_loses_nothing() -> None:
+    composition = yaml.safe_load((DEPLOYING / "compose.yaml").read_text())
+    services = composition["services"]
+    names = set()
+    for name in ("node1", "node2", "node3"):
+        node = services[name]
+        settings = load({}, {key: value or "k" for key, value in node["environment"].items()}).settings
+        assert settings.is_shared
+        names.add(settings.node)
+        assert float(node["stop_grace_period"].removesuffix("s")) > SHUTDOWN
+    assert len(names) == 3
+    command = services["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "always"
+    assert options["--maxmemory-policy"] == "noeviction"
+    volumes = {
+        volume.partition(":")[0] for name in ("redis", "caddy") for volume in services[name]["volumes"]
+    }
+    assert volumes >= composition["volumes"].keys()

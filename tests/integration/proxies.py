@@ -170,8 +170,8 @@ async def nginx(
             "/etc/ssl/events.internal.pem": str(pem),
             "/etc/ssl/events.internal.key": str(key),
             "/var/log/nginx/trio-ws.log": str(log),
-            "http://127.0.0.1:8765": f"http://127.0.0.1:{ws}",
-            "http://127.0.0.1:8766": f"http://127.0.0.1:{admin}",
+            "server 127.0.0.1:8765 max_fails=1": f"server 127.0.0.1:{ws} max_fails=1",
+            "server 127.0.0.1:8766 max_fails=1": f"server 127.0.0.1:{admin} max_fails=1",
         },
     )
     for old, new in (changes or {}).items():
