@@ -29,6 +29,11 @@ def module(name: str, *arguments: object) -> Command:
     return [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used, user and system, all threads; a clock of nanoseconds."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 def free_port() -> int:
     """A port below the ephemeral range that is free, as is the next one (brokers take both)."""
     while True:
@@ -48,13 +53,17 @@ class Process:
 
     Args:
       command: what to run.
-      core: the core that it is pinned to.
+      core: the core that it is pinned to; None where it is not.
       log: the file that its standard error is appended to.
       environment: variables beside our own.
     """
 
     def __init__(
-        self, command: Sequence[str], core: int, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        core: int | None,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         path = os.pathsep.join((str(ROOT), str(ROOT / "scripts")))
         variables = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | dict(environment or {})
@@ -66,7 +75,7 @@ class Process:
                 stderr=errors,
                 env=variables,
                 cwd=ROOT / "scripts",  # what `-m` puts first on the path: not the tree, which may be another
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
             )
         self.name = " ".join(command[1:4])
         self._unread = b""
@@ -78,8 +87,8 @@ class Process:
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU that it has used, user and system, all threads; a clock of nanoseconds."""
-        return time.clock_gettime((~self._process.pid << 3) | 2)
+        """Seconds of CPU that it has used; see `cpu_of`."""
+        return cpu_of(self._process.pid)
 
     @property
     def memory(self) -> int:
