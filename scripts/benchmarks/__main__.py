@@ -22,6 +22,7 @@ Measures the server against its peers and against its goals. Without a command: 
   scripts/bench neighbours         what slow and stuck clients cost the others                      4 minutes
   scripts/bench resume             CPU of a new connection and of a resumed one                     1 minute
   scripts/bench runs               a delta in a run and bare; a late tab with and without folding   20 seconds
+  scripts/bench quiet              what the heartbeats of connections cost that do nothing          1 minute
   scripts/bench cluster            1, 2 and 3 nodes over one Redis: events/s, CPU, latency          2 minutes
   scripts/bench flame              flame graphs of the server in A, B and E, as SVG                 1 minute
 
@@ -50,10 +51,10 @@ def main() -> int:
         "--out", type=Path, help="folder for results.json and report.md (.bench/results-TIME)"
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="micro|growth|crowd|neighbours|resume|runs|cluster|flame"
+        dest="command", metavar="micro|growth|crowd|neighbours|resume|runs|quiet|cluster|flame"
     )
     commands.add_parser("micro", add_help=False)
-    for name in ("growth", "crowd", "neighbours", "resume", "runs", "cluster"):
+    for name in ("growth", "crowd", "neighbours", "resume", "runs", "quiet", "cluster"):
         commands.add_parser(name).add_argument("--reps", type=int, default=3, help="repetitions (3)")
     flame = commands.add_parser("flame")
     flame.add_argument("--scenarios", default="ABE", help="letters (ABE)")

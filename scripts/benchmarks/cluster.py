@@ -47,6 +47,9 @@ COLUMNS: Final = (
     Column("nodes CPU µs/event", "nodes_us"),
     Column("Redis CPU µs/event", "redis_us"),
     Column("load CPU µs/event", "load_us"),
+    Column("bytes/event to Redis", "redis_in", decimals=0),
+    Column("from Redis", "redis_out", decimals=0),
+    Column("Redis memory bytes/event", "redis_bytes", decimals=0),
     P50,
     P99,
     Column("lost", "lost", decimals=0),
@@ -74,6 +77,35 @@ class Nodes:
         found: dict[str, Any] = json.loads(connection.getresponse().read())
         connection.close()
         return found
+
+
+@attrs.frozen
+class _Used:
+    """What all of it has used: seconds of CPU, bytes to and from Redis, and bytes of its memory."""
+
+    nodes: float
+    redis: float
+    load: float
+    sent: float
+    received: float
+    memory: float
+
+    @classmethod
+    def so_far(cls, nodes: Nodes, redis: RedisServer, load: Process) -> _Used:
+        info = trio.run(redis.info)
+        return cls(
+            sum(map(cpu_of, nodes.pids)),
+            cpu_of(redis.pid or 0),
+            load.cpu + time.process_time(),
+            int(info["total_net_input_bytes"]),
+            int(info["total_net_output_bytes"]),
+            int(info["used_memory"]),
+        )
+
+    def since(self, before: _Used, events: int) -> _Used:
+        """What was used since then, for each event."""
+        pairs = zip(attrs.astuple(self), attrs.astuple(before), strict=True)
+        return _Used(*((now - then) / events for now, then in pairs))
 
 
 @contextmanager
@@ -165,31 +197,33 @@ def _measure(nodes: Nodes, redis: RedisServer, load: Process) -> Run:
     load.ask(cmd="wait", limit=30, quiet=5)
 
     total = USERS * EVENTS
-    confirmed = nodes.stats()["delivery"]["messages_confirmed"]
+    confirmed = nodes.stats()["delivery"]["messages_confirmed"] + total
     load.ask(cmd="reset", target=total, per_session=EVENTS, ack_every=32)
-    used = [sum(map(cpu_of, nodes.pids)), cpu_of(redis.pid or 0), load.cpu + time.process_time()]
+    before = _Used.so_far(nodes, redis, load)
     began = time.monotonic()
     with ThreadPoolExecutor(PUBLISHERS) as pool:
         shares = [users[n::PUBLISHERS] for n in range(PUBLISHERS)]
         for done in [pool.submit(publish, nodes, share, 2, EVENTS) for share in shares]:
             done.result()
     found = load.ask(cmd="wait", limit=60, quiet=10)
-    while nodes.stats()["delivery"]["messages_confirmed"] < confirmed + total - found["gaps"]:
+    while nodes.stats()["delivery"]["messages_confirmed"] < confirmed:
         if time.monotonic() > began + 90:
             raise SystemExit("not all was confirmed")
         time.sleep(0.02)
     took = time.monotonic() - began
-    now = [sum(map(cpu_of, nodes.pids)), cpu_of(redis.pid or 0), load.cpu + time.process_time()]
-    nodes_us, redis_us, load_us = ((b - a) / total * 1e6 for a, b in zip(used, now, strict=True))
+    used = _Used.so_far(nodes, redis, load).since(before, total)
 
     load.ask(cmd="reset", target=RATE * SECONDS, per_session=RATE * SECONDS // USERS)
     publish(nodes, users, 2 + EVENTS, RATE * SECONDS // USERS, RATE)
     paced = load.ask(cmd="wait", limit=30, quiet=5)
     return {
         "rate": total / took,
-        "nodes_us": nodes_us,
-        "redis_us": redis_us,
-        "load_us": load_us,
+        "nodes_us": used.nodes * 1e6,
+        "redis_us": used.redis * 1e6,
+        "load_us": used.load * 1e6,
+        "redis_in": used.sent,
+        "redis_out": used.received,
+        "redis_bytes": used.memory,
         "p50_us": paced["p50_us"],
         "p99_us": paced["p99_us"],
         "lost": total - found["received"] + RATE * SECONDS - paced["received"],

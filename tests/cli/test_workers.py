@@ -254,6 +254,17 @@ async def test_one_after_the_other_is_replaced_and_nobody_is_refused(tmp_path: P
         assert await stage.end() == 0
 
 
+async def test_who_drains_already_is_not_told_again(tmp_path: Path) -> None:
+    async with staged(tmp_path, "slow") as stage:
+        await until(lambda: stage.ready)
+        stage.send(signal.SIGUSR2)
+        await until(lambda: stage.log("SIGTERM"))  # the first one goes, and takes its time
+        stage.send(signal.SIGTERM)
+        await until(lambda: len(stage.log("SIGTERM")) == 3)
+        assert sorted(pid for pid, _ in stage.log("SIGTERM")) == stage.alive()
+        assert await stage.end() == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("plan", ["die", "wrong", "mute"])
 async def test_a_successor_that_is_of_no_use_replaces_nobody(
     plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,7 @@ class Worker:
       began: when it was started.
       heard: when it last said that its loop turns; None before it was ready.
       status: what it says of itself.
+      going: it was told to drain.
       ready: it serves.
       ended: it is gone, and `exit_status` is known: 0 to 255, or minus the signal that killed it.
     """
@@ -44,6 +45,7 @@ class Worker:
     heard: float | None = None
     status: str = "starting"
     exit_status: int = 0
+    going: bool = False
     ready: trio.Event = attrs.Factory(trio.Event)
     ended: trio.Event = attrs.Factory(trio.Event)
 
@@ -51,6 +53,12 @@ class Worker:
         """Send it a signal, if it still runs."""
         if not self.ended.is_set():
             os.kill(self.pid, number)
+
+    def drain(self) -> None:
+        """Tell it to drain, once: told twice it would end at once."""
+        if not self.going:
+            self.going = True
+            self.tell(signal.SIGTERM)
 
     def hear(self, told: Mapping[str, str], now: float) -> None:
         """Take what it has told."""

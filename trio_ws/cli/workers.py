@@ -56,7 +56,7 @@ async def supervise(settings: Settings) -> int:
     manager = ServiceManager.of(os.environ)
     handed = Handed.of(os.environ)
     files = open_files(settings)  # a wrong one is told once, and before any worker is there
-    count = settings.workers or os.cpu_count() or 1
+    count = settings.workers or len(os.sched_getaffinity(0))
     warn_of_memory(settings.limits(), processes=count)
     ws = await _address(handed.ws, settings.host, settings.port)
     admin = await _address(handed.admin, settings.admin_host, settings.admin_port)
@@ -64,8 +64,7 @@ async def supervise(settings: Settings) -> int:
     command = [sys.executable, *sys.orig_argv[1:], "--workers", "1", "--node-name"]
 
     def on_ready() -> None:
-        if not handed.ws:
-            announce(settings, ws.addresses, admin.addresses)
+        announce(settings, () if handed.ws else ws.addresses, () if handed.admin else admin.addresses)
 
     try:
         with Notices() as notices:
@@ -229,12 +228,12 @@ class Supervisor:
                 "worker %d died (%s) after %.1f s; started again in %g s", place.number, how, lived, pause
             )
             if pause:
-                await self._leave_the_others_alone(place, pause)
+                await self._close_for(place, pause)
             if not self._stopping.is_set():
                 place.worker = self._start(place)
 
-    async def _leave_the_others_alone(self, place: _Place, seconds: float) -> None:
-        """Meanwhile nobody new is sent to a place where nobody is."""
+    async def _close_for(self, place: _Place, seconds: float) -> None:
+        """Meanwhile all who come are the others'. Who waits in the queue here is cut, and comes again."""
         place.close()
         with trio.move_on_after(seconds):
             await self._stopping.wait()
@@ -270,7 +269,8 @@ class Supervisor:
                 self._nursery.start_soon(self._replace_all)
             elif self._stopping.is_set():
                 self._status = 128 + number
-                self._tell_all(signal.SIGTERM)
+                for worker in self._workers.values():
+                    worker.tell(signal.SIGTERM)
             else:
                 logger.info("draining", extra={"signal": signal.Signals(number).name})
                 self._stopping.set()
@@ -284,15 +284,17 @@ class Supervisor:
         try:
             for place in self._places:
                 async with place.changing:
-                    if self._stopping.is_set() or not await self._replace(place):
+                    old = place.worker
+                    if old is None or self._stopping.is_set() or not await self._replace(place):
                         return
+                await self._drain(old)
             logger.info("all workers are replaced")
         finally:
             self._replacing = False
 
     async def _replace(self, place: _Place) -> bool:
-        """Put another worker in a place, and have the one there go when that serves; whether it does."""
-        old, new = place.worker, self._start(place)
+        """Put another worker in a place, when that serves; whether it does."""
+        new = self._start(place)
         with trio.move_on_after(SUCCESSION):
             await _first_of(new.ready, new.ended, self._stopping)
         if not new.ready.is_set():
@@ -304,14 +306,20 @@ class Supervisor:
                 new.tell(signal.SIGKILL)
             return False
         place.worker, place.deaths = new, 0
-        if old is not None:
-            old.tell(signal.SIGTERM)
-            with trio.move_on_after(self._drain_time + 1) as scope:
-                await old.ended.wait()
-            if scope.cancelled_caught:
-                logger.error("worker %d does not end: killed", old.number)
-                old.tell(signal.SIGKILL)
         return True
+
+    async def _drain(self, *workers: Worker) -> None:
+        """Have workers drain, and wait for their end; who does not end in time is killed."""
+        for worker in workers:
+            worker.drain()
+        with trio.move_on_after(self._drain_time + 1):
+            for worker in workers:
+                await worker.ended.wait()
+        for worker in workers:
+            if not worker.ended.is_set():
+                logger.error("worker %d does not end: killed", worker.number)
+                worker.tell(signal.SIGKILL)
+                await worker.ended.wait()
 
     # -- the end
 
@@ -319,24 +327,12 @@ class Supervisor:
         self._status = status
         self._stopping.set()
 
-    def _tell_all(self, number: int) -> None:
-        for worker in self._workers.values():
-            worker.tell(number)
-
     async def _stop(self) -> None:
-        """Have all drain; who does not end in time is killed."""
+        """Have all drain."""
         patience = int((self._drain_time + 2) * 1e6)
         self._manager.tell(STOPPING=1, STATUS="draining", EXTEND_TIMEOUT_USEC=patience)
         asked = list(self._workers.values())
-        self._tell_all(signal.SIGTERM)
-        with trio.move_on_after(self._drain_time + 1) as scope:
-            for worker in asked:
-                await worker.ended.wait()
-        if scope.cancelled_caught:
-            logger.error("some workers do not end: killed")
-            self._tell_all(signal.SIGKILL)
-            for worker in asked:
-                await worker.ended.wait()
+        await self._drain(*asked)
         if not self._status and any(worker.exit_status for worker in asked if worker.ready.is_set()):
             self._status = 1
 

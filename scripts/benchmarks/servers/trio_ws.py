@@ -81,9 +81,11 @@ if __name__ == "__main__":
     _parser.add_argument("port", type=int)
     _parser.add_argument("--critical", action="store_true")
     _parser.add_argument("--heartbeat", type=float, help="seconds between heartbeats, instead of the default")
+    _parser.add_argument("--idle-heartbeat", type=float, help="the same, where nothing happens")
     _chosen = _parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    _heartbeat: dict[str, Any] = {"heartbeat_active": _chosen.heartbeat} if _chosen.heartbeat else {}
+    _intervals = {"heartbeat_active": _chosen.heartbeat, "heartbeat_idle": _chosen.idle_heartbeat}
+    _heartbeat: dict[str, Any] = {name: given for name, given in _intervals.items() if given}
     trio.run(
         main,
         _chosen.port,
