@@ -288,7 +288,7 @@ async def test_an_index_of_the_rest_is_just_of_the_rest(ann: Node, redis_server:
     await ann.own("ada")
     seven = events("ada", *range(1, 8), owned_id=True, expires=5.0, priority=1)
     await ann.store.commit(seven)
-    index = KEYS.of("ada")[6:9]
+    index = KEYS.of("ada")[7:10]
 
     async def indexed() -> list[list[int]]:
         mortal, lesser = [await redis_server.call("ZRANGE", key, 0, -1) for key in index[:2]]
@@ -415,7 +415,7 @@ async def test_what_is_damaged_is_set_aside_and_all_else_is_there(
         assert len(found.keys) == (place != "keys")
         assert len(found.runs) == (place != "runs")
         assert ann.store.stats()["quarantined"] == count
-        [told] = await redis_server.call("LRANGE", keys[9], -1, -1)
+        [told] = await redis_server.call("LRANGE", keys[10], -1, -1)
         assert json.loads(told)["place"] == ("log" if is_new else place)
         again = await ann.kept("ada")
         assert (seqs(again), again.user.epoch, again.damaged) == (seqs(found), found.user.epoch, [])
@@ -543,7 +543,9 @@ async def test_what_is_to_be_known_of_the_server(ann: Node, caplog: pytest.LogCa
     assert stats["version"][0].isdecimal()
 
 
-async def test_a_server_that_would_evict_is_refused(redis_directory: Any, nursery: trio.Nursery) -> None:
+async def test_a_server_that_would_evict_is_refused_and_one_that_is_full_refuses(
+    redis_directory: Any, nursery: trio.Nursery
+) -> None:
     server = RedisServer(redis_directory, aof="always", options={"maxmemory-policy": "allkeys-lru"})
     await server.start()
     try:
@@ -554,8 +556,20 @@ async def test_a_server_that_would_evict_is_refused(redis_directory: Any, nurser
         await server.configure(maxmemory_policy="noeviction")
         await store.open()
         assert store.stats()["persistence"] == "aof always"
+        await store.claim("ada")
+        await store.commit(events("ada", 1, 2))
+        # Full: nothing new is taken, but what frees memory, and where sessions are.
         await server.configure(maxmemory=1)
         with pytest.raises(StoreError, match="maxmemory"):
-            await store.claim("ada")
+            await store.commit(events("ada", 3))
+        await store.commit(Batch(confirmed=[("ada", 2)], sessions=[session("ada", "tab", acked=2)]))
+        await store.commit(Batch(removed=[Removal("ada", 1, 1, "settled", True)], users=[log("ada", 2)]))
+        with pytest.raises(StoreError, match="maxmemory"):
+            await store.claim("bob")
+        await server.configure(maxmemory=0)
+        await store.commit(events("ada", 3))
+        kept = await store.load("ada")
+        assert kept is not None
+        assert [(event.seq, event.confirmed) for event in kept.events] == [(2, True), (3, False)]
     finally:
         server.kill()

@@ -26,7 +26,7 @@ def changes(user: str, part: Batch) -> list[Word]:
     put(words, "confirm", [first for _, first in part.confirmed])
     put(words, "sessions", [word for s in part.sessions for word in (s.session, records.session_value(s))])
     put(words, "end", [session for _, session in part.ended])
-    put(words, "runs", [word for run in part.runs for word in (run.run, records.run_value(run))])
+    put(words, "runs", [word for r in part.runs for word in (r.run, records.run_value(r), int(r.open))])
     put(words, "forget", [run for _, run in part.forgotten])
     return words
 

@@ -43,6 +43,7 @@ class Keys:
             at + "sessions",
             at + "keys",
             at + "runs",
+            at + "open",
             at + "mortal",
             at + "lesser",
             at + "ids",
@@ -54,9 +55,9 @@ class Keys:
         return self._at(user) + "log"
 
     def to_look(self, user: str) -> tuple[str, str, str]:
-        """The log as a whole, its runs, its events."""
+        """The log as a whole, its events, its open runs."""
         at = self._at(user)
-        return at + "log", at + "runs", at + "events"
+        return at + "log", at + "events", at + "open"
 
     def owned(self, node: str) -> str:
         """Whom a node owns."""

@@ -30,7 +30,7 @@ MOST: Final = AT_ONCE + 1
 
 @attrs.define
 class Reply:
-    """What scripts/load.lua answers where all is well. Lists are of pairs, flat."""
+    """What scripts/load.lua answers where all is well. Lists are of pairs, flat, but for `confirmed` and `keys`."""
 
     void: bytes
     user: bytes
@@ -86,7 +86,9 @@ def read(user: str, reply: Reply) -> Found:
     found = Found(void=bool(reply.void))
     misfits = found.misfits
     events = events_of(user, reply.events, misfits)
-    keys = _sift(misfits, "keys", _pairs(reply.keys), lambda key, _: records.key_of(user, key))
+    keys = _sift(
+        misfits, "keys", [(key, key) for key in reply.keys], lambda key, _: records.key_of(user, key)
+    )
     try:
         log = _log(user, reply, events)
     except Damaged as error:

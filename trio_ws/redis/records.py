@@ -7,8 +7,7 @@ Each begins with a checksum, which is also of whose it is, and a number that say
     5             MessagePack
 
 An event has 2 bytes before its MessagePack, which say how long that is, and its payload behind it. So the scripts can
-look at an event and leave the payload alone; they know where its fields are (scripts/commit.lua), and that a run begins
-with whether it is open (scripts/look.lua).
+look at an event and leave the payload alone; they know where its fields are (scripts/commit.lua).
 """
 
 from __future__ import annotations

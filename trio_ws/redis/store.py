@@ -190,10 +190,11 @@ class RedisStore:
             if owned is None:
                 fate[user] = _TAKEN
                 continue
-            args = (owned.token, owned.known, owned.tried, owned.tried + 1, int(may_be_void), REMEMBERED_IDS)
-            owned.tried += 1
+            before, owned.tried = owned.tried, owned.tried + 1
+            allowed = (owned.token, owned.known, before, owned.tried, int(may_be_void))
             called.append((user, owned, owned.tried))
-            calls.append((self._keys.of(user), (*args, *words)))
+            args = (*allowed, REMEMBERED_IDS, int("events" in words), *words)
+            calls.append((self._keys.of(user), args))
         failed: StoreError | None = None
         replies = await self._redis.scripts(COMMIT, calls, replicated=True)
         for (user, owned, version), reply in zip(called, replies, strict=True):

@@ -9,17 +9,17 @@
 
 local OK, TAKEN, ROLLED_BACK, LATE = 0, 1, 2, 3
 local log = KEYS[1]
+local owner, version, base, void, rest, newest, marked =
+  unpack(redis.call("HMGET", log, "owner", "version", "base", "void", "rest", "newest", "marked"))
 
 local function standing(token, known, tried, may_be_void)
-  local owner, version, base, void = unpack(redis.call("HMGET", log, "owner", "version", "base", "void"))
   if owner == token then
-    version = tonumber(version)
-    if version > tried then
+    if tonumber(version) > tried then
       return LATE
-    elseif version >= known and (may_be_void or not void) then
+    elseif tonumber(version) >= known and (may_be_void or not void) then
       return OK
     end
-    redis.call("HSET", log, "void", 1, "owner", "", "base", string.format("%.0f", version))
+    redis.call("HSET", log, "void", 1, "owner", "", "base", version)
     return ROLLED_BACK
   end
   if base and tonumber(base) >= known then

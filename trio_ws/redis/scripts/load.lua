@@ -9,7 +9,7 @@ local standing_now = standing(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tru
 if standing_now ~= OK then
   return {standing_now}
 end
-local void, user, gone, rest = unpack(redis.call("HMGET", log, "void", "user", "gone", "rest"))
+local user, gone = unpack(redis.call("HMGET", log, "user", "gone"))
 local upto = "+inf"
 if rest and rest ~= "0" then
   upto = "(" .. rest
@@ -26,9 +26,9 @@ return {
   redis.call("ZREVRANGE", KEYS[2], 0, 0, "WITHSCORES"),
   redis.call("ZRANGE", KEYS[3], 0, -1),
   redis.call("HGETALL", KEYS[4]),
-  redis.call("ZRANGE", KEYS[5], -tonumber(ARGV[5]), -1, "WITHSCORES"),
+  redis.call("ZRANGE", KEYS[5], -tonumber(ARGV[5]), -1),
   redis.call("HGETALL", KEYS[6]),
-  redis.call("ZCARD", KEYS[8]),
-  redis.call("ZRANGE", KEYS[7], 0, 0, "WITHSCORES"),
-  redis.call("HGETALL", KEYS[9]),
+  redis.call("ZCARD", KEYS[9]),
+  redis.call("ZRANGE", KEYS[8], 0, 0, "WITHSCORES"),
+  redis.call("HGETALL", KEYS[10]),
 }

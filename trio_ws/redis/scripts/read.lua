@@ -57,6 +57,6 @@ end
 if order == "" then
   in_order()
 else
-  by_index(order == "mortal" and KEYS[7] or KEYS[8])
+  by_index(order == "mortal" and KEYS[8] or KEYS[9])
 end
 return {found, marked}
