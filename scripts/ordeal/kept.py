@@ -20,9 +20,16 @@ from .copies import missing
 from .journal import Journal
 
 PEEK: Final = Script(
-    "peek", f"local OK, log = 0, KEYS[1]\nlocal function standing() return OK end\n{Script.load('load').text}"
+    "peek",
+    "\n".join(
+        (
+            Script.load("guard").text,
+            "standing = function() return OK end",
+            Script.load("load").text,
+        )
+    ),
 )
-"""What a node loads a log by, without the guard that asks whether it is the owner."""
+"""What a node loads a log by; whoever owns it is told."""
 KEYS: Final = Keys("trio-ws:")
 
 
