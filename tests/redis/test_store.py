@@ -33,10 +33,12 @@ class Node:
     Attributes:
       lose: what becomes of the next: it is ``"made"`` and the answer is lost, or ``"not made"``; or never answered
         before it is cancelled: ``"cancelled"``, ``"made, cancelled"``.
+      first: what comes before the next.
     """
 
     store: RedisStore
     lose: str = ""
+    first: Callable[[], Awaitable[None]] | None = None
     calls: list[tuple[Script, Any]] = attrs.field(factory=list)
     _scripts: Callable[..., Awaitable[list[Any]]] = attrs.field(init=False)
 
@@ -47,6 +49,9 @@ class Node:
 
     async def _carry(self, script: Script, calls: Sequence[Any], **more: Any) -> list[Any]:
         self.calls.append((script, calls))
+        first, self.first = self.first, None
+        if first is not None:
+            await first()
         lose, self.lose = self.lose, ""
         if lose == "cancelled":
             await trio.sleep_forever()
@@ -162,6 +167,18 @@ async def test_what_a_node_asked_for_before_it_lost_a_log_comes_too_late(ann: No
         await ann.once_more(script)
     assert await ben.store.lost(["ada"]) is None
     assert seqs(await ben.kept("ada")) == [1, 2]
+
+
+async def test_a_look_that_a_commit_has_overtaken_finds_nothing_wrong(ann: Node) -> None:
+    await ann.own("ada")
+
+    async def commit() -> None:
+        await ann.store.commit(events("ada", 1))
+
+    ann.first = commit
+    assert await ann.store.lost(["ada"]) is None
+    await ann.store.commit(events("ada", 2))
+    assert seqs(await ann.kept("ada")) == [1, 2]
 
 
 async def test_a_claim_that_comes_late_is_its_nodes(ann: Node, ben: Node) -> None:

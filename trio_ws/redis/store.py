@@ -57,7 +57,7 @@ ENLIST: Final = Script.load("enlist")
 DELIST: Final = Script.load("delist")
 REVOKE: Final = Script.load("revoke")
 
-_OK, _TAKEN, _ROLLED_BACK = 0, 1, 2
+_OK, _TAKEN, _ROLLED_BACK, _LATE = 0, 1, 2, 3
 
 PAGE: Final = 100
 """Entries that are looked at in one call, where there may be many."""
@@ -214,7 +214,8 @@ class RedisStore:
             self._owned.pop(user, None)
         if not fate:
             return None
-        return Fenced(*([user for user in fate if fate[user] == why] for why in (_TAKEN, _ROLLED_BACK)))
+        rolled_back = {user for user, why in fate.items() if why == _ROLLED_BACK}
+        return Fenced(fate.keys() - rolled_back, rolled_back)
 
     async def load(self, user: str) -> Kept | None:
         """See `Store`.
@@ -358,7 +359,7 @@ class RedisStore:
             owned = self._owned[user]
             calls.append(((self._keys.log(user),), (owned.token, owned.known, owned.tried)))
         for user, standing in zip(asked, await self._call(STANDING, calls), strict=True):
-            if standing != _OK:
+            if standing not in (_OK, _LATE):  # late: a commit has come before it
                 fate[user] = standing
         return self._fenced(fate)
 
