@@ -7,6 +7,7 @@
     scripts/measure browser [--cuts 100] [--tabs 10] [--events 20000]   client.js in Chromium
     scripts/measure durability [--events 3000] [--reps 3] [--held 100000 1000000]   its cost, and the time of a start
     scripts/measure publisher [--events 500] [--reps 3]   trio_ws.publisher: events a second, CPU on both sides
+    scripts/measure redis [--calls 10000] [--reps 3] [--restarts 200]   CPU of a call; cancellation, restarts
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through `trio_ws.faults`, which cuts them: `cut` sends RST in both
@@ -271,6 +272,10 @@ def main() -> None:
     publisher = commands.add_parser("publisher")
     publisher.add_argument("--events", type=int, default=500)
     publisher.add_argument("--reps", type=int, default=3)
+    redis = commands.add_parser("redis")
+    redis.add_argument("--calls", type=int, default=10_000)
+    redis.add_argument("--reps", type=int, default=3)
+    redis.add_argument("--restarts", type=int, default=200)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -290,6 +295,10 @@ def main() -> None:
         trio.run(durability.measure, chosen.events, chosen.reps, chosen.held)
     elif chosen.command == "publisher":
         publishing.measure(chosen.events, chosen.reps)
+    elif chosen.command == "redis":
+        import redis_link
+
+        trio.run(redis_link.measure, chosen.calls, chosen.reps, chosen.restarts)
     else:
         rooms()
 

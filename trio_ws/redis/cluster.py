@@ -73,7 +73,7 @@ class _Server:
         """Hold the lines until the scope is cancelled."""
         with self.scope:
             async with trio.open_nursery() as nursery:
-                for line in {self.line, self.patient}:
+                for line in dict.fromkeys((self.line, self.patient)):
                     nursery.start_soon(line.run)
 
 
@@ -86,7 +86,7 @@ class Cluster:
         self._replicas = replicas
         self._servers: dict[Place, _Server] = {}
         self._map: list[Place | None] = [None] * SLOTS
-        self._primaries: set[Place] = set()
+        self._primaries: dict[Place, None] = {}
         self._mapped = trio.Event()
         self._stale = trio.Event()
         self._trouble: StoreError | None = None
@@ -95,16 +95,19 @@ class Cluster:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as self._nursery:
-            await self._look()
-            task_status.started()
-            while True:
-                with trio.move_on_after(LOOK):
-                    await self._stale.wait()
-                whole = all(self._server(place).line.stands for place in self._primaries)
-                if self._stale.is_set() or not whole or not self._primaries:
-                    self._stale = trio.Event()
-                    await self._look()
-                    await trio.sleep(PAUSE)
+            try:
+                await self._look()
+                task_status.started()
+                while True:
+                    with trio.move_on_after(LOOK):
+                        await self._stale.wait()
+                    whole = all(self._server(place).line.stands for place in self._primaries)
+                    if self._stale.is_set() or not whole or not self._primaries:
+                        self._stale = trio.Event()
+                        await self._look()
+                        await trio.sleep(PAUSE)
+            finally:
+                self._nursery = None
 
     # -- calls
 
@@ -137,9 +140,12 @@ class Cluster:
                     if (onward := self._onward(answer, way.place)) is not None:
                         places[n] = onward
 
-            async with trio.open_nursery() as nursery:
-                for way, numbers in groups.items():
-                    nursery.start_soon(ask, way, numbers)
+            if len(groups) == 1:  # at once: calls of one turn stay in their order
+                await ask(*groups.popitem())
+            else:
+                async with trio.open_nursery() as nursery:
+                    for way, numbers in groups.items():
+                        nursery.start_soon(ask, way, numbers)
             if not places:
                 break
         return replies
@@ -242,14 +248,14 @@ class Cluster:
     def _server(self, place: Place) -> _Server:
         server = self._servers.get(place)
         if server is None:
-            assert self._nursery is not None
             server = self._servers[place] = _Server(place, self._target, self._timeout, self._replicas)
-            self._nursery.start_soon(server.run)
+            if self._nursery is not None:  # else it has ended
+                self._nursery.start_soon(server.run)
         return server
 
     async def _look(self) -> None:
         """Ask for the map; what most servers say counts. Those that have no slots any more are let go."""
-        places = self._primaries | set(self._target.places)
+        places = self._primaries | dict.fromkeys(self._target.places)
         told: Counter[tuple[_Range, ...]] = Counter()
         async with trio.open_nursery() as nursery:
 
@@ -267,14 +273,14 @@ class Cluster:
                 nursery.start_soon(ask, place)
         if told:
             self._take_map(told.most_common(1)[0][0])
-        for place in self._servers.keys() - self._primaries:
-            self._servers.pop(place).scope.cancel()
+            for place in self._servers.keys() - self._primaries.keys():
+                self._servers.pop(place).scope.cancel()
 
     def _take_map(self, ranges: tuple[_Range, ...]) -> None:
         self._map = [None] * SLOTS
         for first, last, place in ranges:
             self._map[first : last + 1] = [place] * (last + 1 - first)
-        self._primaries = {place for _, _, place in ranges}
+        self._primaries = dict.fromkeys(place for _, _, place in ranges)
         self._mapped.set()
 
 

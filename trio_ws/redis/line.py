@@ -7,7 +7,6 @@ done nobody knows, and only who made it can say whether it may be done again.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -25,9 +24,6 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 """Seconds between two attempts to connect: twice as many each time, from the first to the longest."""
-
-STABLE: Final = 1.0
-"""Seconds that a connection must last for the next pause to be the first one again."""
 
 REPLICAS_TIMEOUT: Final = 1.0
 """Seconds that replicas have to take what they are to have."""
@@ -79,7 +75,7 @@ class Line:
         self._trouble: StoreError | None = None
         self._known = trio.Event()
         self._stands = trio.lowlevel.ParkingLot()
-        self._since = math.inf
+        self._pause = FIRST_PAUSE
 
     @property
     def stands(self) -> bool:
@@ -137,7 +133,6 @@ class Line:
             self._connection.drop(reason)
 
     async def _keep(self) -> None:
-        pause = FIRST_PAUSE
         while True:
             try:
                 trouble = await self._hold()
@@ -147,11 +142,8 @@ class Line:
                 logger.warning("%s", trouble)
             self._trouble = trouble
             self._known.set()
-            if trio.current_time() - self._since > STABLE:
-                pause = FIRST_PAUSE
-            self._since = math.inf
+            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             await trio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _hold(self) -> StoreError:
         """Connect, and hold that connection until it breaks.
@@ -173,7 +165,7 @@ class Line:
         if self._trouble is not None:
             logger.info("Redis at %s is there again", connection.place)
         self._connection, self._trouble = connection, None
-        self._since = trio.current_time()
+        self._pause = FIRST_PAUSE
         self._known.set()
         self._stands.unpark_all()
 

@@ -26,7 +26,7 @@ class OneServer:
         self._line = self._open_line()
         # Whoever waits for replicas has all that is asked after him wait, too.
         self._patient = self._open_line(replicas=replicas) if replicas else self._line
-        self._lines = {self._line, self._patient}
+        self._lines = [self._line, self._patient]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -59,13 +59,13 @@ class OneServer:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         subscriber = Subscriber(self._open_line, channels, take)
-        self._lines.add(subscriber.line)
+        self._lines.append(subscriber.line)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(subscriber.run)
                 task_status.started()
         finally:
-            self._lines.discard(subscriber.line)
+            self._lines.remove(subscriber.line)
 
     def _open_line(self, on_push: OnPush | None = None, *, replicas: int = 0) -> Line:
         return Line(
