@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import math
 import os
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import hiredis
@@ -29,6 +32,7 @@ MOST_UNSENT: Final = 64 * 1024 * 1024
 
 _READ_BYTES: Final = 64 * 1024
 _NOTHING: Final = object()
+_ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: the kernel lets go of unsent bytes at once
 
 OnPush = Callable[[list[Any]], None]
 """What takes what comes unasked, such as messages of a channel; it must not raise."""
@@ -83,7 +87,8 @@ class Connection:
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._pending: deque[_Call] = deque()
         self._scripts: set[str] = set()
-        self._socket = stream.socket if isinstance(stream, trio.SocketStream) and os.name == "posix" else None
+        self._socket = _socket_of(stream)
+        self._is_plain = isinstance(stream, trio.SocketStream) and os.name == "posix"
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._writing = True  # until the task that writes waits for something to do
@@ -176,6 +181,10 @@ class Connection:
             return
         self.failure = reason
         self.gone.set()
+        if self._pending and self._socket is not None:
+            # What was given up and is not there yet shall not get there when the network is whole again.
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         pending, self._pending = self._pending, deque()
         for call in pending:
             if call.task is not None:
@@ -208,7 +217,7 @@ class Connection:
     # -- out
 
     def _send(self, data: bytes) -> None:
-        if self._writing or self._socket is None or len(self._pending) > 1:
+        if self._writing or self._socket is None or not self._is_plain or len(self._pending) > 1:
             self._unsent.append(data)
             self._unsent_bytes += len(data)
         else:
@@ -281,6 +290,12 @@ class Connection:
             if first <= trio.current_time():
                 self.drop(f"no answer within {self._timeout:g} s")
             self._watch = trio.CancelScope(deadline=first)
+
+
+def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    return stream.socket if isinstance(stream, trio.SocketStream) else None
 
 
 def why(error: BaseException) -> str:
