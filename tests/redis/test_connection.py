@@ -10,6 +10,7 @@ from typing import Any
 import hiredis
 import pytest
 import trio
+import trio.testing
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
 from trio_ws.redis.connection import Connection
