@@ -12,8 +12,11 @@ from typing import Any
 import attrs
 import httpx
 import trio
+from starlette.types import ASGIApp
 
 from trio_ws.admin import create_app
+from trio_ws.admin.cluster_sampler import ClusterSampler
+from trio_ws.admin.sampler import Sampler
 from trio_ws.config import Config
 from trio_ws.core.histogram import Histogram
 from trio_ws.core.pool import Ask, Refused
@@ -43,15 +46,20 @@ class Nodes:
       carry: how calls come from node to node.
       calls: those that were made, and at which node.
       away: who can't reach the store.
+      about: what nodes say of themselves.
+      clusters: what each of them sees.
       meanwhile: is called whenever a log is asked for, and may move some.
     """
 
     hubs: dict[str, NodeHub] = attrs.field(factory=dict)
     clients: dict[str, httpx.AsyncClient] = attrs.field(factory=dict)
+    apps: dict[str, ASGIApp] = attrs.field(factory=dict)
     owners: dict[str, str] = attrs.field(factory=dict)
     carry: Carry = _carry
     calls: list[tuple[str, HttpCall]] = attrs.field(factory=list)
     away: set[str] = attrs.field(factory=set)
+    about: dict[str, bytes] = attrs.field(factory=dict)
+    clusters: dict[str, OneCluster] = attrs.field(factory=dict)
     meanwhile: Callable[[], None] = lambda: None
     place: Place = attrs.field(factory=Place)
 
@@ -75,7 +83,7 @@ class NodeHub(Hub):
         super().__init__(engine)
         self.name = name
         self.nodes = nodes
-        self.cluster = OneCluster(name, nodes)
+        self.cluster = nodes.clusters[name] = OneCluster(name, nodes)
 
     async def place(self, user: str, *, to_connect: bool = False) -> There | None:
         await trio.lowlevel.checkpoint()
@@ -118,7 +126,11 @@ class OneCluster:
         self._nodes = nodes
 
     def nodes(self) -> list[NodeRecord]:
-        return [NodeRecord(name, 2.0, b"{}") for name in self._nodes.hubs]
+        about = self._nodes.about
+        return [
+            NodeRecord(name, 2.0, about.get(name, b'{"name":"node %s"}' % name.encode()))
+            for name in self._nodes.hubs
+        ]
 
     async def ask(self, node: str, call: HttpCall) -> HttpAnswer:
         return await self._nodes.call(node, call)
@@ -127,7 +139,12 @@ class OneCluster:
         pass
 
     def stats(self) -> dict[str, Any]:
-        return {"owned": sum(owner == self.node for owner in self._nodes.owners.values())}
+        names = (
+            "claims take_overs handed_over released fenced forwarded relayed calls calls_repeated lost_messages beats"
+            " suspensions"
+        )
+        owned = sum(owner == self.node for owner in self._nodes.owners.values())
+        return {"owned": owned, **dict.fromkeys(names.split(), 0)}
 
 
 @asynccontextmanager
@@ -142,7 +159,11 @@ async def open_nodes(
             stack.callback(nursery.cancel_scope.cancel)
             hub = NodeHub(Engine(config or Config(), nursery), name, nodes)
             nodes.hubs[name] = await stack.enter_async_context(hub.running(None))
-            transport = httpx.ASGITransport(app=create_app(hub, **options))
+            sampler, cluster_sampler = Sampler(hub), ClusterSampler(hub)
+            nursery.start_soon(cluster_sampler.run)
+            app = create_app(hub, sampler=sampler, cluster_sampler=cluster_sampler, **options)
+            nodes.apps[name] = app
+            transport = httpx.ASGITransport(app=app)
             client = httpx.AsyncClient(transport=transport, base_url=f"http://{name}.test")
             nodes.clients[name] = await stack.enter_async_context(client)
         yield nodes

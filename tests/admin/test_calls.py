@@ -280,12 +280,12 @@ async def test_the_description_is_of_this_very_server(open_api) -> None:
         described = (await client.get("/openapi.json")).json()
         assert "security" not in described
         assert "/v1/tickets" not in described["paths"]
-        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "403"}
+        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "403", "422"}
     async with open_api(api_key="k", issue_ticket=lambda user, ttl: ("t", 1.0)) as (_, client):
         described = (await client.get("/openapi.json", headers={"authorization": "Bearer k"})).json()
         assert described["security"] == [{"key": []}]
         assert "/v1/tickets" in described["paths"]
-        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "401", "429"}
+        assert described["paths"]["/v1/stats"]["get"]["responses"].keys() == {"200", "401", "422", "429"}
         assert described["paths"]["/healthz"]["get"]["security"] == []
 
 

@@ -23,6 +23,7 @@ from trio_ws.hub import Identity
 from trio_ws.hub.runs import OUTCOMES
 from trio_ws.store import SqliteStore
 
+from .nodes import Nodes, OneCluster
 from .test_calls import Link
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -57,6 +58,7 @@ def value(families: dict[str, Any], name: str, **labels: str) -> float:
 async def test_it_keeps_the_conventions(open_api, tmp_path: Path) -> None:
     async with open_api(store=SqliteStore(tmp_path / "it.db")) as (hub, client):
         hub.engine.count_close(1000, "peer")
+        hub.cluster = OneCluster("a", Nodes())
         families = await scraped(client)
         own = {name: family for name, family in families.items() if not name.startswith("process_")}
         assert len(own) > 50
@@ -192,7 +194,8 @@ async def test_no_close_code_of_a_peer_makes_a_label(open_api) -> None:
 
 
 async def test_the_documentation_has_each_metric_and_no_other(open_api, tmp_path: Path) -> None:
-    async with open_api(store=SqliteStore(tmp_path / "it.db")) as (_, client):
+    async with open_api(store=SqliteStore(tmp_path / "it.db")) as (hub, client):
+        hub.cluster = OneCluster("a", Nodes())
         families = await scraped(client)
         exposed = {
             family.name + ("_total" if family.type == "counter" else "")

@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from trio_ws.store import SqliteStore, Store
 
+from .nodes import Nodes, OneCluster
+
 MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
 RULES = MONITORING / "alerts.rules.yml"
 DASHBOARD = MONITORING / "grafana-dashboard.json"
@@ -41,6 +43,7 @@ async def exposed(open_api: Any, store: Store) -> dict[str, dict[str, set[str]]]
     samples: dict[str, dict[str, set[str]]] = {}
     async with open_api(store=store) as (hub, client):
         hub.engine.count_close(1000, "peer")
+        hub.cluster = OneCluster("a", Nodes())
         for family in parse((await client.get("/metrics")).text):
             for sample in family.samples:
                 labels = samples.setdefault(sample.name, {})

@@ -170,6 +170,20 @@ def test_status_as_json_and_of_a_user(admin: FakeAdmin) -> None:
     assert admin.requests[0][2]["authorization"] == "Bearer k"
 
 
+def test_status_of_a_cluster_has_its_nodes_first(admin: FakeAdmin) -> None:
+    nodes = [
+        {"node": "n1", "state": "serving", "users": 3},
+        {"node": "n2", "state": "missing", "users": None},
+    ]
+    admin.figures = {**STATS, "nodes": nodes}
+    result = CliRunner().invoke(cli, ["status", "--cluster", "--url", admin.url])
+    assert admin.requests[0][1] == "/v1/stats?scope=cluster"
+    words = result.output.split()
+    assert words.index("n1") < words.index("n2") < words.index("missing") < words.index("1234567")
+    wrong = CliRunner().invoke(cli, ["status", "ada", "--cluster", "--url", admin.url])
+    assert (wrong.exit_code, len(admin.requests)) == (2, 1)
+
+
 def test_status_tells_first_what_fires(admin: FakeAdmin) -> None:
     alert = {"name": "slow_recovery", "state": "firing", "since": 1.5, "value": 4.51234, "threshold": 4.0}
     summary = {"unit": "seconds", "summary": "clients are not back within 4 s"}

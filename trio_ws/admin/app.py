@@ -20,6 +20,8 @@ from ..core.revocations import TooManyRevoked
 from ..hub import Hub
 from .answers import ApiError, answer, internal_error, retry_after
 from .auth import ClientOf, Guard
+from .cluster import SHARE, AllNodes
+from .cluster_sampler import ClusterSampler
 from .events import Events, kept, load
 from .forwarding import Forward, answering
 from .keys import ApiKeys
@@ -27,7 +29,7 @@ from .lines import publish, run_lines
 from .lookups import Lookups
 from .metrics import Metrics
 from .openapi import description
-from .requests import name_in_path, route, seconds_to_revoke
+from .requests import name_in_path, route, seconds_to_revoke, wants_cluster
 from .runs import RunCalls
 from .sampler import Sampler
 from .stream import Streams
@@ -45,6 +47,7 @@ def create_app(
     client_of: ClientOf | None = None,
     issue_ticket: IssueTicket | None = None,
     sampler: Sampler | None = None,
+    cluster_sampler: ClusterSampler | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     pages: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
@@ -58,29 +61,34 @@ def create_app(
       client_of: whom a call comes from, where that is not the peer: `TrustedProxies.client`, say.
       issue_ticket: makes tickets; None leaves that call out.
       sampler: samples `hub`, for ``/v1/stream``; somebody has to run it. None leaves that call out.
+      cluster_sampler: the same of all nodes together, for ``/v1/stream?scope=cluster``; None leaves that out.
       extra_routes: further calls, which need the key as well.
       pages: what loads without a key: pages, static files.
     """
     events = Events(hub)
     described = description(
-        keyed=api_key is not None, tickets=issue_ticket is not None, streams=sampler is not None
+        keyed=api_key is not None,
+        tickets=issue_ticket is not None,
+        streams=sampler is not None,
+        clustered=hub.cluster is not None,
     )
-    calls = Calls(hub, described)
-    lookups = Lookups(hub)
+    nodes = None if hub.cluster is None else AllNodes(hub)
+    calls = Calls(hub, described, nodes)
+    lookups = Lookups(hub, nodes)
     runs = RunCalls(hub, events)
-    optional = []
+    optional: list[BaseRoute] = []
     if issue_ticket is not None:
         optional.append(Route("/v1/tickets", TicketDesk(issue_ticket).issue, methods=["POST"]))
     if sampler is not None:
-        optional.append(Route("/v1/stream", Streams(sampler).stream))
+        optional.append(Route("/v1/stream", Streams(hub, sampler, cluster_sampler).stream))
     open_routes = [
         Route("/healthz", calls.alive),
         Route("/readyz", calls.ready),
         *pages,
     ]
-    clustered = hub.cluster is not None
     middleware = []
-    if clustered:
+    if nodes is not None:
+        optional.append(Route(SHARE, nodes.share))
         special = partial(run_lines, hub, events.max_body)
         middleware.append(Middleware(Forward, hub=hub, max_body=events.max_body, special=special))
     app = Starlette(
@@ -110,7 +118,7 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
-    if clustered:
+    if nodes is not None:
         hub.on_call = answering(app)
     return Shell(Guard(app, hub, keys=api_key, client_of=client_of, open_routes=open_routes))
 
@@ -141,8 +149,9 @@ class Shell:
 class Calls:
     """The calls that tell of the hub and its users."""
 
-    def __init__(self, hub: Hub, described: dict[str, Any]) -> None:
+    def __init__(self, hub: Hub, described: dict[str, Any], nodes: AllNodes | None) -> None:
         self._hub = hub
+        self._nodes = nodes
         self._described = described
 
     async def alive(self, request: Request) -> Response:
@@ -154,13 +163,19 @@ class Calls:
         hub = self._hub
         if hub.draining:
             raise ApiError(503, "draining", "the server is going away", retry_after=retry_after(hub))
+        if hub.cluster is not None and hub.cluster.suspended:
+            message = "the node could not renew its lease, and accepts nothing until it has"
+            raise ApiError(503, "store_unavailable", message, retry_after=retry_after(hub))
         durability = hub.engine.durability
         if durability is not None and durability.state != "ok":
             raise ApiError(503, "store_unavailable", durability.reason, retry_after=retry_after(hub))
         return answer({"status": "ready"})
 
     async def stats(self, request: Request) -> Response:
-        """Every figure."""
+        """Every figure; with ``?scope=cluster`` of all nodes together."""
+        if wants_cluster(request, self._hub):
+            assert self._nodes is not None
+            return answer((await self._nodes.shares()).stats())
         return answer(self._hub.stats())
 
     async def user(self, request: Request) -> Response:

@@ -10,8 +10,9 @@ from starlette.responses import Response
 from ..core.wire import MAX_SEQ
 from ..hub import Hub
 from .answers import ApiError, answer
+from .cluster import AllNodes
 from .events import load, refusals
-from .requests import check_query, name_in_path, number_in_query
+from .requests import HOP, check_query, name_in_path, number_in_query
 
 MAX_USERS: Final = 500
 """Users that one answer lists at most."""
@@ -23,18 +24,22 @@ MAX_PREFIX: Final = 128
 
 
 class Lookups:
-    """The calls that look users and events up in `hub`."""
+    """The calls that look users and events up in `hub`, and users at all `nodes`, where it is one of several."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, nodes: AllNodes | None) -> None:
         self._hub = hub
+        self._nodes = nodes
 
     async def users(self, request: Request) -> Response:
-        """Who is known, by name."""
+        """Who is known, by name; in a cluster, to any node."""
         check_query(request, "prefix", "limit")
         prefix = request.query_params.get("prefix", "")
         if len(prefix) > MAX_PREFIX:
             raise ApiError(422, "invalid", f"prefix must be {MAX_PREFIX} characters at most", field="prefix")
-        return answer(self._hub.list_users(prefix, number_in_query(request, "limit", 50, MAX_USERS) or 50))
+        limit = number_in_query(request, "limit", 50, MAX_USERS) or 50
+        if self._nodes is None or HOP in request.scope:
+            return answer(self._hub.list_users(prefix, limit))
+        return answer(await self._nodes.users(prefix, limit))
 
     async def events(self, request: Request) -> Response:
         """A user's newest events."""

@@ -27,6 +27,7 @@ from ..core.entry import CLASS_HIGH, CLASS_LOW, CLASS_NORMAL
 from ..core.histogram import Histogram
 from ..hub import Hub
 from ..hub.durability import STATES, Durability
+from ..hub.elsewhere import Cluster
 from ..hub.runs import OUTCOMES
 
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
@@ -100,6 +101,27 @@ _GAUGES: Final = (
     ("publishers_waiting", "Publishers that wait for room.", "buffer", "publishers_waiting"),
 )
 
+# Of a node, the same of its part in the cluster.
+_CLUSTER_COUNTERS: Final = (
+    ("claims", "Logs that nobody owned, and this node has owned since.", "claims"),
+    ("take_overs", "Logs that a dead node had, and this one has taken over.", "take_overs"),
+    ("hand_overs", "Logs that were given to a node that had asked for them.", "handed_over"),
+    ("releases", "Logs that are nobody's again.", "released"),
+    ("fenced", "Logs that were another node's when this one still believed it had them.", "fenced"),
+    ("forwarded", "Publishes and calls for users whose log another node has.", "forwarded"),
+    ("relayed", "Connections of users whose log another node has.", "relayed"),
+    ("calls", "Calls to other nodes.", "calls"),
+    ("calls_repeated", "Calls that were asked again, as nothing was heard.", "calls_repeated"),
+    ("messages_lost", "Messages to other nodes that are known to be lost.", "lost_messages"),
+    ("beats", "Times that the lease was renewed.", "beats"),
+    ("suspensions", "Times that the lease could not be renewed in time.", "suspensions"),
+)
+_CLUSTER_GAUGES: Final = (
+    ("nodes", "Nodes that live.", "nodes"),
+    ("users_owned", "Users whose log this node has.", "owned"),
+    ("suspended", "Whether it accepts nothing, until its lease is renewed.", "suspended"),
+)
+
 
 class HubCollector(Collector):
     """Reads the figures of `hub` when it is asked to."""
@@ -123,6 +145,8 @@ class HubCollector(Collector):
         yield from self._durations()
         if self._hub.engine.durability is not None:
             yield from self._store(self._hub.engine.durability, stats["store"])
+        if self._hub.cluster is not None:
+            yield from self._cluster(self._hub.cluster, stats["cluster"])
 
     def _by_label(self, stats: dict[str, Any]) -> Iterator[Metric]:
         engine, delivery = self._hub.engine, stats["delivery"]
@@ -206,6 +230,13 @@ class HubCollector(Collector):
             files = [(("database",), stats["bytes"] - wal), (("wal",), wal)]
             yield _gauge("store_bytes", "Size of the file, and of its write-ahead log.", files, "file")
         yield _histogram("store_commit", "Commits, tries that failed included.", durability.seconds, LATENCY)
+
+    def _cluster(self, cluster: Cluster, stats: dict[str, Any]) -> Iterator[Metric]:
+        for name, text, key in _CLUSTER_COUNTERS:
+            yield _counter(f"cluster_{name}", text, [((), stats[key])])
+        for name, text, key in _CLUSTER_GAUGES:
+            yield _gauge(f"cluster_{name}", text, [((), float(stats[key]))])
+        yield _histogram("cluster_bus_delay", "From node to node, over the bus.", cluster.bus_delay, LATENCY)
 
 
 class Metrics:

@@ -25,13 +25,16 @@ from .tickets import TicketBody
 
 
 @cache
-def description(*, keyed: bool = False, tickets: bool = True, streams: bool = True) -> dict[str, Any]:
+def description(
+    *, keyed: bool = False, tickets: bool = True, streams: bool = True, clustered: bool = False
+) -> dict[str, Any]:
     """The description, as JSON holds it; every operation tells all statuses that it can answer with.
 
     Args:
       keyed: calls need the API key.
       tickets: the server issues tickets.
       streams: it has ``/v1/stream``.
+      clustered: it is a node of a cluster.
     """
     _, bodies = msgspec.json.schema_components((EventBody, EventLine, TicketBody, *BODIES), ref_template=REF)
     bodies["RunEvent"] = run_event()
@@ -49,14 +52,20 @@ def description(*, keyed: bool = False, tickets: bool = True, streams: bool = Tr
         "/v1/users/{user}/sessions": {"delete": _end_sessions()},
         "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
         **({"/v1/tickets": {"post": _ticket()}} if tickets else {}),
-        "/v1/stats": {"get": _get("Every figure", "Figures")},
+        "/v1/stats": {"get": _stats(clustered)},
         "/metrics": {"get": _metrics()},
-        **({"/v1/stream": {"get": _stream()}} if streams else {}),
+        **({"/v1/stream": {"get": _stream(clustered)}} if streams else {}),
         "/openapi.json": {"get": _get("This description", "Description")},
     }
     for operations in guarded.values():
         for operation in operations.values():
             operation["responses"].update(_refused() if keyed else errors(403))
+    if clustered:
+        for path, operations in guarded.items():
+            # The node that has the log may not answer, or the store that has the tickets.
+            if path.startswith(("/v1/users/", "/v1/tickets")):
+                for operation in operations.values():
+                    operation["responses"].update(errors(503))
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -195,7 +204,7 @@ def _end_session() -> dict[str, Any]:
     }
 
 
-def _stream() -> dict[str, Any]:
+def _stream(clustered: bool) -> dict[str, Any]:
     return {
         "operationId": "stream",
         "summary": "The figures each second, as server-sent events without an end; `at` is the time, in Unix time",
@@ -205,7 +214,8 @@ def _stream() -> dict[str, Any]:
                 "in": "query",
                 "description": "Also `history`, once, and `point`, each second: what charts are made of.",
                 "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
-            }
+            },
+            _scope(clustered),
         ],
         "responses": {
             "200": {
@@ -214,6 +224,24 @@ def _stream() -> dict[str, Any]:
             },
             **errors(422, 503),
         },
+    }
+
+
+def _stats(clustered: bool) -> dict[str, Any]:
+    return {
+        "summary": "Every figure",
+        "parameters": [_scope(clustered)],
+        "responses": {"200": response("Figures", "Figures"), **errors(422)},
+    }
+
+
+def _scope(clustered: bool) -> dict[str, Any]:
+    scopes = ["node", "cluster"] if clustered else ["node"]
+    return {
+        "name": "scope",
+        "in": "query",
+        "description": "Of this node alone, or of all.",
+        "schema": {"type": "string", "enum": scopes, "default": "node"},
     }
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from ..config import KIB
 from ..core.payload import require_memory
 from ..errors import InvalidEvent
+from ..hub import Hub
 from ..hub.intake import check_name
 from .answers import ApiError, quoted
 
@@ -135,6 +136,24 @@ def check_query(request: Request, *names: str) -> None:
     for name in request.query_params:
         if name not in names:
             raise ApiError(422, "invalid", "there is no such query parameter", field=quoted(name))
+
+
+def wants_cluster(request: Request, hub: Hub, *names: str) -> bool:
+    """Whether ``?scope=cluster`` asks for all nodes; else it is this one alone.
+
+    Args:
+      names: what the query may have besides.
+
+    Raises:
+      ApiError: 422 for another scope, for the cluster where there is none, and for parameters that there are not.
+    """
+    check_query(request, "scope", *names)
+    scope = request.query_params.get("scope", "node")
+    if scope not in ("node", "cluster"):
+        raise ApiError(422, "invalid", "scope can only be node or cluster", field="scope")
+    if scope == "cluster" and hub.cluster is None:
+        raise ApiError(422, "invalid", "this server is no node of a cluster", field="scope")
+    return scope == "cluster"
 
 
 def number_in_query(request: Request, name: str, default: int | None, high: int) -> int | None:

@@ -6,8 +6,10 @@ What is kept are rows of numbers, each as the JSON that it will be sent as: some
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import attrs
@@ -17,6 +19,7 @@ import trio
 from .. import __version__
 from ..core.histogram import Histogram
 from ..hub import Hub
+from ..hub.merging import LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -81,46 +84,75 @@ class Sample:
 
 
 @attrs.frozen
-class _Confirmations:
-    """What was known of confirmations at one time."""
+class Reading:
+    """What there is to tell at one time.
 
+    Attributes:
+      stats: as `/v1/stats` has them.
+      counted: the columns of `COUNTERS`; they only grow.
+      latency: how long confirmations took; in_time, timed_out: how many came so, and did not. They only grow, too.
+      confirmation, recovery: all durations, since the start.
+      limits: those that figures are compared with.
+    """
+
+    stats: dict[str, Any]
+    counted: dict[str, int]
     latency: Histogram
     in_time: int
     timed_out: int
+    confirmation: Histogram
+    recovery: Histogram
+    limits: dict[str, int]
 
 
-class Sampler:
-    """Samples `hub` while `run` runs; `opening` and `following` are for those who watch."""
+class Series:
+    """One reading after the other, ready to be sent; `opening` and `following` are for those who watch.
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    Attributes:
+      watched: how many do.
+      watched_at: when somebody did for the last time, in seconds on Trio's clock.
+    """
+
+    def __init__(self) -> None:
+        self.watched = 0
+        self.watched_at = -math.inf
         self._number = 0
         self._samples: deque[Sample] = deque(maxlen=BACKLOG)
         self._rows: deque[bytes] = deque(maxlen=KEPT)
         self._counted: dict[str, int] | None = None
-        self._minute: deque[_Confirmations] = deque(maxlen=WINDOW + 1)
+        self._minute: deque[Reading] = deque(maxlen=WINDOW + 1)
+        self._limits: dict[str, int] = {}
+        self._distributions = b"null"
         self._watchers = trio.lowlevel.ParkingLot()
 
-    async def run(self) -> None:
-        """Take a sample each `STEP` until cancelled; those that a busy process misses are left out."""
-        due = trio.current_time()
-        while True:
-            try:
-                self.sample()
-            except Exception:
-                logger.exception("the figures could not be sampled")  # the server goes on without
-            due = max(due + STEP, trio.current_time())
-            await trio.sleep_until(due)
+    @asynccontextmanager
+    async def watched_by_one(self) -> AsyncIterator[None]:
+        """While the block runs, somebody watches. A checkpoint where there is no sample yet."""
+        self.watched += 1
+        try:
+            await self._ready()
+            yield
+        finally:
+            self.watched -= 1
+            self.watched_at = trio.current_time()
 
-    def sample(self) -> None:
-        """Take one sample, and wake those who watch."""
-        stats = {**self._hub.stats(), "at": round(self._hub.engine.wall_clock(), 3)}
-        row = msgspec.json.encode(list(self._row(stats)))
+    async def _ready(self) -> None:
+        """Wait until there is something to see."""
+
+    def take(self, reading: Reading, at: float) -> None:
+        """One more sample, of this time in Unix time; wakes those who watch."""
+        stats = {**reading.stats, "at": round(at, 3)}
+        row = msgspec.json.encode(list(self._row(stats, reading)))
+        distributions = {
+            "confirmation": distribution(reading.confirmation),
+            "recovery": distribution(reading.recovery),
+        }
+        self._limits, self._distributions = reading.limits, msgspec.json.encode(distributions)
         self._rows.append(row)
         self._samples.append(
             Sample(
                 stats=server_sent(msgspec.json.encode(stats)),
-                point=server_sent(b'{"row":%b,"distributions":%b}' % (row, self._distributions()), "point"),
+                point=server_sent(b'{"row":%b,"distributions":%b}' % (row, self._distributions), "point"),
             )
         )
         self._number += 1
@@ -146,23 +178,16 @@ class Sampler:
         missed = list(self._samples)[place - self._number :]
         return self._number, b"".join(s.point + s.stats if points else s.stats for s in missed)
 
-    def _row(self, stats: dict[str, Any]) -> Iterator[float | None]:
+    def _row(self, stats: dict[str, Any], reading: Reading) -> Iterator[float | None]:
         yield stats["at"]
         for group, name in GAUGES.values():
             yield stats[group][name]
-        counted = {column: stats[group][name] for column, (group, name) in COUNTERS.items()}
-        before = self._counted or counted
-        yield from (counted[column] - before[column] for column in COUNTERS)
-        self._counted = counted
-        yield from self._last_minute()
+        before = self._counted or reading.counted
+        yield from (reading.counted[column] - before[column] for column in COUNTERS)
+        self._counted = reading.counted
+        yield from self._last_minute(reading)
 
-    def _last_minute(self) -> Iterator[float | None]:
-        confirmations = self._hub.engine.confirmations
-        now = _Confirmations(
-            confirmations.latency.copy(),
-            confirmations.confirmed - confirmations.late,
-            confirmations.timed_out,
-        )
+    def _last_minute(self, now: Reading) -> Iterator[float | None]:
         self._minute.append(now)
         then = self._minute[0]
         latency = now.latency.since(then.latency)
@@ -171,17 +196,7 @@ class Sampler:
             yield float(f"{latency.percentile(share):.3g}") if latency.count else None
         yield round(in_time / (in_time + timed_out), 5) if in_time + timed_out else None
 
-    def _distributions(self) -> bytes:
-        engine = self._hub.engine
-        return msgspec.json.encode(
-            {
-                "confirmation": distribution(engine.confirmations.latency),
-                "recovery": distribution(engine.recovery),
-            }
-        )
-
     def _history(self) -> bytes:
-        config = self._hub.config
         about = msgspec.json.encode(
             {
                 "version": __version__,
@@ -190,18 +205,54 @@ class Sampler:
                 "columns": COLUMNS,
                 "counters": list(COUNTERS),
                 "bounds": BOUNDS,
-                "limits": {
-                    "max_connections": config.max_connections,
-                    "max_events": config.max_events,
-                    "max_bytes": config.max_bytes,
-                    "max_events_per_user": config.max_events_per_user,
-                },
+                "limits": self._limits,
             }
         )
         rows = b",".join(self._rows)
         return server_sent(
-            b'%b,"distributions":%b,"rows":[%b]}' % (about[:-1], self._distributions(), rows), "history"
+            b'%b,"distributions":%b,"rows":[%b]}' % (about[:-1], self._distributions, rows), "history"
         )
+
+
+class Sampler(Series):
+    """Samples `hub` while `run` runs."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    async def run(self) -> None:
+        """Take a sample each `STEP` until cancelled; those that a busy process misses are left out."""
+        due = trio.current_time()
+        while True:
+            try:
+                self.sample()
+            except Exception:
+                logger.exception("the figures could not be sampled")  # the server goes on without
+            due = max(due + STEP, trio.current_time())
+            await trio.sleep_until(due)
+
+    def sample(self) -> None:
+        """Take one sample."""
+        engine, stats = self._hub.engine, self._hub.stats()
+        confirmations = engine.confirmations
+        latency = confirmations.latency.copy()
+        reading = Reading(
+            stats=stats,
+            counted=counted(stats),
+            latency=latency,
+            in_time=confirmations.confirmed - confirmations.late,
+            timed_out=confirmations.timed_out,
+            confirmation=latency,
+            recovery=engine.recovery,
+            limits={name: getattr(self._hub.config, name) for name in LIMITS},
+        )
+        self.take(reading, engine.wall_clock())
+
+
+def counted(stats: dict[str, Any]) -> dict[str, int]:
+    """The columns of `COUNTERS`, out of the figures."""
+    return {column: stats[group][name] for column, (group, name) in COUNTERS.items()}
 
 
 def distribution(histogram: Histogram) -> list[int]:

@@ -13,6 +13,8 @@ from ..core.story import STEPS
 from ..hub.alerts import NAMES
 from ..hub.durability import STATES
 from ..hub.runs import OUTCOMES
+from .cluster import FIGURES
+from .cluster import STATES as NODE_STATES
 from .events import NAME_PATTERN
 
 Schema: TypeAlias = dict[str, Any]
@@ -93,7 +95,7 @@ def answers() -> dict[str, Schema]:
         "Figures": figures(),
         "User": _user(),
         "Session": _session(),
-        "Users": _object({"users": {"type": "array", "items": _known_user()}, "more": FLAG}),
+        "Users": _users(),
         "Events": _object(
             {"user": TEXT, "epoch": TEXT, "head": COUNT, "events": {"type": "array", "items": _known_event()}}
         ),
@@ -145,7 +147,7 @@ def _many_accepted() -> Schema:
 
 def figures() -> Schema:
     """`GET /v1/stats`: every figure. Rates are 0 to 1, times in seconds; what is no gauge counts from the start."""
-    return _object(
+    group = _object(
         {
             "uptime": SECONDS,
             "draining": FLAG,
@@ -176,6 +178,32 @@ def figures() -> Schema:
             "alerts": {"type": "array", "items": _alert()},
         }
     )
+    nodes = {"type": "array", "items": _node(), "description": "Where all were asked."}
+    group["properties"] |= {"cluster": _cluster(), "nodes": nodes}
+    return group
+
+
+def _cluster() -> Schema:
+    group = _group(
+        counts="nodes owned claims take_overs handed_over released fenced forwarded relayed calls calls_repeated"
+        " lost_messages beats suspensions",
+        seconds="bus_delay_p50 bus_delay_p99",
+    )
+    group = _object({**group["properties"], "suspended": FLAG})
+    group["properties"]["missing"] = {
+        **COUNT,
+        "description": "Nodes that did not answer, where all were asked.",
+    }
+    return {**group, "description": "On a node of a cluster."}
+
+
+def _node() -> Schema:
+    known = _object({"node": TEXT, "state": {"enum": list(NODE_STATES)}, "left": {"type": "number"}})
+    known["properties"] |= {
+        **{name: {"type": ["string", "null"]} for name in ("name", "address", "version")},
+        **{name: {"type": ["number", "null"], "minimum": 0} for name in ("cpu", *FIGURES)},
+    }
+    return {**known, "required": list(known["properties"])}
 
 
 def _store() -> Schema:
@@ -185,7 +213,7 @@ def _store() -> Schema:
         seconds="commit_p50 commit_p99",
     )
     group["properties"] |= {
-        "kind": {"type": "string", "enum": ["memory", "sqlite"]},
+        "kind": {"type": "string", "enum": ["memory", "sqlite", "redis"]},
         "path": {"type": "string"},
         "check": {"type": "string", "description": "What looking the whole file over has found."},
         "state": {"type": "string", "enum": list(STATES)},
@@ -218,6 +246,13 @@ def _alert() -> Schema:
             "summary": TEXT,
         }
     )
+
+
+def _users() -> Schema:
+    group = _object({"users": {"type": "array", "items": _known_user()}, "more": FLAG})
+    told = "Nodes that did not answer, in a cluster."
+    group["properties"]["missing"] = {"type": "array", "items": TEXT, "description": told}
+    return group
 
 
 def _known_user() -> Schema:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from ..hub import Hub
 from .app import create_app
 from .auth import ClientOf
+from .cluster_sampler import ClusterSampler
 from .connection import HEAD_TIMEOUT, Address, Connection, hypercorn_config
 from .keys import ApiKeys
 from .sampler import Sampler
@@ -60,12 +61,14 @@ async def serve_admin(
       OSError: an address can't be had; before it has started.
     """
     sampler = Sampler(hub)
+    cluster_sampler = None if hub.cluster is None else ClusterSampler(hub)
     app = create_app(
         hub,
         api_key=api_key,
         client_of=client_of,
         issue_ticket=issue_ticket,
         sampler=sampler,
+        cluster_sampler=cluster_sampler,
         extra_routes=extra_routes,
         pages=pages,
     )
@@ -94,6 +97,8 @@ async def serve_admin(
     addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sampler.run)
+        if cluster_sampler is not None:
+            nursery.start_soon(cluster_sampler.run)
         await nursery.start(trio.serve_listeners, handle, listeners)
         task_status.started(addresses)
 

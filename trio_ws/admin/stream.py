@@ -8,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .answers import ApiError, quoted
-from .sampler import Sampler
+from ..hub import Hub
+from .answers import ApiError
+from .requests import wants_cluster
+from .sampler import Series
 
 MAX_STREAMS: Final = 32
 """Streams at a time; one more is refused."""
@@ -21,26 +23,33 @@ RETRY: Final = b"retry: 2000\n\n"
 class Streams:
     """The call, and how many are under way."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    def __init__(self, hub: Hub, here: Series, everywhere: Series | None) -> None:
+        self._hub = hub
+        self._here = here
+        self._everywhere = everywhere
         self._open = 0
 
     async def stream(self, request: Request) -> Response:
-        """The figures each second; with `?history=true` what charts are made of as well."""
+        """The figures each second; with `?history=true` what charts are made of as well; with `?scope=cluster` those of
+        all nodes together."""
+        series = self._everywhere if wants_cluster(request, self._hub, "history") else self._here
+        if series is None:
+            raise ApiError(422, "invalid", "there is no stream of the cluster here", field="scope")
         history = _wants_history(request)
         if self._open >= MAX_STREAMS:
             raise ApiError(503, "too_many_streams", f"{MAX_STREAMS} streams are open already", retry_after=5)
-        return _Stream(self, history)
+        return _Stream(self, series, history)
 
-    async def play(self, send: Send, *, history: bool) -> None:
+    async def play(self, send: Send, series: Series, *, history: bool) -> None:
         """Send events until cancelled: by the server's end, or when the peer is gone or does not read."""
         self._open += 1
         try:
-            place, events = self._sampler.opening(history=history)
-            events = RETRY + events
-            while True:
-                await send({"type": "http.response.body", "body": events, "more_body": True})
-                place, events = await self._sampler.following(place, points=history)
+            async with series.watched_by_one():
+                place, events = series.opening(history=history)
+                events = RETRY + events
+                while True:
+                    await send({"type": "http.response.body", "body": events, "more_body": True})
+                    place, events = await series.following(place, points=history)
         finally:
             self._open -= 1
 
@@ -50,11 +59,12 @@ class _Stream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, history: bool) -> None:
+    def __init__(self, streams: Streams, series: Series, history: bool) -> None:
         # The last one is for nginx, which would collect what comes and hand it on in blocks.
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._streams = streams
+        self._series = series
         self._history = history
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,13 +72,11 @@ class _Stream(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body"})
         else:
-            await self._streams.play(send, history=self._history)
+            await self._streams.play(send, self._series, history=self._history)
 
 
 def _wants_history(request: Request) -> bool:
-    for name, value in request.query_params.multi_items():
-        if name != "history":
-            raise ApiError(422, "invalid", "there is no such query parameter", field=quoted(name))
-        if value not in ("true", "false"):
-            raise ApiError(422, "invalid", "history can only be true or false", field="history")
-    return request.query_params.get("history") == "true"
+    given = request.query_params.getlist("history")
+    if any(value not in ("true", "false") for value in given):
+        raise ApiError(422, "invalid", "history can only be true or false", field="history")
+    return given[-1:] == ["true"]

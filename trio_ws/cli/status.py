@@ -28,14 +28,25 @@ RECENT = 20
 @click.option(
     "--watch", is_flag=True, help="Show them again each second, until Ctrl-C; also while the server is away."
 )
+@click.option(
+    "--cluster", is_flag=True, help="The figures of all nodes together, and a line for each of them."
+)
 @admin_options
 def command(
-    user: str | None, event: str | None, as_json: bool, watch: bool, url: str, api_key: str | None
+    user: str | None,
+    event: str | None,
+    as_json: bool,
+    watch: bool,
+    cluster: bool,
+    url: str,
+    api_key: str | None,
 ) -> None:
     """Show the figures of a running server, what it knows of USER and of their newest events, or what has become of
     the EVENT with that id.
     """
-    path = "/v1/stats"
+    if cluster and user:
+        raise click.UsageError("--cluster is for figures; what is known of a user is the same at every node.")
+    path = "/v1/stats?scope=cluster" if cluster else "/v1/stats"
     if user:
         path = user_path(user) + (f"/events/{quote(event, safe='')}" if event else "")
     run_trio(_status, path, as_json, watch, url, api_key)
@@ -90,6 +101,8 @@ async def _get(admin: Admin, path: str) -> dict[str, Any]:
     if "sessions" in figures and "user" in figures:
         recent = await admin.call("GET", f"{path}/events", params={"limit": RECENT})
         figures["events"] = _events(recent)
+    if "nodes" in figures:
+        figures = {"nodes": figures.pop("nodes"), **figures}  # first what one looks for first
     return figures
 
 

@@ -89,7 +89,10 @@ def merged(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
         clusters = [each["cluster"] for each in every]
         stats["cluster"]["nodes"] = max(cluster["nodes"] for cluster in clusters)
         stats["cluster"]["suspended"] = any(cluster["suspended"] for cluster in clusters)
-    stats["alerts"] = [_alert(alerts) for alerts in zip(*(each["alerts"] for each in every), strict=True)]
+    alerts: dict[str, list[dict[str, Any]]] = {}
+    for alert in (alert for each in every for alert in each["alerts"]):
+        alerts.setdefault(alert["name"], []).append(alert)
+    stats["alerts"] = [_alert(of_one_rule) for of_one_rule in alerts.values()]
     return stats
 
 
