@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+import trio_ws
 from trio_ws.addresses import is_loopback
 from trio_ws.config import Config
 from trio_ws.errors import InvalidConfig
@@ -150,7 +152,7 @@ def test_toml_has_its_own_types(file: Path) -> None:
         ("store", "sqlite:", "store must be memory, sqlite:PATH or redis://…, not 'sqlite:'"),
         ("store", "redis:h", "store must be memory, sqlite:PATH or redis://…, not 'redis:h'"),
         ("store", "redis://h:x", "store: a Redis URL has hosts as HOST or HOST:PORT, and 'h:x' is none"),
-        ("store", "redis+what://h", "store must be memory, sqlite:PATH or redis://…, not 'redis+what://h'"),
+        ("store", "redis+what://h", "store: a Redis URL begins with one of redis://"),
         ("workers", "many", "workers must be a whole number from 0 to 256, not 'many'"),
         ("workers", "-1", "workers must be a whole number from 0 to 256, not -1"),
         ("node_name", "a b", "node_name must be 1 to 48 letters, digits and any of . : - _, not 'a b'"),
@@ -260,3 +262,15 @@ def test_how_many_workers(given: object, workers: int) -> None:
 def test_a_node_is_called_as_its_machine_unless_told() -> None:
     assert load({"node_name": "a.1"}, {}).settings.node == "a.1"
     assert 0 < len(load({}, {}).settings.node) <= 48
+
+
+def test_a_redis_needs_its_extra_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("trio_ws.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(trio_ws, "redis", raising=False)
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    assert refusal({"store": "redis://h"}) == (
+        "store: a Redis needs hiredis, which the redis extra brings: pip install 'trio-ws[server,redis]' "
+        "(from flag --store)"
+    )
+    assert not load({}, {}).settings.is_shared

@@ -18,6 +18,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, get_origin
 from urllib.parse import urlsplit
 
@@ -31,7 +32,6 @@ from typed_settings.types import LoadedSettings, LoaderMeta, SecretStr
 from .addresses import is_loopback
 from .config import PRESETS, Config, number, one_of
 from .errors import InvalidConfig
-from .redis.url import SCHEMES, parse, redacted
 from .server.proxies import WAYS, TrustedProxies, Way
 from .server.tokens import ALGORITHMS, ASYMMETRIC, SYMMETRIC
 from .store import SqliteStore, Store
@@ -119,17 +119,33 @@ def _algorithms(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     text = value if isinstance(value, str) else ""
-    if _is_redis(text):
+    if _is_url(text):
         try:
-            parse(text)
+            _redis().parse(text)
         except InvalidConfig as error:
             raise InvalidConfig(f"store: {error}") from None
     elif text != "memory" and not re.fullmatch(r"sqlite:.+", text):
-        raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {redacted(text)!r}")
+        raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {value!r}")
 
 
-def _is_redis(store: str) -> bool:
-    return store.partition("://")[0] in SCHEMES and "://" in store
+def _is_url(store: str) -> bool:
+    """Whether this is no store of one process."""
+    return "://" in store and not store.startswith("sqlite:")
+
+
+def _without_password(store: str) -> str:
+    return _redis().redacted(store) if _is_url(store) else store
+
+
+def _redis() -> ModuleType:
+    """What knows URLs of a Redis."""
+    try:
+        from .redis import url
+    except ModuleNotFoundError as error:
+        raise InvalidConfig(
+            f"a Redis needs {error.name}, which the redis extra brings: pip install 'trio-ws[server,redis]'"
+        ) from None
+    return url
 
 
 def _node_name(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -176,7 +192,7 @@ class Settings(Config):
     admin_port: int = attrs.field(default=8766, validator=_whole(0, 65535))
     preset: str = attrs.field(default="production", validator=one_of(PRESETS))
     store: str = attrs.field(
-        default="sqlite:trio-ws.db", validator=_store, repr=lambda value: repr(redacted(value))
+        default="sqlite:trio-ws.db", validator=_store, repr=lambda value: repr(_without_password(value))
     )
     redis_prefix: str = attrs.field(default="trio-ws:", validator=_text)
     redis_wait_replicas: int = attrs.field(default=0, validator=_whole(0, 10))
@@ -229,7 +245,7 @@ class Settings(Config):
     @property
     def is_shared(self) -> bool:
         """Whether several nodes may share the store."""
-        return _is_redis(self.store)
+        return _is_url(self.store)
 
     @property
     def node(self) -> str:
@@ -274,7 +290,7 @@ class Loaded:
         value = getattr(self.settings, name)
         if FIELDS[name].metadata.get("secret"):
             return value and MASK
-        return redacted(value) if name == "store" else value
+        return _without_password(value) if name == "store" else value
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, file: str | Path | None = None) -> Loaded:
