@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -243,3 +244,28 @@ async def test_a_reset_is_an_end() -> None:
                 await taken.wait()
             await ours.aclose()
             await listener.aclose()
+
+
+async def test_who_takes_is_let_go_of_at_the_end(reads: str) -> None:
+    """A connection that has ended must not wait for the garbage collector, whose pauses everybody feels."""
+
+    class Owner:
+        def __init__(self, subject: Inflow) -> None:
+            self.subject = subject
+            self.taken: list[bytes] = []
+
+        def take(self, data: bytes) -> None:
+            self.taken.append(data)
+
+    async with inflow(reads) as (subject, client, _):
+        owner = Owner(subject)
+        subject.open(owner.take)
+        await client.send_all(b"x")
+        await settle()
+        taken, alive = owner.taken, weakref.ref(owner)
+        del owner
+        assert alive() is not None
+        subject.end()
+        await settle()
+        assert taken == [b"x", b""]
+        assert alive() is None

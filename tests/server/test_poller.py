@@ -7,12 +7,14 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
 
+from trio_ws.server.pace import BUDGET, CALM, MOST, Pace
 from trio_ws.server.poller import BATCH, EFFORT, READ_BYTES, TURN_BYTES, Poller, open_poller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
@@ -21,14 +23,20 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epo
 class Pair:
     """Two ends of a stream: `ours` is watched, and what came of it is `taken`, unless `take` is given it."""
 
-    def __init__(self, poller: Poller, take: Callable[[bytes], int | None] | None = None) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        take: Callable[[bytes], int | None] | None = None,
+        *,
+        newcomer: bool = False,
+    ) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
         self.theirs.setblocking(False)
         self.taken: list[bytes] = []
         self.take = take or self.taken.append
         self.poller = poller
-        poller.watch(self.ours.fileno(), self.take)
+        poller.watch(self.ours.fileno(), self.take, newcomer=newcomer)
 
     def forget(self) -> None:
         self.poller.forget(self.ours.fileno(), self.take)
@@ -117,6 +125,83 @@ async def test_a_flood_holds_up_nobody() -> None:
         assert max(counts) - min(counts) <= 1  # and each its share
         for pair in [*floods, quiet]:
             pair.close()
+
+
+async def test_who_is_in_comes_first_and_newcomers_a_few_at_a_time() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        order: list[str] = []
+        turns: list[int] = []
+        turn = 0
+
+        class Turns(trio.abc.Instrument):
+            def after_io_wait(self, timeout: float) -> None:
+                nonlocal turn
+                turn += 1
+
+        def come(_: bytes) -> None:
+            order.append("newcomer")
+            turns.append(turn)
+            if order.count("newcomer") == 5:
+                for pair in those_in:
+                    pair.theirs.send(b"x")
+
+        async def handle() -> None:
+            while len(order) < 26:
+                time.sleep(BUDGET)  # noqa: ASYNC251 - a long step in each turn, as that of a handshake
+                await trio.lowlevel.checkpoint()
+
+        newcomers = [Pair(poller, come, newcomer=True) for _ in range(20)]
+        those_in = [Pair(poller, lambda _: order.append("in")) for _ in range(3)]
+        trio.lowlevel.add_instrument(instrument := Turns())
+        for pair in [*newcomers, *those_in]:
+            pair.theirs.send(b"x")
+        with trio.fail_after(5):
+            await handle()
+        trio.lowlevel.remove_instrument(instrument)
+        assert order[:3] == ["in"] * 3
+        assert order[3:11] == ["newcomer"] * 5 + ["in"] * 3
+        assert order.count("newcomer") == 20
+        assert len(set(turns)) == 20
+        for pair in newcomers + those_in:
+            pair.close()
+        assert len(poller) == 0
+
+
+async def test_a_newcomer_who_has_gone_is_not_read() -> None:
+    async with open_poller() as poller:
+        assert poller is not None
+        first = Pair(poller, lambda _: second.forget(), newcomer=True)
+        second = Pair(poller, lambda _: first.forget(), newcomer=True)
+        for pair in (first, second):
+            pair.theirs.send(b"x")
+        await settle()
+        assert len(poller) == 1
+        first.close()
+        second.close()
+        assert len(poller) == 0
+
+
+async def test_where_newcomers_take_little_or_nobody_else_is_there_more_are_read_in_a_turn() -> None:
+    took = [0.0]
+    pace = Pace(lambda: took.pop() if took else 0.0)
+
+    async def handle(seconds: float, turns: int) -> int:
+        for _ in range(turns):
+            took[:] = [seconds * pace.many, 0.0]
+            await pace.turn(pace.many)
+        return pace.many
+
+    assert await handle(BUDGET, 10) == 1
+    pace.others()
+    assert await handle(BUDGET / 2.2, 20) == 2
+    pace.others()
+    assert await handle(BUDGET / 100, 20) == MOST
+    pace.others()
+    assert await handle(10 * BUDGET, 20) == 1
+    assert await handle(10 * BUDGET, CALM) == MOST
+    pace.others()
+    assert await handle(10 * BUDGET, 1) == 1
 
 
 async def test_what_comes_meanwhile_is_read_in_the_same_turn() -> None:
@@ -308,16 +393,23 @@ async def test_cancelled_it_reads_on_until_its_block_ends() -> None:
             pair.close()
 
 
+@pytest.mark.parametrize("left", [0, 1])
 async def test_no_descriptor_for_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, left: int
 ) -> None:
-    def none() -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+    there = [select.epoll() for _ in range(left)]
+    opened = list(there)
 
-    monkeypatch.setattr(select, "epoll", none)
+    def another() -> select.epoll:
+        if not there:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return there.pop()
+
+    monkeypatch.setattr(select, "epoll", another)
     async with open_poller() as poller:
         assert poller is None
     assert "Too many open files" in caplog.text
+    assert all(epoll.closed for epoll in opened)
 
 
 async def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:

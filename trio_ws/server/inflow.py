@@ -66,9 +66,7 @@ class Inflow:
             assert isinstance(raw, trio.SocketStream)
             self._number = raw.socket.fileno()
             self._poller.watch(self._number, self._received, newcomer=True)
-            self._poller.read(
-                self._number, self._received
-            )  # a request mostly comes along with its connection
+            self._poller.read(self._number, self._received)  # the request mostly comes with the connection
 
     @property
     def begun(self) -> bytes:

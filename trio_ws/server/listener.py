@@ -27,6 +27,7 @@ from .handshake import Handshake, Policy
 from .handshakes import Handshakes
 from .listening import open_listeners, remove_socket
 from .load import Load
+from .pace import Pace
 from .poller import open_poller
 from .proxies import NoProxyHeader, TrustedProxies, read_proxy_header
 from .stream import cut
@@ -118,7 +119,8 @@ async def serve(
         listeners = await open_listeners(host, port)
     async with open_poller() as poller:
         opens = open_transport or partial(_open_transport, poller=poller, on_held=partial(_count_held, hub))
-        gate = _Gate(hub, policy, opens, tls, proxies or TrustedProxies(()))
+        pace = Pace() if poller is None else poller.pace
+        gate = _Gate(hub, policy, opens, tls, proxies or TrustedProxies(()), pace)
         # The outer nursery outlives the inner one: while the hub drains, nothing is accepted and connections go on.
         async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
             for listener in listeners:
@@ -151,10 +153,12 @@ class _Gate:
         open_transport: OpenTransport,
         tls: Callable[[], ssl.SSLContext] | None,
         proxies: TrustedProxies,
+        pace: Pace,
     ) -> None:
         self._hub = hub
         self._tls = tls
         self._proxies = proxies
+        self._pace = pace
         self._policy = policy
         self._open_transport = open_transport
         self._rates = KeyedBuckets[str](hub.config.connect_rate, hub.config.connect_burst, MAX_ADDRESSES)
@@ -181,16 +185,22 @@ class _Gate:
                         logger.error("can't accept: %s", reason)  # noqa: TRY400 - the trace tells nothing
                         await trio.sleep(PAUSE)
                     else:
-                        for one in accepted:
-                            connections.start_soon(self._serve, one, connections)
-                            await trio.lowlevel.cancel_shielded_checkpoint()  # each in a turn of its own
                         if accepted:
+                            await self._begin_all(accepted, connections)
                             await self._policy.load.measure()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 if own:
                     remove_socket(listener)
                 await listener.aclose()
+
+    async def _begin_all(self, accepted: list[Accepted], connections: trio.Nursery) -> None:
+        """Have these served, a few in a turn; not a checkpoint for cancellation."""
+        while accepted:
+            first, accepted = accepted[: self._pace.many], accepted[self._pace.many :]
+            for one in first:
+                connections.start_soon(self._serve, one, connections)
+            await self._pace.turn(len(first))
 
     def _judge(self, remote: str) -> Judgement:
         """Whether a connection is served: one whose address has had its answers is cut before it costs anything."""

@@ -8,8 +8,8 @@ The epoll is level-triggered: what is not read this time is reported again. A de
 closed, so its number never stands for two connections; and a read that finds nothing does no harm.
 
 Newcomers, who are not in yet, are in an epoll of their own inside of that one: the *door*. What they send costs much (a
-request to answer, a token to check, an end), so one of them at a time is read, when all others were, and then everybody
-else has a turn. However many come, whoever is in waits for one step of one of them.
+request to answer, a token to check, an end), so a few of them at a time are read (`Pace`), when all others were, and
+then everybody else has a turn. However many come, whoever is in waits for no more of them than that.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import trio
+
+from .pace import Pace
 
 READ_BYTES: Final = 4 * 1024
 """How much is read of a connection at once. It is handled in one go, so it must not hold too many frames."""
@@ -46,6 +48,7 @@ class Poller:
 
     Attributes:
       nursery: where those who watch have their tasks, so that an idle one needs no nursery of its own.
+      pace: at which newcomers are handled.
     """
 
     def __init__(self, epoll: select.epoll, door: select.epoll, nursery: trio.Nursery) -> None:
@@ -54,6 +57,7 @@ class Poller:
         epoll.register(door.fileno(), select.EPOLLIN)
         self._watched: dict[int, Take] = {}
         self._newcomers: set[int] = set()
+        self.pace = Pace()
         self._running = trio.CancelScope(shield=True)
 
     def __len__(self) -> int:
@@ -112,17 +116,20 @@ class Poller:
                         if total >= TURN_BYTES:
                             total = 0
                             await trio.lowlevel.checkpoint()
+                    if len(events) > knocks:
+                        self.pace.others()
                     if knocks:
-                        self._open_door()
                         total = 0
-                        await trio.lowlevel.checkpoint()
+                        await self.pace.turn(self._open_door())
 
-    def _open_door(self) -> None:
-        """Read from one of the newcomers."""
-        for number, _ in self._door.poll(0, 1):
+    def _open_door(self) -> int:
+        """Read from a few of the newcomers; returns how many."""
+        let_in = self._door.poll(0, self.pace.many)
+        for number, _ in let_in:
             take = self._watched.get(number)
             if take is not None:
                 self.read(number, take)
+        return len(let_in)
 
     def read(self, number: int, take: Take) -> int:
         """Read what is there now of one who is watched; not a checkpoint. Returns for how many bytes it counts."""
