@@ -7,12 +7,13 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 from ordeal.forwarder import Forwarder
-from redis_servers import RedisServer
+from redis_servers import RedisServer, Sentinels, until
 
 from trio_ws import RedisStore, StoreError
 from trio_ws.store import Fenced
@@ -38,6 +39,10 @@ class Written:
     fenced: int = 0
     failed: int = 0
     over: bool = False
+
+    async def has(self, enough: int) -> bool:
+        """Whether so many commits have returned."""
+        return len(self.ids) >= enough
 
 
 async def settle(store: RedisStore, user: str, seq: int, id: str, written: Written) -> None:
@@ -81,6 +86,19 @@ async def work(store: RedisStore, rng: random.Random, written: Written) -> None:
         except StoreError:
             written.failed += 1
             await trio.sleep(0.01)
+
+
+async def look(store: RedisStore, written: Written) -> None:
+    """All is there that commits returned for, and no hole."""
+    for user in USERS:
+        owner = await store.claim(user)
+        await store.claim(user, owner.token)
+        log = await store.load(user)
+        assert log is not None
+        there = {event.seq: event.id for event in log.events}
+        assert list(there) == list(range(1, log.user.head + 1))
+        for (whose, seq), id in written.ids.items():
+            assert whose != user or there[seq] == id
 
 
 @asynccontextmanager
@@ -130,14 +148,27 @@ async def test_a_log_is_written_by_its_owner_only_and_keeps_what_was_written(red
                     nursery.start_soon(work, store, random.Random(rng.random()), written)
                 await break_things(server, [a, b, c], rng)
                 written.over = True
-        for user in USERS:
-            owner = await first.claim(user)
-            await first.claim(user, owner.token)
-            log = await first.load(user)
-            assert log is not None
-            there = {event.seq: event.id for event in log.events}
-            assert list(there) == list(range(1, log.user.head + 1))
-            for (whose, seq), id in written.ids.items():
-                assert whose != user or there[seq] == id
+        await look(first, written)
     assert min(len(written.ids), written.fenced) > 10
     assert written.failed
+
+
+async def test_after_a_failover_all_is_there_that_a_replica_had(redis_directory: Path) -> None:
+    written = Written()
+    async with Sentinels(redis_directory, aof="always") as sentinels, trio.open_nursery() as nursery:
+        store = RedisStore(sentinels.url, wait_replicas=1)
+        await nursery.start(store.run)
+        await store.open()
+        with trio.fail_after(60):
+            async with trio.open_nursery() as working:
+                working.start_soon(work, store, random.Random(4), written)
+                await until(partial(written.has, 50))
+                sentinels.primary.kill()
+                await sentinels.wait_primary(sentinels.replica)
+                there = len(written.ids)
+                await sentinels.primary.start()  # it becomes the other's replica
+                await until(partial(written.has, there + 50))
+                written.over = True
+        await look(store, written)
+        nursery.cancel_scope.cancel()
+    assert not written.fenced
