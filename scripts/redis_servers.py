@@ -36,14 +36,23 @@ def installed() -> bool:
     return shutil.which("redis-server") is not None
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port of the loopback that nobody listens on, below those that the system gives to whoever connects."""
+    """A port of the loopback that nobody else is given while this process lives, below those that the system gives to
+    whoever connects."""
     while True:
         port = random.randrange(10_000, 32_000)
+        held = socket.socket()
         try:
-            socket.create_server(("127.0.0.1", port)).close()
+            held.bind(("127.0.0.1", port))
         except OSError:
+            held.close()
             continue
+        # From now on only who says so too, as servers do, may bind it; who asks for a free port does not.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held.append(held)
         return port
 
 
