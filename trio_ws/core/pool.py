@@ -36,6 +36,7 @@ class Ask:
     Attributes:
       at: when it was heard. Of two connections that ask for one session, the one that asked last has it, however long
         it took to find out who they are.
+      relayed: another node has the socket, and has counted it.
     """
 
     session: str | None = None
@@ -44,6 +45,7 @@ class Ask:
     start: str = "retained"
     plain: bool = False
     at: float = 0.0
+    relayed: bool = False
 
 
 @attrs.frozen
@@ -64,6 +66,7 @@ class Admitted:
     skip_confirmed: bool
     snapshots: bool
     displaced: list[Session]
+    relayed: bool = False
 
 
 @attrs.frozen
@@ -87,6 +90,11 @@ class Pool:
       config: the limits.
       books, confirmations: what new sessions count in.
       new_id: makes an unguessable session id.
+
+    Attributes:
+      connected: sessions that have a connection, wherever its socket is.
+      relayed: those of them whose socket another node has.
+      guests: sockets here whose session another node has.
     """
 
     def __init__(
@@ -95,11 +103,17 @@ class Pool:
         self.config = config
         self.created = self.hits = self.misses = self.reused = 0
         self.connected = self.total_connected = self.rejected = self.superseded = 0
+        self.relayed = self.guests = 0
         self._books = books
         self._confirmations = confirmations
         self._new_id = new_id
         self._parked: OrderedDict[Session, None] = OrderedDict()
         self._restored: dict[Session, None] = {}
+
+    @property
+    def sockets(self) -> int:
+        """How many connections have their socket here; `max_connections` bounds them."""
+        return self.connected - self.relayed + self.guests
 
     @property
     def parked(self) -> int:
@@ -114,14 +128,15 @@ class Pool:
         known = box.sessions.get(ask.session) if ask.session is not None and not ask.plain else None
         fits = (ask.epoch is None or ask.epoch == box.epoch) and (ask.seq is None or ask.seq <= box.ready)
         if known is not None and fits and not known.plain:
-            if known.link is None and self.connected >= self.config.max_connections:
+            frees = known.link is not None and not known.relayed
+            if not ask.relayed and not frees and self.sockets >= self.config.max_connections:
                 self.rejected += 1
                 return self._full()
             self.hits += 1
             self.reused += known.link is None
             position = known.acked if ask.seq is None else max(ask.seq, known.acked)
-            return Admitted(known, position, True, False, False, [])
-        displaced = self._make_way(box, now)
+            return Admitted(known, position, True, False, False, [], ask.relayed)
+        displaced = self._make_way(box, now, ask.relayed)
         if isinstance(displaced, Refused):
             self.rejected += 1
             return displaced
@@ -149,14 +164,30 @@ class Pool:
         )
         snapshots = not resumed and ask.start == "snapshot" and not ask.plain
         skip_confirmed = snapshots or (not resumed and ask.start == "pending")
-        return Admitted(session, position, resumed, skip_confirmed, snapshots, displaced)
+        return Admitted(session, position, resumed, skip_confirmed, snapshots, displaced, ask.relayed)
+
+    def lodge(self) -> Refused | None:
+        """A connection comes whose session another node has: a guest; returns why it can't."""
+        if self.sockets >= self.config.max_connections:
+            self.rejected += 1
+            return self._full()
+        self.guests += 1
+        self.total_connected += 1
+        return None
+
+    def check_out(self) -> None:
+        """A guest has gone."""
+        self.guests -= 1
 
     def attach(self, admitted: Admitted, link: Any, now: float) -> None:
         """`link` takes over an admitted session. A connection that it had before is for the caller to fence off."""
         session = admitted.session
-        if session.link is None:
-            self.connected += 1
-        self.total_connected += 1
+        if session.link is not None:
+            self._disconnect(session)
+        self.connected += 1
+        self.relayed += admitted.relayed
+        self.total_connected += not admitted.relayed
+        session.relayed = admitted.relayed
         self._unpark(session)
         session.box.sessions[session.id] = session
         session.attach(
@@ -172,10 +203,16 @@ class Pool:
 
         Returns: the sessions that are parked beyond what the pool holds, the oldest; the caller ends them.
         """
-        self.connected -= 1
+        self._disconnect(session)
         session.detach(now)
         self._parked[session] = None
         return self._over()
+
+    def _disconnect(self, session: Session) -> None:
+        """The connection of `session` counts no more."""
+        self.connected -= 1
+        self.relayed -= session.relayed
+        session.relayed = False
 
     def restore(self, session: Session) -> list[Session]:
         """A session that was parked, or connected, in another process is parked here.
@@ -211,7 +248,7 @@ class Pool:
         """The session is over for good: what nobody confirmed stays pending for the user's next one."""
         self._books.now = now
         if session.link is not None:
-            self.connected -= 1
+            self._disconnect(session)
             session.detach(now)
         self._unpark(session)
         session.box.release(session)
@@ -227,7 +264,7 @@ class Pool:
             old.append(session)
         return old
 
-    def _make_way(self, box: Mailbox, now: float) -> list[Session] | Refused:
+    def _make_way(self, box: Mailbox, now: float, relayed: bool) -> list[Session] | Refused:
         """Who of this user has to go so that one more can come: parked, then silent, then oldest."""
         limits = self.config
         replace = limits.over_limit == "replace"
@@ -238,9 +275,9 @@ class Pool:
         displaced = ranked[: max(0, len(ranked) + 1 - limits.max_connections_per_user)]
         if not replace and any(s.link is not None for s in displaced):
             return Refused(closing.LIMIT_REACHED, f"{limits.max_connections_per_user} connections per user")
-        freed = sum(s.link is not None for s in displaced)
-        if self.connected - freed >= limits.max_connections:
-            others = [s for s in ranked if s.link is not None and s not in displaced]
+        freed = sum(s.link is not None and not s.relayed for s in displaced)
+        if not relayed and self.sockets - freed >= limits.max_connections:
+            others = [s for s in ranked if s.link is not None and not s.relayed and s not in displaced]
             if not replace or not others:
                 return self._full()
             displaced.append(others[0])

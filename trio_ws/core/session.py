@@ -44,6 +44,7 @@ class Session:
 
     Attributes:
       link: the connection at the moment, opaque here; None while parked.
+      relayed: another node has the socket of that connection.
       connected_at: when the last connection took it over.
       parked_at: when it was parked; meaningful while `link` is None.
       cut_at: when the last connection went, or was last heard of where that was noticed later.
@@ -77,6 +78,7 @@ class Session:
         "live_at",
         "parked_at",
         "plain",
+        "relayed",
         "skipped",
         "top",
         "unjoined",
@@ -99,6 +101,7 @@ class Session:
         self.base = self.acked = self.cursor = self.top = base
         self.plain = plain
         self.link: Any = None
+        self.relayed = False
         self.context: Any = None
         self.created_at = self.connected_at = self.parked_at = self.cut_at = now
         self.blocked: float | None = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..config import KIB
 from ..core import closing, wire
+from ..core import payload as payloads
 from ..core.closing import CloseCode
 from ..core.session import Impossible, Session
 from ..identity import Identity
@@ -60,6 +61,9 @@ class Owner(Protocol):
 
     def take_message(self, session: Session, message: wire.Message) -> None:
         """A message of a user to the application."""
+
+    def take_plain(self, session: Session, message: dict[str, Any]) -> None:
+        """A message of a plain client, with a type and a payload."""
 
 
 class Attachment:
@@ -158,6 +162,21 @@ class Attachment:
         self._arm()
 
     @property
+    def user(self) -> str:
+        """Whose session it holds."""
+        return self.session.box.user
+
+    @property
+    def is_flushed(self) -> bool:
+        """Nothing waits for it that it could still be sent."""
+        return self.fenced or not (self.session.pending or self.session.blocked is not None)
+
+    @property
+    def is_through(self) -> bool:
+        """It was sent all there is, and has acked it."""
+        return self.fenced or (self.is_flushed and self.session.acked >= self.session.cursor)
+
+    @property
     def can_take(self) -> bool:
         """Whether something waits for it, and it could be written now."""
         return not self.fenced and self.session.pending and self.session.blocked is None
@@ -228,7 +247,7 @@ class Attachment:
     # -- the way in
 
     def receive(self, message: bytes | str) -> None:
-        """Handle what the client sent: one frame, or a batch.
+        """Handle what the client sent: one frame, or a batch; of a plain client, a message.
 
         Raises nothing: a mistake is answered, what is no frame at all closes the connection.
         """
@@ -236,12 +255,29 @@ class Attachment:
             return
         now = self._engine.clock()
         self.heard(now)
+        if self.session.plain:
+            self._receive_plain(message)
+            return
         try:
             frames = wire.decode_client(message)
         except wire.NotAFrame as error:
             self.breach(error.reason)
             return
         self.handle(frames, now)
+
+    def _receive_plain(self, message: bytes | str) -> None:
+        """A plain client's message: for the application, and never answered."""
+        try:
+            value = payloads.decode(message if isinstance(message, bytes) else message.encode())
+        except ValueError:
+            value = None
+        if isinstance(value, dict) and isinstance(value.get("type"), str) and "payload" in value:
+            self._owner.take_plain(self.session, value)
+            return
+        self._engine.mistakes += 1
+        self._mistakes += 1
+        if self._mistakes >= wire.MISTAKES_TO_CLOSE:
+            self.breach("too many messages without type and payload")
 
     def handle(self, frames: list[wire.ClientFrame | wire.Mistake], now: float | None = None) -> None:
         """Handle frames that were decoded already, in order, at `now` if not now; raises nothing."""

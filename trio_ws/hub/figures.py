@@ -46,7 +46,7 @@ def statistics(engine: Engine) -> HubStatistics:
     """The snapshot of a hub."""
     books = engine.books
     return HubStatistics(
-        connections=engine.pool.connected,
+        connections=engine.pool.sockets,
         sessions_parked=engine.pool.parked,
         users=len(engine.buffer.mailboxes) + len(engine.buffer.asleep),
         events_accepted=books.accepted,
@@ -73,7 +73,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox, desk: RunDesk) -> dict[s
         "draining": engine.draining,
         "users": len(engine.buffer.mailboxes) + len(engine.buffer.asleep),
         "connections": {
-            "current": pool.connected,
+            "current": pool.sockets,
             "total": pool.total_connected,
             "rejected": pool.rejected,
             "superseded": pool.superseded,
@@ -91,7 +91,7 @@ def stats(engine: Engine, intake: Intake, inbox: Inbox, desk: RunDesk) -> dict[s
             "pool_hits": pool.hits,
             "pool_misses": pool.misses,
             "connections_reused": pool.reused,
-            "utilization": pool.connected / engine.config.max_connections,
+            "utilization": pool.sockets / engine.config.max_connections,
         },
         "delivery": {
             "events_accepted": books.accepted,

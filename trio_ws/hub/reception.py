@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..core import closing, wire
 from ..core.limits import MAX_USERS, KeyedBuckets, spread
 from ..core.pool import Ask, Refused
@@ -166,3 +168,7 @@ class Reception:
     def take_message(self, session: Session, message: wire.Message) -> None:
         """A message of a user to the application."""
         self.inbox.put(session, message)
+
+    def take_plain(self, session: Session, message: dict[str, Any]) -> None:
+        """A message of a plain client, with a type and a payload."""
+        self.inbox.put_plain(session, message.get("id"), message["type"], message["payload"])
