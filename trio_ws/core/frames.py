@@ -193,6 +193,15 @@ def _look_closely(data: bytes | str) -> list[ClientFrame | Mistake]:
     return frames
 
 
+def split(data: bytes | str) -> list[bytes]:
+    """The text of each frame in one message.
+
+    Raises:
+      NotAFrame: as `decode_client`.
+    """
+    return [text.encode() for text, _ in _objects(data)]
+
+
 def _explain(kind: str, error: msgspec.ValidationError) -> str:
     text = str(error)
     # The one message of msgspec's that quotes the value, which may be anything.

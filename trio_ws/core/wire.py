@@ -46,6 +46,7 @@ from .frames import (
     Welcome,
     decode_client,
     decode_server,
+    split,
 )
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "plain_event",
     "rejected",
     "snapshot",
+    "split",
     "standing",
     "text_message",
     "welcome",

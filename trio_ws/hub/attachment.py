@@ -263,7 +263,7 @@ class Attachment:
         except wire.NotAFrame as error:
             self.breach(error.reason)
             return
-        self.handle(frames, now)
+        self._handle_all(frames, now)
 
     def _receive_plain(self, message: bytes | str) -> None:
         """A plain client's message: for the application, and never answered."""
@@ -279,10 +279,7 @@ class Attachment:
         if self._mistakes >= wire.MISTAKES_TO_CLOSE:
             self.breach("too many messages without type and payload")
 
-    def handle(self, frames: list[wire.ClientFrame | wire.Mistake], now: float | None = None) -> None:
-        """Handle frames that were decoded already, in order, at `now` if not now; raises nothing."""
-        if now is None:
-            now = self._engine.clock()
+    def _handle_all(self, frames: list[wire.ClientFrame | wire.Mistake], now: float) -> None:
         try:
             for frame in frames:
                 if self.deaf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 import trio
@@ -10,9 +11,10 @@ import trio
 from ..core import closing
 from ..errors import HubClosed
 from .attachment import Attachment
+from .elsewhere import RemoteAttachment
 from .engine import Engine
 
-Condition: TypeAlias = Callable[[Attachment], bool]
+Condition: TypeAlias = Callable[[Attachment | RemoteAttachment], bool]
 
 ACK_GRACE: Final = 1.0
 """Seconds in which a drain waits for acks too; after that, that all was written is enough."""
@@ -53,36 +55,40 @@ class Draining:
 
     async def _drain(self, limit: float) -> None:
         engine = self.engine
-        spread = 0.5 + min(4.5, len(engine.attachments) / 50)
-        for attachment in list(engine.attachments):
-            attachment.drain(0.5, spread)
+        spread = 0.5 + min(4.5, len(self._connections()) / 50)
+        for connection in self._connections():
+            connection.drain(0.5, spread)
+        for attachment in engine.attachments:
             engine.flusher.mark(attachment, urgent=True)
         deadline = engine.clock() + limit
-        await self._until(min(deadline, engine.clock() + ACK_GRACE), _acked)
-        await self._until(deadline, _flushed)
-        for attachment in list(engine.attachments):
+        await self._until(min(deadline, engine.clock() + ACK_GRACE), attrgetter("is_through"))
+        await self._until(deadline, attrgetter("is_flushed"))
+        for connection in self._connections():
             # Without a `retry_after`: it would take the place of the range that each was told, and all come at once.
-            attachment.close(closing.DRAINING, "the server is going away")
-        await self._until(engine.clock() + CLOSE_GRACE, _gone)
+            connection.close(closing.DRAINING, "the server is going away")
+        await self._until(engine.clock() + CLOSE_GRACE, attrgetter("fenced"))
+
+    def _connections(self) -> list[Attachment | RemoteAttachment]:
+        return [*self.engine.attachments, *self.engine.guests]
 
     def end_now(self) -> None:
         """The hub has ended: whoever waits for it is told, and connections that are left are closed."""
         self.engine.draining = self.engine.closed = True
         self.engine.stopping.set()
         self.engine.room.end(lambda: HubClosed("the hub has ended"))
-        for attachment in list(self.engine.attachments):
-            attachment.close(closing.DRAINING, "the server is going away", self.engine.retry_after)
+        for connection in self._connections():
+            connection.close(closing.DRAINING, "the server is going away", self.engine.retry_after)
 
     async def _until(self, deadline: float, done: Condition) -> None:
         """Wait until every connection is `done` or gone, at most until `deadline`."""
-        event, left = trio.Event(), dict(self.engine.attachments)
+        event, left = trio.Event(), dict.fromkeys(self._connections())
 
         def look() -> None:
             while left:
-                attachment = next(iter(left))
-                if not (attachment.fenced or done(attachment)):
+                connection = next(iter(left))
+                if not done(connection):
                     return
-                del left[attachment]
+                del left[connection]
             event.set()
 
         self.engine.after_step = look
@@ -92,15 +98,3 @@ class Draining:
                 await event.wait()
         finally:
             self.engine.after_step = None
-
-
-def _flushed(attachment: Attachment) -> bool:
-    return not attachment.session.pending and attachment.session.blocked is None
-
-
-def _acked(attachment: Attachment) -> bool:
-    return _flushed(attachment) and attachment.session.acked >= attachment.session.cursor
-
-
-def _gone(attachment: Attachment) -> bool:
-    return attachment.fenced

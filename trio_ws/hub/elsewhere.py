@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import attrs
 
+from ..core.closing import CloseCode
 from ..core.histogram import Histogram
 from ..core.pool import Ask, Refused
 from ..identity import Identity
@@ -49,14 +50,28 @@ AnswerCall: TypeAlias = Callable[[HttpCall], Awaitable[HttpAnswer]]
 
 
 class RemoteAttachment(Protocol):
-    """A connection's hold on a session that another node has; what a connection asks of it. Nothing here waits, and
-    nothing raises.
+    """A connection's hold on a session that another node has: what a connection, and who drains, ask of it, and of an
+    `Attachment` alike. Nothing here waits, and nothing raises.
 
     Attributes:
+      fenced: it holds nothing any more.
       deaf: what is received has no effect any more.
     """
 
+    fenced: bool
     deaf: bool
+
+    @property
+    def user(self) -> str:
+        """Whose session it holds."""
+
+    @property
+    def is_flushed(self) -> bool:
+        """Nothing waits for it that it could still be sent, as far as is known here."""
+
+    @property
+    def is_through(self) -> bool:
+        """It was sent all there is, and has acked it, as far as is known here."""
 
     def receive(self, message: bytes | str) -> None:
         """Hand over what the client sent: one frame, or a batch; of a plain client, a message."""
@@ -70,6 +85,12 @@ class RemoteAttachment(Protocol):
     def detach(self, *, silent: bool = False) -> None:
         """The connection is gone; see `Attachment.detach`."""
 
+    def drain(self, low: float, high: float) -> None:
+        """Tell the client that this server goes away, and when to come back."""
+
+    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
+        """Have the connection tell why and close, soon."""
+
 
 class Elsewhere(Protocol):
     """A user whose log another node has. It is good for one attempt: the log may be elsewhere soon.
@@ -82,11 +103,20 @@ class Elsewhere(Protocol):
     def node(self) -> str:
         """The id of that node."""
 
-    async def attach(self, identity: Identity, ask: Ask, link: Link) -> RemoteAttachment | Refused:
+    async def attach(
+        self, identity: Identity, ask: Ask, link: Link, *, path: str
+    ) -> RemoteAttachment | Refused:
         """Give a connection that has said hello its session over there: the welcome is sent through `link`, and what
         follows. A checkpoint. Cancelled, nothing is attached.
 
-        Returns: its hold on the session; or why it can't have one, also where that node does not answer.
+        Args:
+          identity, ask, link: see `Reception.attach`.
+          path: of the listener that it came in by; what takes its messages is what takes them at that path over there.
+
+        Returns: its hold on the session; or why it can't have one.
+
+        Raises:
+          NoAnswer: that node is not there any more, or the log not there: place it again.
         """
 
     async def ask(self, call: HttpCall) -> HttpAnswer:

@@ -30,6 +30,7 @@ from .room import Room
 
 if TYPE_CHECKING:
     from .attachment import Attachment
+    from .elsewhere import RemoteAttachment
 
 MEMORY_CRITICAL_TTL: Final = 86400.0
 """`critical_ttl` where none is set and nothing is durable: a day."""
@@ -55,6 +56,7 @@ class Engine:
     Attributes:
       durability: commits what is to outlive this process; None without a store.
       attachments: the connections that hold a session.
+      guests: the connections here whose session another node has.
       mistakes: frames that made no sense, since the start.
       closes: how many WebSockets ended, by close code and by who ended them.
       alerts: what is watched, and how it stands.
@@ -114,6 +116,7 @@ class Engine:
         self.dead_letters = DeadLetters(nursery, on_dead_letter, limit=config.max_events)
         self.recovery = Histogram()
         self.attachments: dict[Attachment, None] = {}
+        self.guests: dict[RemoteAttachment, None] = {}
         self.mistakes = self.held_back = 0
         self.closes: dict[tuple[int, str], int] = {}
         self.refusals = Refusals()

@@ -19,11 +19,13 @@ class Reception:
 
     Attributes:
       inbox: where users' messages go.
+      handlers: what takes them, by the path of the listener, for connections that other nodes relay.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.inbox = Inbox(engine)
+        self.handlers: dict[str, OnMessage | None] = {}
         config = engine.config
         self._rates = KeyedBuckets[str](config.user_connect_rate, config.user_connect_burst, MAX_USERS)
         self._rate_refusals = 0

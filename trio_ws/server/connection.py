@@ -13,11 +13,11 @@ from typing import Final
 import trio
 
 from ..core import closing, wire
-from ..core import payload as payloads
 from ..core.closing import CloseCode
 from ..core.pool import Refused
 from ..errors import StoreUnavailable
 from ..hub import Attachment, Hub
+from ..hub.elsewhere import NoAnswer, RemoteAttachment
 from .auth import checked
 from .ending import BinaryMessage, TransportClosed
 from .handshake import Arrival, Handshake, Policy, Verdict, credentials
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 PLAIN_PING: Final = b"\x89\x00"
 """A WebSocket ping: what a plain client's heartbeat is."""
+
+PLACES: Final = 3
+"""How often a session is looked for, where it moves from node to node meanwhile."""
 
 
 class Connection:
@@ -48,7 +51,6 @@ class Connection:
         "_fresh_token",
         "_hub",
         "_plain",
-        "_plain_mistakes",
         "_policy",
         "_tasks",
         "_told",
@@ -65,9 +67,8 @@ class Connection:
         self._plain = self._told = self._attaching = False
         self._welcome = b""
         self._verdict: Verdict | None = None
-        self._attachment: Attachment | None = None
+        self._attachment: Attachment | RemoteAttachment | None = None
         self._fresh_token: str | None = None
-        self._plain_mistakes = 0
         self._expected_by = self._armed_for = math.inf
 
     async def run(self, handshake: Handshake) -> None:
@@ -76,19 +77,19 @@ class Connection:
         Raises: TransportClosed where it broke during the handshake. Cancelled, it is cut, and the session is parked.
         """
         try:
-            arrival = await handshake.run(self._hub, self._transport, self._policy)
+            outcome = await handshake.run(self._hub, self._transport, self._policy)
+            upgraded = outcome is not None
+            if isinstance(outcome, Arrival):
+                outcome = await self._attach(outcome)
         except trio.Cancelled:
             # It is late, or the server goes away, and the client can be told: that is shielded, and soon over.
             self._verdict = handshake.verdict
             await self._end()
             raise
         handshake.over()
-        upgraded = arrival is not None
-        if isinstance(arrival, Arrival):
-            arrival = self._attach(arrival)
-        if isinstance(arrival, Verdict):
-            self._hub.engine.refusals.count(arrival.counted)
-            self._verdict = arrival
+        if isinstance(outcome, Verdict):
+            self._hub.engine.refusals.count(outcome.counted)
+            self._verdict = outcome
         elif self._attachment is not None:
             try:
                 await self._listen()
@@ -103,16 +104,38 @@ class Connection:
 
     # -- the session
 
-    def _attach(self, arrival: Arrival) -> Verdict | None:
-        """Take up a session; returns why there is none."""
-        hub = self._hub
+    async def _attach(self, arrival: Arrival) -> Verdict | None:
+        """Take up a session, wherever it is; returns why there is none. A checkpoint where it is not here."""
+        hub, elsewhere = self._hub, arrival.elsewhere
         self._plain, self._attaching = arrival.ask.plain, True
-        attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
+        attached: Attachment | RemoteAttachment | Refused | None = None
+        for _ in range(PLACES):
+            if elsewhere is None:
+                attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
+                if not isinstance(attached, Refused):
+                    attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
+                break
+            try:
+                attached = await elsewhere.attach(arrival.identity, arrival.ask, self, path=self._policy.path)
+                break
+            except NoAnswer:
+                try:
+                    elsewhere = await hub.place(arrival.identity.user, to_connect=True)
+                except StoreUnavailable:
+                    break
         self._attaching = False
+        if attached is None:
+            return Verdict(
+                closing.DRAINING, "no node has the user's events", hub.retry_after, counted="store"
+            )
         if isinstance(attached, Refused):
             return Verdict(attached.code, attached.reason, attached.retry_after, counted=attached.counted)
+        self._take_up(attached, arrival.rest)
+        return None
+
+    def _take_up(self, attached: Attachment | RemoteAttachment, rest: bytes | None) -> None:
+        """Send the welcome, and have what comes handed to an attachment; `rest` has come already."""
         self._attachment = attached
-        attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
         if self._welcome:
             welcome, self._welcome = self._welcome, b""
             try:
@@ -120,47 +143,21 @@ class Connection:
             except TransportClosed:
                 pass  # found out by who receives
         self._transport.on_drained = attached.drained
-        self._transport.open_lane(self._take_plain if self._plain else attached.receive)
-        if arrival.rest:
-            attached.handle(arrival.rest)
-        return None
+        self._transport.open_lane(attached.receive)
+        if rest is not None:
+            attached.receive(rest)
 
     async def _listen(self) -> None:
         """Hand over what does not take the lane, until the WebSocket ends."""
         attached = self._attachment
         assert attached is not None
-        take = self._take_plain if self._plain else attached.receive
         try:
             while True:
-                take(await self._transport.receive())
+                attached.receive(await self._transport.receive())
         except BinaryMessage:
             self.close(closing.PROTOCOL_ERROR, "a binary message")
         except TransportClosed as closed:
             logger.debug("%s: %s", self._transport.remote, closed)
-
-    def _take_plain(self, message: bytes | str) -> None:
-        """A plain client's message: for the application, and never answered."""
-        attached = self._attachment
-        if attached is None or attached.deaf:
-            return
-        attached.heard(self._hub.engine.clock())
-        try:
-            value = payloads.decode(message if isinstance(message, bytes) else message.encode())
-            if (
-                not isinstance(value, dict)
-                or not isinstance(value.get("type"), str)
-                or "payload" not in value
-            ):
-                raise ValueError("not a message")
-        except ValueError:
-            self._plain_mistakes += 1
-            self._hub.engine.mistakes += 1
-            if self._plain_mistakes >= wire.MISTAKES_TO_CLOSE:
-                attached.breach("too many messages without type and payload")
-            return
-        self._hub.reception.inbox.put_plain(
-            attached.session, value.get("id"), value["type"], value["payload"]
-        )
 
     # -- as a link
 
@@ -218,7 +215,7 @@ class Connection:
 
     async def _renew(self) -> None:
         assert self._attachment is not None
-        user = self._attachment.session.box.user
+        user = self._attachment.user
         while self._fresh_token is not None:
             token = self._fresh_token
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -18,6 +18,7 @@ from ..core.closing import CloseCode
 from ..core.pool import Ask
 from ..errors import StoreUnavailable
 from ..hub import Hub, OnMessage
+from ..hub.elsewhere import Elsewhere
 from ..identity import Identity
 from .auth import Authenticate, Credentials, Origins, checked
 from .ending import BinaryMessage
@@ -62,12 +63,14 @@ class Arrival:
     Attributes:
       identity: who it is.
       ask: what its hello asks for.
-      rest: the frames that came with hello in one batch.
+      elsewhere: where its user's log is, if not here.
+      rest: the frames that came with hello in one batch, as a batch; None where none did.
     """
 
     identity: Identity
     ask: Ask
-    rest: list[Any]
+    elsewhere: Elsewhere | None
+    rest: bytes | None = None
 
 
 class Handshake:
@@ -144,19 +147,20 @@ class Handshake:
             return None
         assert identity is not None
         try:
-            await hub.load(identity.user, to_connect=True)
+            elsewhere = await hub.place(identity.user, to_connect=True)
         except StoreUnavailable:
             await _refuse_for_now(
                 hub, transport, "store", "The user's events can't be read now.", hub.retry_after
             )
             return None
         await transport.accept(None)
-        return Arrival(identity, Ask(plain=True), [])
+        return Arrival(identity, Ask(plain=True), elsewhere)
 
     async def _hear_hello(self, hub: Hub, transport: WebSocket, policy: Policy) -> Arrival | Verdict:
         self._told_if_late = Verdict(closing.TIMEOUT, "no hello in time", counted="hello_timeout")
         try:
-            first, *rest = wire.decode_client(await transport.receive())
+            message = await transport.receive()
+            first, *rest = wire.decode_client(message)
         except wire.NotAFrame as error:
             return _no_hello(error.reason)
         except BinaryMessage:
@@ -182,11 +186,11 @@ class Handshake:
             closing.DRAINING, "the user's events can't be read now", hub.retry_after, counted="store"
         )
         try:
-            await hub.load(identity.user, to_connect=True)
+            elsewhere = await hub.place(identity.user, to_connect=True)
         except StoreUnavailable:
             return away
         ask = Ask(session=first.session, epoch=first.epoch, seq=first.seq, start=first.from_, at=heard_at)
-        return Arrival(identity, ask, rest)
+        return Arrival(identity, ask, elsewhere, wire.batch(wire.split(message)[1:]) if rest else None)
 
 
 async def _request_is_welcome(hub: Hub, transport: WebSocket, policy: Policy) -> bool:

@@ -114,6 +114,7 @@ async def serve(
         Origins(allowed_origins, insecure=trusting, required=require_origin),
         Load(hub.config.max_loop_lag),
     )
+    hub.reception.handlers[path] = on_message
     own = listeners is None
     if listeners is None:
         listeners = await open_listeners(host, port)

@@ -49,7 +49,7 @@ class Bounds(Checker):
         for what, is_, limit in (
             ("events in all", books.events, limits.max_events + there * most + beyond),
             ("bytes in all", books.bytes, limits.max_bytes + there * most_bytes + 1024 * beyond),
-            ("connections in all", pool.connected, limits.max_connections),
+            ("connections in all", pool.sockets, limits.max_connections),
             ("events on their way to the disk", books.landing_events, limits.max_events_per_user + beyond),
             (
                 "bytes on their way to the disk",

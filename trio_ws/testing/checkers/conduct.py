@@ -316,7 +316,7 @@ class MakesWay(Checker):
                 self._look(user, before, box)
             full = len(box.sessions) == engine.config.max_connections_per_user
             self._before[user] = [_Seat(session) for session in box.sessions.values()] if full else []
-        self._full = engine.pool.connected >= engine.config.max_connections
+        self._full = engine.pool.sockets >= engine.config.max_connections
 
     def _look(self, user: str, before: list[_Seat], box: Mailbox) -> None:
         gone = [seat for seat in before if seat.name not in box.sessions]

@@ -503,19 +503,12 @@ class _Attachment:
     def receive(self, message: bytes | str) -> None:
         if self._record.is_dead(self._line.life):
             return
-        if not self._attachment.deaf:
+        if not (self._attachment.deaf or self._attachment.session.plain):
             try:
                 self._record.heard(self._line, wire.decode_client(message))
             except wire.NotAFrame:
                 pass
         self._attachment.receive(message)
-
-    def handle(self, frames: list[wire.ClientFrame | wire.Mistake]) -> None:
-        if self._record.is_dead(self._line.life):
-            return
-        if not self._attachment.deaf:
-            self._record.heard(self._line, frames)
-        self._attachment.handle(frames)
 
     def renew(self, identity: Identity) -> None:
         if isinstance(identity, Known):
