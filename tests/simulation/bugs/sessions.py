@@ -338,8 +338,8 @@ def expired_sessions_stay(patch: Patch) -> None:
 def the_newest_makes_way(patch: Patch) -> None:
     """At a user's limit the newest connection makes way, though another one is stale. Who makes way."""
 
-    def make_way(original: Any, self: Pool, box: Mailbox, now: float) -> Any:
-        displaced = original(self, box, now)
+    def make_way(original: Any, self: Pool, box: Mailbox, now: float, relayed: bool) -> Any:
+        displaced = original(self, box, now, relayed)
         if isinstance(displaced, list) and len(displaced) == 1:
             return [max(box.sessions.values(), key=lambda session: session.connected_at)]
         return displaced
