@@ -106,32 +106,33 @@ class Connection:
 
     async def _attach(self, arrival: Arrival) -> Verdict | None:
         """Take up a session, wherever it is; returns why there is none. A checkpoint where it is not here."""
-        hub, elsewhere = self._hub, arrival.elsewhere
         self._plain, self._attaching = arrival.ask.plain, True
-        attached: Attachment | RemoteAttachment | Refused | None = None
+        try:
+            attached = await self._find(arrival)
+        finally:
+            self._attaching = False
+        if isinstance(attached, Refused):
+            return Verdict(attached.code, attached.reason, attached.retry_after, counted=attached.counted)
+        self._take_up(attached, arrival.rest)
+        return None
+
+    async def _find(self, arrival: Arrival) -> Attachment | RemoteAttachment | Refused:
+        """The hold on a session, here or elsewhere; where its user's log moves meanwhile, it is looked for again."""
+        hub, elsewhere = self._hub, arrival.elsewhere
         for _ in range(PLACES):
             if elsewhere is None:
                 attached = hub.attach(arrival.identity, arrival.ask, self, on_message=self._policy.on_message)
                 if not isinstance(attached, Refused):
                     attached.flush(hub.engine.clock())  # what is replayed goes with the welcome, in one write
-                break
+                return attached
             try:
-                attached = await elsewhere.attach(arrival.identity, arrival.ask, self, path=self._policy.path)
-                break
+                return await elsewhere.attach(arrival.identity, arrival.ask, self, path=self._policy.path)
             except NoAnswer:
                 try:
                     elsewhere = await hub.place(arrival.identity.user, to_connect=True)
                 except StoreUnavailable:
                     break
-        self._attaching = False
-        if attached is None:
-            return Verdict(
-                closing.DRAINING, "no node has the user's events", hub.retry_after, counted="store"
-            )
-        if isinstance(attached, Refused):
-            return Verdict(attached.code, attached.reason, attached.retry_after, counted=attached.counted)
-        self._take_up(attached, arrival.rest)
-        return None
+        return Refused(closing.DRAINING, "no node has the user's events", hub.retry_after, counted="store")
 
     def _take_up(self, attached: Attachment | RemoteAttachment, rest: bytes | None) -> None:
         """Send the welcome, and have what comes handed to an attachment; `rest` has come already."""
