@@ -15,6 +15,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .client import Client, ClientState, ClientStatistics, SavedSession, connect
+from .cluster import ClusteredHub, Node, open_node
 from .config import Config
 from .core import session as _session
 from .core.run_fold import RunFold
@@ -77,6 +78,7 @@ __all__ = [
     "Client",
     "ClientState",
     "ClientStatistics",
+    "ClusteredHub",
     "Config",
     "Confirmation",
     "ConfirmationTimeout",
@@ -99,6 +101,7 @@ __all__ = [
     "Merged",
     "Message",
     "MessageRejected",
+    "Node",
     "OwnedElsewhere",
     "Priority",
     "PublishChannel",
@@ -123,6 +126,7 @@ __all__ = [
     "UnknownRun",
     "connect",
     "open_hub",
+    "open_node",
     "serve",
 ]
 

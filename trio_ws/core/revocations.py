@@ -30,6 +30,17 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._revoked)
 
+    def learn(self, records: Iterable[RevokedRecord]) -> list[RevokedRecord]:
+        """Take over what another process has revoked; returns what of it is news."""
+        news = []
+        for record in records:
+            known = self._revoked.get(record.user)
+            if known is None or known.since < record.since:
+                until = record.until if known is None else max(known.until, record.until)
+                self._revoked[record.user] = record._replace(until=until)
+                news.append(record)
+        return news
+
     def restore(self, records: Iterable[RevokedRecord]) -> None:
         """Take over those of a process before, as a store has kept them."""
         self._revoked.update((record.user, record) for record in records)

@@ -44,7 +44,7 @@ async def _clean(engine: Engine, reception: Reception) -> None:
     for session in engine.pool.expired(now):
         reception.end(session)
     for count, box in enumerate(list(engine.buffer.mailboxes.values()), 1):
-        _sweep(engine, box, now)
+        sweep(engine, box, now)
         if count % SWEEP_TURN == 0:
             engine.react()
             await trio.lowlevel.checkpoint()
@@ -52,7 +52,7 @@ async def _clean(engine: Engine, reception: Reception) -> None:
     engine.react()
 
 
-def _sweep(engine: Engine, box: Mailbox, now: float) -> None:
+def sweep(engine: Engine, box: Mailbox, now: float) -> None:
     """Let go what has passed its time in one mailbox, and the mailbox where nothing is left."""
     if box.closed:
         return
@@ -82,5 +82,5 @@ async def _clean_asleep(engine: Engine, loader: Loader) -> None:
         for user in due:
             await loader.load(user)
             if (box := engine.buffer.mailboxes.get(user)) is not None:
-                _sweep(engine, box, engine.clock())
+                sweep(engine, box, engine.clock())
         engine.react()

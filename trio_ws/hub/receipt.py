@@ -83,6 +83,11 @@ class Receipt:
         """As `state`; of a delta that was merged, the state of the event that it went into."""
         return MOVED if self.is_away else _last(self._entry).state
 
+    @property
+    def last_known(self) -> str:
+        """As `state`, as far as that was known in this process."""
+        return "held" if _last(self._entry).first_sent is None else "sent"
+
     def call_when_resolved(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once, without waiting, when the event is confirmed or gone; at once if it is.
 

@@ -1,0 +1,608 @@
+"""The hub of one node of a cluster: a hub that has the logs that its node owns, and reaches all others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+import attrs
+import msgspec
+import trio
+
+from ..config import Config
+from ..core.buffer import UNREAD
+from ..core.histogram import Histogram
+from ..core.limits import spread
+from ..core.pool import Ask, Refused
+from ..errors import OwnedElsewhere, StoreError, StoreUnavailable
+from ..event import Priority
+from ..hub import Hub, Identity, Link, Receipt
+from ..hub.alerts import OnAlert
+from ..hub.cleanup import sweep
+from ..hub.dead_letters import OnDeadLetter
+from ..hub.elsewhere import HttpAnswer, HttpCall, NoAnswer, RemoteAttachment
+from ..hub.engine import Engine, new_token
+from ..hub.inbox import has_letters
+from ..hub.intake import check_name
+from ..hub.opening import opened, own_nursery
+from ..hub.parcel import Parcel
+from ..store import Fenced, NodeRecord, Opened, SharedStore
+from .bus import Bus
+from .calls import CallFailed, Calls, NodeGone
+from .forwarding import Forwarding, receipt_of
+from .membership import Membership
+from .ownership import Ownership
+
+logger = logging.getLogger(__name__)
+
+SWEEP: Final = 1.0
+"""Seconds between looks at a part of the tokens, at users of dead nodes, and at those of whom something expires."""
+
+PART: Final = 0.5
+"""What part of the tokens is looked at in one sweep."""
+
+ADOPTED: Final = 32
+"""How many users of dead nodes, or of nobody, are seen to in one sweep."""
+
+IDLE: Final = 60.0
+"""Seconds without an event, and without a connection, after which a log is nobody's again."""
+
+RELEASED: Final = 500
+"""How many logs are given back in one call of the store."""
+
+REVOKED: Final = 0.5
+"""Seconds between looks at who is revoked."""
+
+
+class ClusteredHub(Hub):
+    """The hub of a node. Made by `open_node`.
+
+    What `Hub` has is here for users whose log this node has; `place` says whether it does. `publish`, `broadcast` and
+    receipts reach users wherever their log is. What can be done only where the log is (runs, subscriptions,
+    `publish_nowait`) brings it here, if nobody is connected there, or raises `OwnedElsewhere`.
+
+    Attributes:
+      node: the id of this node's life.
+      store: what the nodes share.
+      bus, calls: how they reach each other.
+      membership: which of them live.
+      ownership: who has which log.
+      forwarding: publishes and confirmations over nodes.
+    """
+
+    def __init__(self, engine: Engine, store: SharedStore, about: Callable[[], dict[str, object]]) -> None:
+        super().__init__(engine)
+        assert engine.durability is not None
+        self.node, self.store = store.node, store
+        self.cluster = _Cluster(self)
+        nursery = engine.nursery
+        self.bus = Bus(store, nursery, engine.wall_clock)
+        self.membership = Membership(
+            store, about, on_suspended=self.suspend, on_back=self._come_back, on_gone=self._node_is_gone
+        )
+        self.calls = Calls(self.bus, nursery, self.membership.lives)
+        self.ownership = Ownership(
+            store,
+            self.membership,
+            nursery,
+            before_claim=engine.durability.untouched,
+            on_claimed=self._claimed,
+        )
+        self.forwarding = Forwarding(self, self.calls)
+        self.fenced_off = self.handed_over = 0
+        self._durability = engine.durability
+        self._boxes = engine.buffer.mailboxes
+        self._sweeps = 0
+        engine.buffer.admits = self.ownership.owned.__contains__
+        engine.durability.follow = self.forwarding.follow
+        self.loader.connected_until = None
+        self.calls.handle("hand_over", self._hand_over_asked)
+        self.calls.handle("http", self._http_asked)
+
+    def start(self, found: Opened | None) -> None:
+        """See `Hub.start`."""
+        super().start(found)
+        start_soon = self.engine.nursery.start_soon
+        start_soon(self.bus.run)
+        start_soon(self.membership.run)
+        start_soon(self._sweep)
+        start_soon(self._hear_of_revoked)
+
+    # -- where a log is
+
+    async def place(self, user: str, *, to_connect: bool = False) -> ElsewhereUser | None:
+        """See `Hub.place`."""
+        if user in self._boxes:
+            return None
+        check_name(user, "user")
+        while True:
+            if self.engine.suspended:
+                raise StoreUnavailable(self._durability.reason)
+            try:
+                owner = await self.ownership.find(user)
+            except StoreError as error:
+                raise StoreUnavailable(f"it can't be found out who has the user's log: {error}") from error
+            if owner.node != self.node:
+                if to_connect and await self.ask_for(user, owner.node):
+                    continue
+                return ElsewhereUser(self, owner.node, user)
+            await super().load(user, to_connect=to_connect)
+            if user in self._boxes:
+                return None
+            if user in self.ownership.owned and user not in self.engine.buffer.asleep:
+                self.engine.buffer.mailbox(user)  # nothing is kept of it
+                return None
+
+    async def have_here(self, user: str) -> None:
+        """Have the log of `user` here, if this node owns it, or nobody else does.
+
+        Raises:
+          OwnedElsewhere: another node does.
+          StoreUnavailable: as `load`.
+        """
+        elsewhere = await self.place(user)
+        if elsewhere is not None:
+            raise OwnedElsewhere(user, elsewhere.node)
+
+    async def load(self, user: str, *, to_connect: bool = False) -> None:
+        """As `Hub.load`. Where another node has the log, and nobody is connected there, it is brought here.
+
+        Raises:
+          OwnedElsewhere: it has to stay there.
+        """
+        if user in self._boxes:
+            return
+        elsewhere = await self.place(user, to_connect=True)
+        if elsewhere is not None:
+            raise OwnedElsewhere(user, elsewhere.node)
+
+    async def ask_for(self, user: str, node: str) -> bool:
+        """Ask a node for the log of `user`; returns whether it is worth another look who has it."""
+        try:
+            gone = await self.calls.call(node, "hand_over", user.encode()) == b"gone"
+        except (NodeGone, CallFailed) as error:
+            self.ownership.forget(user, node, gone=isinstance(error, NodeGone))
+            return True
+        if gone:
+            self.ownership.forget(user, node)
+        return gone
+
+    async def _hand_over_asked(self, sender: str, body: bytes) -> bytes:
+        user = body.decode()
+        if user not in self.ownership.owned:
+            return b"gone"
+        return b"gone" if await self.hand_over(user) else b"stays"
+
+    async def hand_over(self, user: str) -> bool:
+        """Give a log back, so that another node may have it; it stays where somebody here needs it. A checkpoint."""
+        box = self._boxes.get(user)
+        if box is None or not self._may_go(user):
+            return False
+        assert box.track is not None
+        if not (box.track.idle and box.track.is_tight):
+            box.track.tighten()
+            try:
+                await self._durability.wait_for_next()
+            except StoreUnavailable:
+                return False
+            if self._boxes.get(user) is not box or not self._may_go(user):
+                return False
+            if not (box.track.idle and box.track.is_tight):
+                return False
+        self.handed_over += 1
+        await self._release([user])
+        return True
+
+    def _may_go(self, user: str) -> bool:
+        """Whether nobody here needs the log of `user`: neither a connection, nor a run, nor who waits for an event."""
+        box = self._boxes.get(user)
+        if box is None or self.engine.suspended:
+            return False
+        return (
+            not (box.runs is not None and box.runs.open)
+            and not self.engine.room.line(user)
+            and all(session.link is None and not has_letters(session) for session in box.sessions.values())
+            and not any(entry.waiters for entry in box.entries.values())
+            and (box.rest is None or not box.rest.is_awaited)
+        )
+
+    async def _release(self, users: list[str]) -> None:
+        """Give logs back of which nothing is to be written any more."""
+        for user in users:
+            self._moving.drop(user)
+        try:
+            await self.ownership.release(users)
+        except StoreError as error:
+            logger.warning("logs could not be given back: %s", error)
+
+    def _claimed(self, user: str) -> None:
+        self.engine.buffer.asleep[user] = UNREAD
+
+    def drop(self, user: str) -> None:
+        """See `Hub.drop`."""
+        self.ownership.lost(user)
+        super().drop(user)
+
+    def fenced(self, fenced: Fenced) -> None:
+        """See `Hub.fenced`."""
+        self.fenced_off += len(fenced.users)
+        if fenced.rolled_back:
+            logger.error(
+                "the store has lost commits: the logs begin anew", extra={"users": len(fenced.rolled_back)}
+            )
+        super().fenced(fenced)
+
+    def _node_is_gone(self, node: str) -> None:
+        logger.warning("a node is gone", extra={"node": node})
+        self.ownership.node_is_gone(node)
+
+    # -- publishing
+
+    async def publish(
+        self,
+        user: str,
+        type: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        priority: Priority | None = None,
+        key: str | None = None,
+        merge: Literal["append"] | None = None,
+        ttl: float | None = None,
+        confirm: bool = False,
+    ) -> Receipt:
+        """As `Hub.publish`, wherever the user's log is.
+
+        Raises:
+          StoreUnavailable: also where the node that has it can't be reached, for a while.
+        """
+        if user in self._boxes:
+            try:
+                return await super().publish(
+                    user,
+                    type,
+                    payload,
+                    id=id,
+                    priority=priority,
+                    key=key,
+                    merge=merge,
+                    ttl=ttl,
+                    confirm=confirm,
+                )
+            except OwnedElsewhere:
+                pass  # it moved while this waited, and the event was not accepted
+        parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
+        self._check_open()
+        check_name(user, "user")
+        await self.intake.encode_any(parcel, payload)
+        return await self.forwarding.publish(user, parcel)
+
+    async def submit_here(self, user: str, parcel: Parcel, *, commit: bool = True) -> Receipt:
+        """Have an event accepted in a log that is here.
+
+        Raises:
+          OwnedElsewhere: it is not, or not any more.
+        """
+        return await super().submit(user, parcel, commit=commit)
+
+    async def submit(self, user: str, parcel: Parcel, *, commit: bool = True) -> Receipt:
+        """See `Hub.submit`: for events of runs, whose user's log is here."""
+        if user not in self._boxes:
+            await self.load(user)
+        return await super().submit(user, parcel, commit=commit)
+
+    def submit_nowait(self, user: str, parcel: Parcel) -> Receipt:
+        """See `Hub.submit_nowait`; of a user whose log is not here, it is sent for.
+
+        Raises:
+          trio.WouldBlock: it was not here.
+        """
+        if user not in self._boxes:
+            self._check_open()
+            self.engine.nursery.start_soon(self._try_to_load, user)
+            raise trio.WouldBlock
+        return super().submit_nowait(user, parcel)
+
+    async def _try_to_load(self, user: str) -> None:
+        try:
+            await self.load(user)
+        except (OwnedElsewhere, StoreUnavailable):
+            pass  # whoever needs it asks again
+
+    async def broadcast(
+        self,
+        users: Iterable[str] | Literal["*"],
+        type: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        priority: Priority | None = None,
+        key: str | None = None,
+        merge: Literal["append"] | None = None,
+        ttl: float | None = None,
+        confirm: bool = False,
+    ) -> list[Receipt]:
+        """As `Hub.broadcast`, wherever their logs are; ``"*"`` are all whose log is here."""
+        names = list(dict.fromkeys(self.users() if users == "*" else users))
+        receipts: dict[str, Receipt] = {}
+        shared = id or self.engine.fresh_id()
+
+        async def publish(user: str) -> None:
+            receipts[user] = await self.publish(
+                user,
+                type,
+                payload,
+                id=shared,
+                priority=priority,
+                key=key,
+                merge=merge,
+                ttl=ttl,
+                confirm=confirm,
+            )
+
+        async with own_nursery() as nursery:
+            async with trio.open_nursery() as inner:
+                for name in names:
+                    inner.start_soon(publish, name)
+            nursery.cancel_scope.cancel()
+        return [receipts[name] for name in names]
+
+    def receipt_here(self, user: str, epoch: str, seq: int, id: str) -> Receipt | None:
+        """The receipt of an event whose log is here; None where that is another log, or another event."""
+        box = self._boxes.get(user)
+        return None if box is None or box.epoch != epoch else receipt_of(self, box, seq, id)
+
+    # -- calls of the admin API
+
+    async def ask_http(self, node: str, user: str | None, call: HttpCall) -> HttpAnswer:
+        """Have a node answer a call; one for the sake of a user only if it has that one's log.
+
+        Raises:
+          NoAnswer: none came in time, or it has not.
+        """
+        body = msgspec.msgpack.encode((user, msgspec.to_builtins(call, builtin_types=(bytes,))))
+        try:
+            with trio.fail_after(call.timeout):
+                answer = await self.calls.call(node, "http", body)
+        except trio.TooSlowError:
+            raise NoAnswer(f"node {node} did not answer in time") from None
+        except (NodeGone, CallFailed) as error:
+            if user is not None:
+                self.ownership.forget(user, node, gone=isinstance(error, NodeGone))
+            raise NoAnswer(str(error)) from error
+        return msgspec.msgpack.decode(answer, type=HttpAnswer)
+
+    async def _http_asked(self, sender: str, body: bytes) -> bytes:
+        user, call = msgspec.msgpack.decode(body, type=tuple[str | None, HttpCall])
+        if user is not None:
+            try:
+                await self.have_here(user)
+            except (OwnedElsewhere, StoreUnavailable) as error:
+                raise CallFailed(str(error)) from None
+        if self.on_call is None:
+            return msgspec.msgpack.encode(msgspec.to_builtins(HttpAnswer(status=404)))
+        answer = await self.on_call(call)
+        return msgspec.msgpack.encode(msgspec.to_builtins(answer, builtin_types=(bytes,)))
+
+    # -- what is to be looked at again and again
+
+    async def _come_back(self) -> None:
+        """This node was suspended, and lives again: drop what others have by now, and go on with the rest.
+
+        Raises:
+          StoreError: that can't be found out.
+        """
+        fenced = await self.ownership.look_at_all()
+        if fenced is not None:
+            self.fenced(fenced)
+        self.resume()
+
+    async def _sweep(self) -> None:
+        while True:
+            self._sweeps += 1
+            await trio.sleep(spread(1.2 * SWEEP, self._sweeps))
+            if self.engine.suspended:
+                continue
+            try:
+                await self._sweep_once()
+            except (StoreError, StoreUnavailable, OwnedElsewhere) as error:
+                logger.debug("a sweep was cut short: %s", error)
+            except Exception:
+                logger.exception("a sweep failed")
+
+    async def _sweep_once(self) -> None:
+        fenced = await self.ownership.look_at_some(PART)
+        if fenced is not None:
+            self.fenced(fenced)
+        if self.draining:
+            return
+        await self._release_idle()
+        for user, _ in await self.store.orphans(ADOPTED):
+            await self.place(user)
+        for user in await self.store.due(self.engine.wall_clock(), ADOPTED):
+            if user not in self.ownership.owned and await self.place(user) is None:
+                if (box := self._boxes.get(user)) is not None:
+                    sweep(self.engine, box, self.engine.clock())
+                    self.engine.react()
+                await self.hand_over(user)
+
+    async def _release_idle(self) -> None:
+        """Give back logs that nobody needs here: of users who have gone, and who sleep, or have not had an event for a
+        while."""
+        now, buffer = self.engine.clock(), self.engine.buffer
+        ledger = self._durability.ledger
+        asleep = [
+            user
+            for user in self.ownership.owned
+            if user not in self._boxes and user not in buffer.runs.users and not ledger.is_closing(user)
+        ]
+        for at in range(0, len(asleep), RELEASED):
+            await self._release([user for user in asleep[at : at + RELEASED] if user not in self._boxes])
+        idle = [
+            box.user
+            for box in self._boxes.values()
+            if box.last_event_at + IDLE <= now and self._may_go(box.user)
+        ]
+        for user in idle[:ADOPTED]:
+            await self.hand_over(user)
+
+    async def _hear_of_revoked(self) -> None:
+        while True:
+            await trio.sleep(REVOKED)
+            try:
+                records = await self.store.revoked()
+            except StoreError:
+                continue
+            for record in self.engine.revocations.learn(records):
+                for session in self._sessions_of(record.user):
+                    self.reception.dismiss(session)
+
+    def _sessions_of(self, user: str) -> list[Any]:
+        box = self._boxes.get(user)
+        return [] if box is None else list(box.sessions.values())
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """As `Hub.drain`; then all logs are given back, so that other nodes have them without a wait."""
+        await super().drain(timeout)
+        runs = self.engine.buffer.runs.users
+        left = [user for user in self.ownership.owned if not (user in runs and runs[user].open)]
+        with trio.move_on_after(RELEASE_GRACE):
+            if self._durability.idle:
+                for at in range(0, len(left), RELEASED):
+                    await self._release(left[at : at + RELEASED])
+            await self.membership.leave()
+
+
+RELEASE_GRACE: Final = 2.0
+"""Seconds that it may take to give all logs back."""
+
+
+class ElsewhereUser:
+    """A user whose log another node has; as `hub.elsewhere.Elsewhere`."""
+
+    def __init__(self, hub: ClusteredHub, node: str, user: str) -> None:
+        self.node = node
+        self._hub = hub
+        self._user = user
+
+    async def attach(self, identity: Identity, ask: Ask, link: Link) -> RemoteAttachment | Refused:
+        """See `hub.elsewhere.Elsewhere`."""
+        await trio.lowlevel.checkpoint()
+        raise NoAnswer("connections are not relayed yet")
+
+    async def ask(self, call: HttpCall) -> HttpAnswer:
+        """See `hub.elsewhere.Elsewhere`."""
+        return await self._hub.ask_http(self.node, self._user, call)
+
+
+@attrs.frozen
+class Node:
+    """One node of a cluster. Made by `open_node`.
+
+    Attributes:
+      hub: its hub, which is used as any other: it reaches users wherever their log is.
+    """
+
+    hub: ClusteredHub
+
+    @property
+    def id(self) -> str:
+        """The id of this node's life."""
+        return self.hub.node
+
+
+class _Cluster:
+    """The nodes, as one of them sees them; as `hub.elsewhere.Cluster`."""
+
+    def __init__(self, hub: ClusteredHub) -> None:
+        self._hub = hub
+        self.node, self.store = hub.node, hub.store
+
+    @property
+    def suspended(self) -> bool:
+        """See `hub.elsewhere.Cluster`."""
+        return self._hub.engine.suspended
+
+    @property
+    def bus_delay(self) -> Histogram:
+        """See `hub.elsewhere.Cluster`."""
+        return self._hub.bus.delay
+
+    def nodes(self) -> list[NodeRecord]:
+        """See `hub.elsewhere.Cluster`."""
+        return self._hub.membership.nodes()
+
+    async def ask(self, node: str, call: HttpCall) -> HttpAnswer:
+        """See `hub.elsewhere.Cluster`."""
+        return await self._hub.ask_http(node, None, call)
+
+    def moved(self, user: str, node: str) -> None:
+        """See `hub.elsewhere.Cluster`."""
+        self._hub.ownership.forget(user, node)
+
+    def stats(self) -> dict[str, Any]:
+        """See `hub.elsewhere.Cluster`."""
+        hub = self._hub
+        return {
+            "owned": len(hub.ownership.owned),
+            "claims": hub.ownership.claims,
+            "take_overs": hub.ownership.taken_over,
+            "handed_over": hub.handed_over,
+            "released": hub.ownership.released,
+            "fenced": hub.fenced_off,
+            "forwarded": hub.forwarding.forwarded,
+            "relayed": 0,
+            "calls": hub.calls.made,
+            "calls_repeated": hub.calls.repeated,
+            "lost_messages": hub.bus.lost,
+            "beats": hub.membership.beats,
+            "suspensions": hub.membership.suspensions,
+        }
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config | None = None,
+    *,
+    store: SharedStore,
+    about: Callable[[], dict[str, object]] = dict,
+    on_dead_letter: OnDeadLetter | None = None,
+    on_alert: OnAlert | None = None,
+    wall_clock: Callable[[], float] = time.time,
+    new_id: Callable[[], str] = new_token,
+) -> AsyncIterator[Node]:
+    """Run one node of a cluster for as long as the block lasts: a hub that shares its users with those of other nodes.
+
+    Leaving the block drains the hub, and gives all that it has to the others; leaving it by an exception, or cancelled,
+    ends it at once, and the others take over when its lease is over.
+
+    Args:
+      config: the limits of this node; those of one user hold over all nodes, as each user's log is one node's. Nodes
+        should have the same.
+      store: what the nodes share, such as `trio_ws.RedisStore`; opened here, and closed.
+      about: what is told of this node to the others, such as its address; asked again for each beat.
+      on_dead_letter, on_alert, wall_clock, new_id: see `open_hub`. Dead letters are handed over by the node that has
+        the log.
+
+    Raises:
+      StoreError: the store can't be opened, or is not there.
+    """
+    async with own_nursery() as outer:
+        await outer.start(store.run)
+        async with opened(store) as found, own_nursery() as nursery:
+            engine = Engine(
+                config or Config(),
+                nursery,
+                on_dead_letter=on_dead_letter,
+                on_alert=on_alert,
+                store=store,
+                wall_clock=wall_clock,
+                new_id=new_id,
+            )
+            hub = ClusteredHub(engine, store, about)
+            await hub.membership.beat()
+            async with hub.running(found):
+                yield Node(hub)

@@ -1,0 +1,209 @@
+"""Whose logs a node has, and who has the others: each log has one owner, by a token that the store checks.
+
+Ownership changes a user at a time (`_changing`), and in one place: it is claimed by a task that nobody cancels halfway,
+and released once nothing of it is here. That a node is wrong about it does no harm: the store refuses what it writes.
+So who has which log may be remembered here (`_others`) until it turns out to be otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import attrs
+import trio
+
+from ..errors import StoreError
+from ..store import Fenced, Owner, SharedStore
+from .membership import Membership
+
+REMEMBERED: Final = 100_000
+"""Of how many users it is remembered which other node has the log."""
+
+LOOKED_AT: Final = 500
+"""How many tokens are looked at in one call of the store."""
+
+
+@attrs.define(eq=False)
+class _Change:
+    """A log is being claimed, or released."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    owner: Owner | None = None
+    error: StoreError | None = None
+
+
+class Ownership:
+    """The logs of one node.
+
+    Args:
+      store: who decides.
+      membership: who lives.
+      nursery: where claims run.
+      before_claim: is awaited with each user before it is claimed.
+      on_claimed: is called with each user whose log is this node's from now on.
+
+    Attributes:
+      owned: whose logs this node has.
+      claims, taken_over, released: how many there were, since the start.
+    """
+
+    def __init__(
+        self,
+        store: SharedStore,
+        membership: Membership,
+        nursery: trio.Nursery,
+        *,
+        before_claim: Callable[[str], Awaitable[None]],
+        on_claimed: Callable[[str], None],
+    ) -> None:
+        self.owned: dict[str, Owner] = {}
+        self.claims = self.taken_over = self.released = 0
+        self._store = store
+        self._membership = membership
+        self._nursery = nursery
+        self._before_claim = before_claim
+        self._on_claimed = on_claimed
+        self._changing: dict[str, _Change] = {}
+        self._others: dict[str, Owner] = {}
+        self._gone: set[str] = set()  # tokens of owners that do not answer, though they have a lease
+        self._at = 0  # up to where tokens were looked at, in this round
+
+    # -- who has it
+
+    async def find(self, user: str) -> Owner:
+        """Who owns a log: this node, where nobody else does who lives; another, as far as is known. A checkpoint,
+        unless that is remembered. Cancelled, this node may come to own it.
+
+        Raises:
+          StoreError: the store can't be asked.
+        """
+        while True:
+            if (owner := self.owned.get(user)) is not None:
+                return owner
+            change = self._changing.get(user)
+            if change is None:
+                if (other := self._others.get(user)) is not None and self._answers(other):
+                    return other
+                change = self._changing[user] = _Change()
+                self._nursery.start_soon(self._claim, user, change)
+            await change.done.wait()
+            if change.error is not None:
+                raise StoreError(str(change.error)) from change.error
+            if change.owner is not None and change.owner.node != self._store.node:
+                return change.owner
+
+    def forget(self, user: str, node: str, *, gone: bool = False) -> None:
+        """A node does not have the log of `user`, as it says; or it is `gone`: it does not answer."""
+        other = self._others.get(user)
+        if other is not None and other.node == node:
+            del self._others[user]
+            if gone:
+                self._gone.add(other.token)
+
+    def node_is_gone(self, node: str) -> None:
+        """A node lives no longer: what it had is to be claimed by who needs it."""
+        for user in [user for user, owner in self._others.items() if owner.node == node]:
+            del self._others[user]
+        self._gone = {token for token in self._gone if not token.startswith(f"{node}/")}
+
+    def _answers(self, owner: Owner) -> bool:
+        return self._membership.lives(owner.node) and owner.token not in self._gone
+
+    async def _claim(self, user: str, change: _Change) -> None:
+        try:
+            await self._before_claim(user)
+            owner = await self._store.claim(user)
+            if owner.node != self._store.node and not self._answers(owner):
+                await self._membership.beat()  # it may have come since the last
+                if not self._answers(owner):
+                    dead, owner = owner, await self._store.claim(user, instead_of=owner.token)
+                    self._gone.discard(dead.token)
+                    self.taken_over += owner.node == self._store.node
+            self.claims += 1
+            change.owner = owner
+            self._note(user, owner)
+        except StoreError as error:
+            change.error = error
+        finally:
+            del self._changing[user]
+            change.done.set()
+
+    def _note(self, user: str, owner: Owner) -> None:
+        if owner.node == self._store.node:
+            self._others.pop(user, None)
+            self.owned[user] = owner
+            self._on_claimed(user)
+            return
+        self._others[user] = owner
+        if len(self._others) > REMEMBERED:
+            del self._others[next(iter(self._others))]
+
+    # -- letting go
+
+    def lost(self, user: str) -> None:
+        """The log of `user` is another node's by now, or none that this one knows."""
+        self.owned.pop(user, None)
+
+    async def release(self, users: Iterable[str]) -> None:
+        """Own these no longer: nothing of them is here any more, and all is committed. A checkpoint. Where the store
+        fails, they stay this node's, and are asked for again when they are needed.
+
+        Raises:
+          StoreError: the store failed.
+        """
+        change, mine = _Change(), []
+        for user in users:
+            if user in self.owned and user not in self._changing:
+                mine.append(user)
+                del self.owned[user]
+                self._changing[user] = change
+        try:
+            await self._store.release(mine)
+            self.released += len(mine)
+        finally:
+            for user in mine:
+                del self._changing[user]
+            change.done.set()
+
+    # -- looking whether it is still so
+
+    async def look_at_some(self, part: float) -> Fenced | None:
+        """Look at a part of the tokens, the next one each time. A checkpoint.
+
+        Args:
+          part: of all, above 0, at most 1.
+
+        Returns: who is not this node's any more, and is to be dropped; None where all are.
+
+        Raises:
+          StoreError: the store can't be asked.
+        """
+        users = list(self.owned)
+        count = -int(-len(users) * part // 1)
+        if self._at >= len(users):
+            self._at = 0
+        some = users[self._at : self._at + count]
+        self._at += count
+        return await self._look_at(some)
+
+    async def look_at_all(self) -> Fenced | None:
+        """As `look_at_some`, of all."""
+        return await self._look_at(list(self.owned))
+
+    async def _look_at(self, users: list[str]) -> Fenced | None:
+        owners = {user: self.owned[user] for user in users}
+        taken: set[str] = set()
+        rolled_back: set[str] = set()
+        for at in range(0, len(users), LOOKED_AT):
+            fenced = await self._store.lost(users[at : at + LOOKED_AT])
+            if fenced is not None:
+                taken |= fenced.taken
+                rolled_back |= fenced.rolled_back
+        await trio.lowlevel.checkpoint()
+        since = {
+            user for user, owner in owners.items() if self.owned.get(user) is not owner
+        }  # released, meanwhile
+        if not taken | rolled_back <= since:
+            return Fenced(taken - since, rolled_back - since)
+        return None
