@@ -13,6 +13,7 @@ import trio.testing
 from trio_ws.cluster import messages
 from trio_ws.cluster.bus import Bus
 from trio_ws.cluster.calls import CallFailed, Calls, NodeGone
+from trio_ws.errors import HubClosed
 from trio_ws.store import Place
 
 
@@ -226,3 +227,21 @@ async def test_what_a_node_does_not_take_does_not_fill_the_memory_of_others(
     for _ in range(100):
         a.bus.tell("b", "news", b"x" * 100)
     assert 90 <= a.bus.lost < 100
+
+
+async def test_who_waits_for_an_answer_is_told_when_this_node_ends(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    b.calls.handle("wait", _never)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            with pytest.raises(HubClosed):
+                await a.calls.call("b", "wait", b"")
+
+        await trio.sleep(5)
+        ended = trio.current_time()
+        a.scope.cancel()
+    assert trio.current_time() == ended
+    with pytest.raises(HubClosed):
+        await a.calls.call("b", "wait", b"")

@@ -45,8 +45,9 @@ class Bus:
     Attributes:
       deaf: how often in a row nodes did not listen to what was sent to them.
       sent, received, lost: messages, since the start; lost are those known to be.
+      closed: this node's hub has ended: nothing is sent any more.
       delay: how long what has come was on its way, as far as the wall clocks of the machines agree.
-      on_message: takes what is no `Told`.
+      on_message: takes what is no `Told`; `on_closed` is called when it has ended.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Bus:
         self.deaf: dict[str, int] = {}
         self.sent = self.received = self.lost = 0
         self.delay = Histogram()
+        self.closed = False
         self.on_message: Take | None = None
+        self.on_closed: Callable[[], object] = bool
         self._wall_clock = wall_clock
         self._store = store
         self._nursery = nursery
@@ -69,6 +72,9 @@ class Bus:
 
     def post(self, node: str, message: Message) -> None:
         """Have a message sent, soon. Not a checkpoint, and raises nothing: it may be lost."""
+        if self.closed:
+            self.lost += 1
+            return
         data = messages.encode(message)
         waiting = self._waiting.get(node)
         if waiting is None:
@@ -121,7 +127,11 @@ class Bus:
 
     async def run(self) -> None:
         """Take what is sent to this node, until cancelled."""
-        await self._store.listen(self._take)
+        try:
+            await self._store.listen(self._take)
+        finally:
+            self.closed = True
+            self.on_closed()
 
     def _take(self, data: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from ..errors import StoreError
+from ..errors import HubClosed, StoreError
 from .bus import Bus
 from .messages import Answer, Busy, Call, Message
 
@@ -87,6 +87,7 @@ class Calls:
         self._done: dict[tuple[str, int], _Done] = {}
         self._swept_at = -math.inf
         bus.on_message = self._take
+        bus.on_closed = self._end
 
     def handle(self, verb: str, handler: Handler) -> None:
         """Have calls of this verb answered by `handler`."""
@@ -99,6 +100,7 @@ class Calls:
         Raises:
           NodeGone: it lives no longer, or nobody listens there.
           CallFailed: it could not be done.
+          HubClosed: this node's hub has ended, and hears no answer.
         """
         id = next(self._ids)
         asked = self._asked[id] = _Asked(trio.Event())
@@ -112,6 +114,8 @@ class Calls:
                     await asked.done.wait()
                 if asked.answer is not None:
                     break
+                if self._bus.closed:
+                    raise HubClosed("the hub has ended")
                 deaf = self._bus.deaf.get(node, 0)
                 if deaf >= DEAF or not self._lives(node):
                     self.failed += 1
@@ -126,6 +130,10 @@ class Calls:
             self.failed += 1
             raise CallFailed(asked.answer.error)
         return asked.answer.body
+
+    def _end(self) -> None:
+        for asked in self._asked.values():
+            asked.done.set()
 
     def _take(self, sender: str, message: Message) -> None:
         if isinstance(message, Call):
