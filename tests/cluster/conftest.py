@@ -10,8 +10,8 @@ from tests.hub.conftest import run_jumping
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of this folder run so, but for those that bring their own clock."""
+    """Have the tests of this folder run so."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and "autojump_clock" not in getattr(item, "fixturenames", ()):
+        if here in item.path.parents:
             item.add_marker(pytest.mark.trio(run=run_jumping), append=False)

@@ -36,7 +36,7 @@ class Nodes:
 
 
 @pytest_trio.trio_fixture
-async def nodes(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Nodes]:
+async def nodes() -> AsyncIterator[Nodes]:
     async with trio.open_nursery() as nursery:
         place, living = Place(), set[str]()
 
