@@ -8,6 +8,7 @@
     scripts/measure durability [--events 3000] [--reps 3] [--held 100000 1000000]   its cost, and the time of a start
     scripts/measure publisher [--events 500] [--reps 3]   trio_ws.publisher: events a second, CPU on both sides
     scripts/measure redis [--calls 10000] [--reps 3] [--restarts 200]   CPU of a call; cancellation, restarts
+    scripts/measure redis-kills [--kills 100] [--failovers 0] [--seed 1]   is all there that was committed?
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through `trio_ws.faults`, which cuts them: `cut` sends RST in both
@@ -276,6 +277,12 @@ def main() -> None:
     redis.add_argument("--calls", type=int, default=10_000)
     redis.add_argument("--reps", type=int, default=3)
     redis.add_argument("--restarts", type=int, default=200)
+    kills = commands.add_parser("redis-kills")
+    kills.add_argument("--kills", type=int, default=100)
+    kills.add_argument(
+        "--failovers", type=int, default=0, help="instead of kills: of a primary under sentinels"
+    )
+    kills.add_argument("--seed", type=int, default=1)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -299,6 +306,10 @@ def main() -> None:
         import redis_link
 
         trio.run(redis_link.measure, chosen.calls, chosen.reps, chosen.restarts)
+    elif chosen.command == "redis-kills":
+        import redis_kills
+
+        trio.run(redis_kills.run, chosen.kills, chosen.failovers, chosen.seed)
     else:
         rooms()
 
