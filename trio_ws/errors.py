@@ -114,7 +114,13 @@ class StoreUnavailable(LocalError):
 
 
 class StoreError(TrioWSError):
-    """A store could not be opened, read or written; the text says why."""
+    """A store could not be opened, read or written; the text says why.
+
+    Attributes:
+      passes: it may pass by itself: the store is away, full, or not ready yet. Else somebody has to mend something.
+    """
+
+    passes = False
 
 
 class ConfirmationTimeout(TrioWSError):

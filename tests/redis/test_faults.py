@@ -102,8 +102,9 @@ async def test_no_server(
         assert await right.command("SET", "a", 1) == b"OK"
         none = Redis(f"redis://127.0.0.1:{server.port}", timeout=0.2)
         await nursery.start(none.run)
-        with pytest.raises(Refused, match="wants a password"):
+        with pytest.raises(Refused, match="wants a password") as refusal:
             await none.command("PING")
+        assert not refusal.value.passes
         own = Redis(f"unix://:se%3Acret%2F@{server.socket}?db=2")
         await nursery.start(own.run)
         assert await own.command("GET", "a") == b"1"
@@ -128,7 +129,7 @@ async def test_a_server_that_is_full(redis_directory: Path, nursery: trio.Nurser
         await server.configure(maxmemory=1)
         [full] = await redis.scripts(ADD, [(["a"], [1])])
         assert isinstance(full, Refused)
-        assert full.code == "OOM"
+        assert (full.code, full.passes) == ("OOM", True)
         assert "maxmemory" in str(full)
         await server.configure(maxmemory=0)
         assert await redis.script(ADD, ["a"], [1]) == 2

@@ -22,9 +22,26 @@ _ADVICE: Final = {
     "BUSY": "it is busy with a script",
 }
 
+_PASSING: Final = frozenset(
+    (
+        "OOM",
+        "READONLY",
+        "LOADING",
+        "MISCONF",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "NOREPLICAS",
+        "BUSY",
+        "MOVED",
+        "TRYAGAIN",
+    )
+)
+
 
 class Unreachable(StoreError):
     """There is no connection to Redis, or no answer came in time. What was asked may have been done, or may be yet."""
+
+    passes = True
 
 
 class Refused(StoreError):
@@ -37,6 +54,7 @@ class Refused(StoreError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.passes = code in _PASSING
 
 
 def refused(error: ReplyError, place: object) -> Refused:
