@@ -21,6 +21,8 @@ from trio_ws.redis import RedisStore, records
 from trio_ws.redis.keys import Keys
 from trio_ws.redis.refusals import Unreachable
 from trio_ws.redis.script import Script
+from trio_ws.redis.server import Server
+from trio_ws.redis.store import LOOK_CLOSELY
 from trio_ws.store import Fenced
 
 KEYS = Keys("trio-ws:")
@@ -242,6 +244,30 @@ async def test_a_log_that_is_void_begins_anew_once(ann: Node, redis_server: Redi
     assert (await ann.kept("ada")).user.epoch == found.user.epoch
     await ann.store.release(["ada"])
     assert (await ann.kept("ada")).user.epoch == found.user.epoch
+
+
+@pytest.mark.parametrize("persistence", ["aof always", "aof everysec"])
+async def test_of_one_who_died_with_redis_nobody_knows_what_he_did(
+    ann: Node, ben: Node, redis_server: RedisServer, persistence: str
+) -> None:
+    ben.store._server = Server(persistence=persistence)
+    users = ["ada", "seen", "released"]
+    await ann.own(*users)
+    await ann.store.commit(Batch(users=[log(user, 1) for user in users]))
+    await ann.store.release(["released"])
+    for user in users:
+        assert await redis_server.call("HGET", KEYS.log(user), "life")
+        await redis_server.call("HSET", KEYS.log(user), "life", "before the restart")
+    for owned in ann.store._owned.values():
+        owned.whole_at -= LOOK_CLOSELY
+    assert await ann.store.lost(["seen"]) is None
+    await ben.own(*users)
+    found = {user: (await ben.kept(user)).user.epoch == f"epoch of {user}" for user in users}
+    assert found == {"ada": persistence == "aof always", "seen": True, "released": True}
+    owner = await ann.store.claim("ada", (await ann.store.claim("ada")).token)
+    assert owner.node == ann.store.node
+    epoch = (await ann.kept("ada")).user.epoch
+    assert (await ben.kept("ada")).user.epoch == epoch
 
 
 async def test_that_all_was_lost_is_logged(

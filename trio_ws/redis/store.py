@@ -33,21 +33,21 @@ from .link import Redis
 from .reading import MOST, Found, Reply, confirmed, events_of, read
 from .script import Script
 from .server import Server
+from .url import parse
 
 logger = logging.getLogger(__name__)
 
 
-def _owners(name: str) -> Script:
-    """A script that is for the owner of a log only."""
-    guard, script = (Script.load(part).text for part in ("guard", name))
-    return Script(name, guard + script)
+def _composed(*parts: str) -> Script:
+    """A script of several files; it is called as the last one."""
+    return Script(parts[-1], "\n".join(Script.load(part).text for part in parts))
 
 
-COMMIT: Final = _owners("commit")
-STANDING: Final = _owners("standing")
-LOAD: Final = _owners("load")
+COMMIT: Final = _composed("guard", "commit")
+STANDING: Final = _composed("guard", "life", "standing")
+LOAD: Final = _composed("guard", "load")
 READ: Final = Script.load("read")
-CLAIM: Final = Script.load("claim")
+CLAIM: Final = _composed("life", "claim")
 RELEASE: Final = Script.load("release")
 LOOK: Final = Script.load("look")
 BEAT: Final = Script.load("beat")
@@ -58,6 +58,9 @@ DELIST: Final = Script.load("delist")
 REVOKE: Final = Script.load("revoke")
 
 _OK, _TAKEN, _ROLLED_BACK, _LATE = 0, 1, 2, 3
+
+LOOK_CLOSELY: Final = 30.0
+"""Seconds after which it is noted again which life of a server a log is whole in."""
 
 PAGE: Final = 100
 """Entries that are looked at in one call, where there may be many."""
@@ -70,11 +73,13 @@ class _Owned:
     Attributes:
       known: its version, after the last change that was confirmed.
       tried: after the last that was asked for.
+      whole_at: when it was noted last which life of the server it is whole in.
     """
 
     token: str
     known: int
     tried: int
+    whole_at: float
 
 
 @attrs.frozen
@@ -124,6 +129,8 @@ class RedisStore:
     def __init__(self, url: str, *, prefix: str = "trio-ws:", wait_replicas: int = 0) -> None:
         self.node = secrets.token_hex(8)
         self._redis = Redis(url, replicas=wait_replicas)
+        self._is_replicated = wait_replicas > 0
+        self._is_alone = parse(url).kind == "server"
         self._keys = Keys(prefix)
         self._owned: dict[str, _Owned] = {}
         self._tokens = itertools.count(1)
@@ -235,12 +242,14 @@ class RedisStore:
         return kept
 
     async def _load(self, user: str) -> Reply:
-        owned = self._owned.get(user)
-        if owned is None:
-            await trio.lowlevel.checkpoint()
-            raise Fenced([user])
-        args = (owned.token, owned.known, owned.tried, MOST, REMEMBERED_IDS)
-        standing, *reply = await self._redis.script(LOAD, self._keys.of(user), args)
+        standing = _LATE
+        while standing == _LATE:  # a commit has come before it
+            owned = self._owned.get(user)
+            if owned is None:
+                await trio.lowlevel.checkpoint()
+                raise Fenced([user])
+            args = (owned.token, owned.known, owned.tried, MOST, REMEMBERED_IDS)
+            standing, *reply = await self._redis.script(LOAD, self._keys.of(user), args)
         fenced = self._fenced({} if standing == _OK else {user: standing})
         if fenced is not None:
             raise fenced
@@ -318,7 +327,7 @@ class RedisStore:
         """See `SharedStore`."""
         keys, node = self._keys, self.node
         await self._redis.script(ENLIST, (keys.leases, keys.users, keys.owned(node)), (node, user))
-        args = (f"{node}/{next(self._tokens)}", node, instead_of or "")
+        args = (f"{node}/{next(self._tokens)}", node, instead_of or "", int(self._loses_nothing))
         found, version, is_due = await self._redis.script(CLAIM, (keys.log(user),), args)
         token = found.decode()
         owner = Owner(token.rpartition("/")[0], token)
@@ -328,7 +337,7 @@ class RedisStore:
             await self._redis.command("ZREM", keys.due, user, key=keys.due)
         owned = self._owned.get(user)
         if owned is None or owned.token != token:
-            self._owned[user] = _Owned(token, int(version), int(version))
+            self._owned[user] = _Owned(token, int(version), int(version), trio.current_time())
         return owner
 
     async def release(self, users: Collection[str]) -> None:
@@ -354,10 +363,13 @@ class RedisStore:
         """See `SharedStore`."""
         fate = {user: _TAKEN for user in users if user not in self._owned}
         asked = [user for user in users if user in self._owned]
-        calls = []
+        calls, now = [], trio.current_time()
         for user in asked:
             owned = self._owned[user]
-            calls.append(((self._keys.log(user),), (owned.token, owned.known, owned.tried)))
+            closely = owned.whole_at + LOOK_CLOSELY <= now
+            if closely:
+                owned.whole_at = now
+            calls.append(((self._keys.log(user),), (owned.token, owned.known, owned.tried, int(closely))))
         for user, standing in zip(asked, await self._call(STANDING, calls), strict=True):
             if standing not in (_OK, _LATE):  # late: a commit has come before it
                 fate[user] = standing
@@ -376,6 +388,11 @@ class RedisStore:
             if isinstance(reply, StoreError):
                 raise reply
         return replies
+
+    @property
+    def _loses_nothing(self) -> bool:
+        """Whether what was committed is there for certain after a restart, and where a replica takes over."""
+        return self._is_replicated or (self._is_alone and self._server.persistence == "aof always")
 
     async def _look(self, users: Iterable[str]) -> dict[str, _Look]:
         """What is to be known of logs, whoever owns them."""

@@ -1,11 +1,16 @@
 -- Makes a node the owner of a log that nobody owns, or whose owner's token is the one named. KEYS: the log. ARGV: the
--- token that it is to have; the node; the token to take it over from, or "".
+-- token that it is to have; the node; the token to take it over from, or ""; whether what was done in an earlier life of
+-- the server is there for certain.
 -- Returns: the token of who owns it, its version, and whether something of it expires.
+--
+-- What an owner does who lives is held against the versions that he knows. Of one who has died nobody knows what else he
+-- did: where the server had another life then, and may have lost some of it, the log is void.
 
 local log = KEYS[1]
-local owner, version, due = unpack(redis.call("HMGET", log, "owner", "version", "due"))
+local owner, version, due, lived = unpack(redis.call("HMGET", log, "owner", "version", "due", "life"))
 local is_due = (due and due ~= "") and 1 or 0
-if owner and owner ~= "" and (string.match(owner, "^(.*)/") == ARGV[2] or owner ~= ARGV[3]) then
+local is_owned = owner and owner ~= ""
+if is_owned and (string.match(owner, "^(.*)/") == ARGV[2] or owner ~= ARGV[3]) then
   return {owner, version, is_due}
 end
 if not version then
@@ -13,5 +18,9 @@ if not version then
   local time = redis.call("TIME")
   version = string.format("%.0f", tonumber(time[1]) * 1000000 + tonumber(time[2]))
 end
-redis.call("HSET", log, "owner", ARGV[1], "version", version, "base", version)
+local lives = life()
+redis.call("HSET", log, "owner", ARGV[1], "version", version, "base", version, "life", lives)
+if is_owned and lived ~= lives and ARGV[4] ~= "1" then
+  redis.call("HSET", log, "void", 1)
+end
 return {ARGV[1], version, is_due}
