@@ -9,6 +9,7 @@
     scripts/measure publisher [--events 500] [--reps 3]   trio_ws.publisher: events a second, CPU on both sides
     scripts/measure redis [--calls 10000] [--reps 3] [--restarts 200]   CPU of a call; cancellation, restarts
     scripts/measure redis-kills [--kills 100] [--failovers 0] [--seed 1]   is all there that was committed?
+    scripts/measure redis-store [--seconds 3]             commits to Redis: events a second, CPU on both sides; memory
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through `trio_ws.faults`, which cuts them: `cut` sends RST in both
@@ -283,6 +284,8 @@ def main() -> None:
         "--failovers", type=int, default=0, help="instead of kills: of a primary under sentinels"
     )
     kills.add_argument("--seed", type=int, default=1)
+    in_redis = commands.add_parser("redis-store")
+    in_redis.add_argument("--seconds", type=float, default=3.0)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -310,6 +313,10 @@ def main() -> None:
         import redis_kills
 
         trio.run(redis_kills.run, chosen.kills, chosen.failovers, chosen.seed)
+    elif chosen.command == "redis-store":
+        import redis_store
+
+        trio.run(redis_store.measure, chosen.seconds)
     else:
         rooms()
 
