@@ -93,7 +93,7 @@ def _arguments() -> argparse.Namespace:
         epilog="\n".join(lines),
     )
     add = parser.add_argument
-    add("--nodes", type=int, default=0, help="so many nodes over one Redis, in place of one server (2 to 4)")
+    add("--nodes", type=int, default=0, help="so many nodes over one Redis, in place of one server (1 to 4)")
     add("--kills", type=int, help="end after so many SIGKILLs (100, where --seconds is not given)")
     add("--copies", type=int, default=0, help="go on after the kills until so many copies were checked")
     add("--redis-faults", type=int, default=0, help="with --nodes: go on until Redis was broken so often")
@@ -114,8 +114,8 @@ def _arguments() -> argparse.Namespace:
     )
     add("--namespaces", action="store_true", help="with --nodes: a network for each node (as root)")
     chosen = parser.parse_args()
-    if chosen.nodes and not 2 <= chosen.nodes <= 4:
-        parser.error("--nodes: 2 to 4")
+    if chosen.nodes and not 1 <= chosen.nodes <= 4:
+        parser.error("--nodes: 1 to 4")
     if chosen.kills is None and chosen.seconds is None:
         chosen.kills = 100
     chosen.kills = chosen.kills or 0

@@ -18,7 +18,15 @@ from collections.abc import Sequence
 
 import trio_ws.cli
 
-LAZY = ("trio_ws.admin", "trio_ws.hub", "trio_ws.server", "trio_ws.store", "trio_ws.cli")
+LAZY = (
+    "trio_ws.admin",
+    "trio_ws.cluster",
+    "trio_ws.redis",
+    "trio_ws.hub",
+    "trio_ws.server",
+    "trio_ws.store",
+    "trio_ws.cli",
+)
 
 
 def main(arguments: Sequence[str]) -> None:
