@@ -17,7 +17,7 @@ Each check is a function that yields what is wrong, in words; what it checks is 
     13  a key that was promised makes one event
     14  after the last fault all is delivered within the bound
     18  SIGTERM ends the server with status 0, in time
-    19  accepted = settled + held + evicted + expired + superseded
+    19  accepted = settled + held + evicted + expired + superseded + moved to another node
 """
 
 from __future__ import annotations
@@ -273,10 +273,10 @@ def healed(evidence: Evidence) -> Iterator[str]:
 
 def books(evidence: Evidence) -> Iterator[str]:
     """19: whenever a process was asked, its books balance."""
-    parts = ("settled", "held", "evicted", "expired", "superseded")
+    parts = ("settled", "held", "evicted", "expired", "superseded", "moved")
     for line in evidence.run:
         if line["do"] == "books":
-            total = sum(line[f"events_{part}"] for part in parts)
+            total = sum(line.get(f"events_{part}", 0) for part in parts)
             if line["events_accepted"] != total:
                 yield f"19: {line['events_accepted']} events were accepted, and {total} accounted for"
 
