@@ -18,7 +18,7 @@ import trio
 from .stream import reset
 
 LET_IN_AT_ONCE: Final = 4
-CUT_AT_ONCE: Final = 64
+CUT_AT_ONCE: Final = 16
 """How many are let in, or cut, before other tasks have a turn."""
 
 PAUSE: Final = 0.005
