@@ -122,7 +122,13 @@ def serving(count: int, store: str) -> Iterator[Nodes]:
     )
     assert process.stderr is not None
     try:
-        ports = [urlsplit(process.stderr.readline().rsplit(maxsplit=1)[-1]).port or 0 for _ in range(2)]
+        ports: list[int] = []
+        while len(ports) < 2:  # beside what is logged
+            line = process.stderr.readline()
+            if not line:
+                raise SystemExit("the nodes did not start")
+            if line.startswith(("listening on ", "admin on ")):
+                ports.append(urlsplit(line.split()[-1]).port or 0)
         pids = [process.pid] if count == 1 else children(process.pid)
         yield Nodes(ports[0], ports[1], pids)
     finally:

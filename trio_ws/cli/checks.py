@@ -12,7 +12,7 @@ import attrs
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..server.auth import Authenticate, Tickets
+    from ..server.auth import Authenticate, SharedTickets, Tickets
     from ..server.tokens import PublicKeyFile
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Checks:
     work: tuple[Callable[[], Awaitable[None]], ...] = ()
 
 
-def checks(settings: Settings, tickets: Tickets, public_keys: PublicKeyFile | None) -> Checks:
+def checks(settings: Settings, tickets: Tickets | SharedTickets, public_keys: PublicKeyFile | None) -> Checks:
     """What `settings` ask for: tickets, and tokens by each way that is given."""
     from ..server import auth, jwks, tokens
 

@@ -27,12 +27,15 @@ from .files import api_keys, open_files
 from .memory import warn_of_memory
 from .options import load_settings, server_options
 from .output import Failure, run_trio
+from .shared import shared_store, wait_for_store
 from .systemd import Handed, ServiceManager
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..hub import Hub
+    from ..hub.alerts import OnAlert
+    from ..store.shared import SharedStore
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +107,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
     from ..admin.pages import client_files, dashboard_pages
-    from ..hub import open_hub
-    from ..server.auth import Tickets
+    from ..server.auth import SharedTickets, Tickets
     from ..server.listener import serve
     from ..server.proxies import TrustedProxies
     from .webhook import Webhook
@@ -115,7 +117,8 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     warn_of_memory(settings.limits())
     manager = ServiceManager.of(os.environ)
     handed = Handed.of(os.environ)
-    tickets = Tickets()
+    shared = shared_store(settings) if settings.is_shared else None
+    tickets = Tickets() if shared is None else SharedTickets(shared)
     webhook = None if settings.alert_webhook is None else Webhook(settings.alert_webhook, time.time)
     files = open_files(settings)
     certificates, admin_certificates = files.certificates, files.admin_certificates
@@ -123,15 +126,12 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     checking = checks(settings, tickets, files.public_keys)
     authenticate = checking.authenticate
     proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
-    if settings.is_shared:
-        raise Failure("store redis is not in this version; use sqlite:PATH or memory", 2)
-    store = settings.open_store()
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        if shared is not None and not await waited_for_store(settings, manager, signals):
+            return status
         async with (
-            open_hub(
-                settings.limits(), store=store, on_alert=None if webhook is None else webhook.post
-            ) as hub,
+            opened_hub(settings, shared, None if webhook is None else webhook.post) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
         ):
@@ -191,6 +191,42 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
             status = await _drain(hub, signals, settings.drain_timeout)
             nursery.cancel_scope.cancel()
     return status
+
+
+async def waited_for_store(settings: Settings, manager: ServiceManager, signals: AsyncIterator[int]) -> bool:
+    """Wait until the store is there; False where a signal came before."""
+    from ..hub.opening import own_nursery
+
+    async def stop_at_signal() -> None:
+        await anext(signals)
+        scope.cancel()
+
+    with trio.CancelScope() as scope:
+        async with own_nursery() as nursery:
+            nursery.start_soon(stop_at_signal)
+            await wait_for_store(settings, manager)
+    return not scope.cancelled_caught
+
+
+@asynccontextmanager
+async def opened_hub(
+    settings: Settings, shared: SharedStore | None, on_alert: OnAlert | None
+) -> AsyncIterator[Hub]:
+    """The hub of a node, over the store that it shares with others, or else of one process.
+
+    Raises:
+      StoreError: its store can't be opened.
+    """
+    from ..cluster import open_node
+    from ..hub import open_hub
+
+    if shared is None:
+        async with open_hub(settings.limits(), store=settings.open_store(), on_alert=on_alert) as hub:
+            yield hub
+    else:
+        about: dict[str, object] = {"name": settings.node}
+        async with open_node(settings.limits(), store=shared, about=lambda: about, on_alert=on_alert) as node:
+            yield node.hub
 
 
 @asynccontextmanager
