@@ -165,6 +165,8 @@ class Loader:
                 parked_at=now if self.connected_until is None else self.connected_until,
             )
             over += engine.pool.restore(session)
+            if record.parked is None and box.track is not None:
+                box.track.moved(session)  # since when it is parked is to be known to who loads it next
             if session.parked_at + engine.config.session_ttl <= now:
                 over.append(session)
         box.settle_again()

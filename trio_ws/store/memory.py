@@ -138,6 +138,10 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self.kept(user)
 
+    def forget_sessions(self, user: str) -> None:
+        """Keep none of the sessions of a user."""
+        self._logs[user].sessions.clear()
+
     def kept(self, user: str) -> Kept | None:
         """As `load`, at once."""
         log = self._logs.get(user)

@@ -166,6 +166,7 @@ class SharedMemory:
         kept = data.logs.kept(user)
         if kept is not None:
             data.void[user] = kept.user.epoch
+            data.logs.forget_sessions(user)
         owner = data.owners.get(user)
         if owner is not None and owner.token == self._tokens.get(user):
             del data.owners[user]
