@@ -108,11 +108,6 @@ class _Look:
         """The owner; "" for nobody."""
         return self.owner.rpartition("/")[0]
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether there is something to do for an owner, now or later."""
-        return self.open or self.due is not None
-
 
 class RedisStore:
     """One node's `SharedStore` in the Redis at `url`.
@@ -429,13 +424,13 @@ class RedisStore:
                 break
             users = await self._some_owned(node, most)
             looks = await self._look(users)
-            alive = {user for user, look in looks.items() if look.node == node and look.is_alive}
+            alive = {user for user, look in looks.items() if look.node == node and look.open}
             found += [(user, looks[user].owner) for user in alive]
             await self._bury(node, {user: look for user, look in looks.items() if user not in alive})
         return found[:most]
 
     async def _bury(self, node: str, looks: dict[str, _Look]) -> None:
-        """Have a dead node own no more who was another's already, or of whom there is nothing to do."""
+        """Have a dead node own no more who was another's already, or of whom there is nothing to do now."""
         keys = self._keys
         await self._call(
             RELEASE, [((keys.log(user),), (look.owner,)) for user, look in looks.items() if look.node == node]
@@ -443,7 +438,7 @@ class RedisStore:
         due = [
             word
             for user, look in looks.items()
-            for word in (user, "" if look.owner or look.due is None else look.due)
+            for word in (user, "" if look.node not in ("", node) or look.due is None else look.due)
         ]
         await self._redis.script(DELIST, (keys.leases, keys.owned(node), keys.due), (node, *due))
 

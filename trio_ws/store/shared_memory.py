@@ -247,7 +247,7 @@ class SharedMemory:
         found = [
             (user, owner.token)
             for user, owner in data.owners.items()
-            if not self._place.lives(owner.node) and (data.with_open_runs.get(user) or user in data.due)
+            if not self._place.lives(owner.node) and data.with_open_runs.get(user)
         ]
         return found[:most]
 
