@@ -73,7 +73,7 @@ async def test_only_the_demo_connects_elsewhere(open_api: OpenApi) -> None:
 
 async def test_the_dashboard_is_told_what_there_is_before_it_has_the_key(open_api: OpenApi) -> None:
     async with open_api(api_key="k", pages=dashboard_pages(key=True, demo=True)) as (_, client):
-        assert (await client.get("/dashboard/about")).json() == {"key": True, "demo": True}
+        assert (await client.get("/dashboard/about")).json() == {"key": True, "demo": True, "cluster": False}
 
 
 def test_every_file_of_the_dashboard_is_served_and_asked_for_at_once() -> None:

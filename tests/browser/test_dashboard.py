@@ -124,21 +124,65 @@ def test_the_charts_are_full_when_a_page_is_opened(dashboard: Callable[..., Dash
     first.wait("document.querySelector('.when').innerText === 'now'")
 
 
+def streamed(shown: Dashboard, scope: str, *figures: dict[str, Any]) -> None:
+    """Answers the stream in the server's place: its own history, then these figures."""
+    with httpx.stream("GET", shown.admin + "/v1/stream?history=true") as answer:
+        head = next(chunk for chunk in answer.iter_text() if "event: history" in chunk)
+    history = next(line for line in head.split("\n") if line.startswith("data: "))
+    events = [history.join(["event: history\n", ""]), *[f"data: {json.dumps(each)}" for each in figures]]
+    body = "".join(event + "\n\n" for event in events)
+    shown.page.route(
+        f"**/v1/stream*scope={scope}",
+        lambda route: route.fulfill(content_type="text/event-stream", body=body),
+    )
+
+
+def test_nodes_of_a_cluster_are_shown_and_it_is_chosen_between_one_and_all(
+    dashboard: Callable[..., Dashboard], server: Server
+) -> None:
+    shown = dashboard()
+    canned(shown, "/dashboard/about", {"key": False, "demo": False, "cluster": True})
+    cluster = {"nodes": 2, "owned": 7, "suspended": False}
+    figures = {**server.get("/v1/stats"), "cluster": cluster, "at": 1_700_000_002.0}
+    node = {"node": "n1/a", "name": HOSTILE, "address": None, "version": "1", "state": "serving", "left": 1.9}
+    node |= {"uptime": 70, "connections": 12, "users": 8, "owned": 7, "held": 0, "bus_delay_p99": 0.004}
+    silent = {**dict.fromkeys((*node, "accepted", "cpu")), "node": "n2/b", "state": "missing", "left": 1.4}
+    before = {**node, "accepted": 100, "cpu": 5.0}
+    after = {**node, "accepted": 340, "cpu": 6.0}
+    streamed(
+        shown,
+        "cluster",
+        {**figures, "nodes": [before, silent]},
+        {**figures, "nodes": [after, silent], "at": figures["at"] + 2},
+    )
+    streamed(shown, "node", figures)
+    shown.show()
+    shown.says(".nodes", "120")
+    rows = shown.page.locator(".nodes tbody tr")
+    told = [text.replace("\u00a0", " ") for text in rows.nth(0).locator("th, td").all_inner_texts()]
+    assert told == [HOSTILE, "serving", "1.9 s", "50 %", "12", "7", "120 /s", "0", "4 ms", "1 min 10 s"]
+    assert rows.nth(1).locator("td").nth(3).inner_text() == "\u2013"
+    verdict = """async (stats) => (await import("/dashboard/verdict.js")).judge({ link: { link: "live" }, stats })"""
+    tone, sentence, why = shown.page.evaluate(verdict, {**figures, "nodes": [after, silent]})
+    assert (tone, sentence) == ("warn", "1 node of 2 does not serve.")
+    assert why.startswith("n2/b is missing")
+    tone, sentence, _ = shown.page.evaluate(verdict, {**figures, "cluster": {**cluster, "suspended": True}})
+    assert (tone, sentence) == ("bad", "This node accepts nothing.")
+    shown.page.get_by_text("This node").click()
+    shown.says(".overview", "One of 2 nodes; it has the logs of 7 users.")
+    assert not shown.page.locator(".nodes").is_visible()
+    shown.page.reload()
+    shown.says(".overview", "One of 2 nodes")
+    assert shown.page.get_by_label("This node").is_checked()
+
+
 def test_an_alert_that_fires_turns_its_card_and_is_said(
     dashboard: Callable[..., Dashboard], server: Server
 ) -> None:
     shown = dashboard()
     stats = {**server.get("/v1/stats"), "at": 1_700_000_002.0}
-    with httpx.stream("GET", server.admin + "/v1/stream?history=true") as answer:
-        head = next(chunk for chunk in answer.iter_text() if "event: history" in chunk)
-    history = next(line for line in head.split("\n") if line.startswith("data: "))
     firing = {**ALERT, "state": "firing", "since": 1_699_999_942.0, "value": 2.5}
-    events = [history.join(["event: history\n", ""])]
-    events += [f"data: {json.dumps({**stats, 'alerts': [alert]})}" for alert in (ALERT, firing)]
-    body = "".join(event + "\n\n" for event in events)
-    shown.page.route(
-        "**/v1/stream*", lambda route: route.fulfill(content_type="text/event-stream", body=body)
-    )
+    streamed(shown, "node", *({**stats, "alerts": [alert]} for alert in (ALERT, firing)))
     shown.show()
     shown.wait("document.querySelector('.alert')?.dataset.state === 'firing'")
     card = shown.page.locator(".alert").inner_text()

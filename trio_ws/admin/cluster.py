@@ -64,7 +64,8 @@ class Shares:
         """The figures of the cluster, and a line for each node."""
         stats = merged(list(self.told.values()))
         stats["cluster"]["missing"] = len(self.records) - len(self.told)
-        stats["nodes"] = [_line(record, self.told.get(record.node)) for record in self.records]
+        lines = [_line(record, self.told.get(record.node)) for record in self.records]
+        stats["nodes"] = sorted(lines, key=lambda line: (line["name"] or "", line["node"]))
         return stats
 
 
@@ -108,7 +109,7 @@ class AllNodes:
 
     def _nodes(self) -> list[NodeRecord]:
         assert self._hub.cluster is not None
-        return sorted(self._hub.cluster.nodes(), key=lambda record: record.node)
+        return self._hub.cluster.nodes()
 
     async def _ask(self, target: str) -> dict[str, Any]:
         """What each node answers to a call, by node; those that don't in time are left out."""

@@ -33,8 +33,8 @@ DEMO: Final = {
 """The same of the demo, whose page alone uses it."""
 
 _MODULES: Final = (
-    "accounts alerts api bars chart dialogs dom events format history main overview panels runs search store story "
-    "stream theme user users verdict"
+    "accounts alerts api bars chart dialogs dom events format history main nodes overview panels runs search store "
+    "story stream theme user users verdict"
 )
 
 DASHBOARD: Final = {
@@ -68,14 +68,15 @@ def demo_pages() -> list[BaseRoute]:
     return _routes(DEMO)
 
 
-def dashboard_pages(*, key: bool = False, demo: bool = False) -> list[BaseRoute]:
+def dashboard_pages(*, key: bool = False, demo: bool = False, cluster: bool = False) -> list[BaseRoute]:
     """The front page and what belongs to it; as `client_files`.
 
     Args:
       key: calls need the API key: the page asks for it.
       demo: there is a demo page to link to.
+      cluster: it is a node of a cluster: the page can show all of them.
     """
-    about = {"key": key, "demo": demo}
+    about = {"key": key, "demo": demo, "cluster": cluster}
 
     async def tell(request: Request) -> Response:
         return answer(about)

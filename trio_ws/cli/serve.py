@@ -162,7 +162,9 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 extra_routes=added.calls,
                 pages=[
                     *client_files(),
-                    *dashboard_pages(key=keys is not None, demo=extend is not None),
+                    *dashboard_pages(
+                        key=keys is not None, demo=extend is not None, cluster=hub.cluster is not None
+                    ),
                     *added.pages,
                 ],
                 listeners=adopted(handed.admin),

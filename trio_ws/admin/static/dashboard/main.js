@@ -5,6 +5,7 @@ import { askForKey } from "./dialogs.js";
 import { say } from "./dom.js";
 import { ago, duration } from "./format.js";
 import { History } from "./history.js";
+import { Scope } from "./nodes.js";
 import { Overview } from "./overview.js";
 import { searchable } from "./search.js";
 import { Watch } from "./stream.js";
@@ -14,12 +15,17 @@ import { Users } from "./users.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("main");
-const history = new History();
+let history = new History();
 let stats = null;
+let about = { key: false, demo: false, cluster: false }; // until the server has said
 let skew = 0; // seconds that the server's clock is ahead of this one
 
 const announce = (text) => say($("said"), text);
-const overview = new Overview(draw, (text) => say($("alarm"), text));
+const scope = new Scope(() => {
+  [history, stats] = [new History(), null];
+  watch.resume();
+});
+const overview = new Overview(draw, (text) => say($("alarm"), text), scope.root);
 let view = null;
 let timer;
 
@@ -108,7 +114,7 @@ async function unlock(wrong) {
   watch.resume();
 }
 
-const watch = new Watch({
+const watch = new Watch(() => `/v1/stream?history=true&scope=${about.cluster ? scope.value : "node"}`, {
   history: (data) => history.begin(data),
   point: (data) => history.add(data),
   message: (data) => {
@@ -132,7 +138,8 @@ addEventListener("hashchange", () => {
 });
 route();
 
-const about = await get("/dashboard/about").catch(() => ({ key: false, demo: false }));
+about = await get("/dashboard/about").catch(() => about);
+scope.root.hidden = !about.cluster;
 $("demo").hidden = !about.demo;
 if (about.key && apiKey.value === null) unlock(false);
 else watch.resume();

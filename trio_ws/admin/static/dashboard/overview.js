@@ -3,6 +3,7 @@
 import { Alerts } from "./alerts.js";
 import { el, measure, say } from "./dom.js";
 import { count, duration, percent, plural, rate } from "./format.js";
+import { Nodes, standing } from "./nodes.js";
 import { panels } from "./panels.js";
 import { StoreLine } from "./store.js";
 import { Verdict } from "./verdict.js";
@@ -28,12 +29,14 @@ export class Overview {
   #alerts;
   #panels = panels();
   #store = new StoreLine();
+  #nodes = new Nodes();
+  #standing = el("p", { class: "note" });
   #tiles;
   #changed;
   #span = Number(localStorage.getItem(KEPT)) || 300;
 
-  /** `changed` is called when another span is asked for; `announce` reads out. */
-  constructor(changed, announce) {
+  /** `changed` is called when another span is asked for; `announce` reads out; `scope` is the choice of nodes. */
+  constructor(changed, announce, scope) {
     this.#changed = changed;
     this.#alerts = new Alerts(announce);
     this.#tiles = TILES.map(([name]) => el("div", { class: "tile" }, el("dt", { text: name }), el("dd", { class: "figure", text: "–" }), el("dd", { class: "sub" })));
@@ -44,7 +47,9 @@ export class Overview {
       this.#alerts.root,
       el("dl", { class: "tiles" }, ...this.#tiles),
       this.#store.root,
-      this.#choice(),
+      this.#standing,
+      el("div", { class: "choices" }, scope, this.#choice()),
+      this.#nodes.root,
       el("div", { class: "panels" }, ...this.#panels.map(({ root }) => root)),
     );
   }
@@ -55,6 +60,8 @@ export class Overview {
     if (!state.stats || !state.about) return;
     this.#alerts.draw(state.stats.alerts, state.now);
     this.#store.draw(state.stats.store);
+    this.#nodes.draw(state.stats.nodes, state.stats.at);
+    say(this.#standing, state.stats.nodes ? "" : standing(state.stats.cluster));
     TILES.forEach(([, value, sub, tone], n) => {
       const tile = this.#tiles[n];
       measure(tile.children[1], value(state));

@@ -29,17 +29,20 @@ export class Parser {
 
 /**
  * Watches. `on.message`, `on.point`, `on.history` get the events' data; `on.state` gets {link, seen, retryAt}: link is
- * `connecting`, `live`, `away` or `locked` (the key is wanted; `resume` goes on), times are of `Date.now`.
+ * `connecting`, `live`, `away` or `locked` (the key is wanted; `resume` goes on), times are of `Date.now`. `path` tells
+ * what to ask for.
  */
 export class Watch {
   state = { link: "connecting", seen: null, retryAt: null, reason: "" };
   #on;
+  #path;
   #attempts = 0;
   #began = 0;
   #request;
   #timer;
 
-  constructor(on) {
+  constructor(path, on) {
+    this.#path = path;
     this.#on = on;
     setInterval(() => this.#look(), 1000);
     for (const name of ["online", "pageshow"]) addEventListener(name, () => this.state.link === "away" && this.resume());
@@ -57,7 +60,7 @@ export class Watch {
   async #run(request) {
     this.#began = Date.now();
     try {
-      const response = await open("/v1/stream?history=true", { signal: request.signal });
+      const response = await open(this.#path(), { signal: request.signal });
       const parser = new Parser();
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {

@@ -53,11 +53,12 @@ export class Users {
         [connections, sessions, held, lag].forEach((n, at) => say(row.children[at + 1], count(n)));
       },
     );
+    const missing = found.missing?.length ? `${found.missing.length === 1 ? "A node does" : `${found.missing.length} nodes do`} not answer: their users are not here. ` : "";
     say(
       this.#note,
-      found.more
+      missing + (found.more
         ? `The first ${SHOWN}; type to see others.`
-        : found.users.length ? "" : this.#filter.value ? "No user's name begins so." : "No user is known yet: one is, as soon as an event is published to them or they connect.",
+        : found.users.length ? "" : this.#filter.value ? "No user's name begins so." : "No user is known yet: one is, as soon as an event is published to them or they connect."),
     );
   }
 

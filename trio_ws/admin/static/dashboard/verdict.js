@@ -23,6 +23,15 @@ export function judge({ link, stats, history }) {
   if (stats.draining) {
     return ["warn", "The server is going away.", "It accepts nothing more, hands over what is pending, and tells clients to come back."];
   }
+  const { nodes, cluster } = stats;
+  if (!nodes && cluster?.suspended) {
+    return ["bad", "This node accepts nothing.", "It can't renew its lease: the store does not answer, or not in time. The others take over what it has."];
+  }
+  const silent = (nodes ?? []).filter(({ state }) => state === "missing" || state === "suspended");
+  if (silent.length) {
+    const names = silent.map(({ node, name, state }) => `${name ?? node} is ${state}`);
+    return ["warn", `${plural(silent.length, "node")} of ${nodes.length} ${silent.length === 1 ? "does" : "do"} not serve.`, `${names.join(", ")}. The figures are those of the nodes that answer.`];
+  }
   if (stats.store.state === "failing") {
     return ["bad", "Nothing durable is accepted.", "The store fails; what was committed is delivered. It is tried again and again."];
   }
