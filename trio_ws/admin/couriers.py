@@ -219,13 +219,16 @@ class _Courier:
             answers = await self._ask(group)
             turned: dict[str, None] = {}
             for sent, answer in zip(group, answers, strict=True):
-                if answer is not None or sent.user is None:
-                    self._couriers.settle(sent, answer or b"")
-                else:
+                if answer is not None:
+                    self._couriers.settle(sent, answer)
+                elif sent.user is not None:
                     turned[sent.user] = None
             if self._couriers.refusal:
                 self._refuse()
-            if turned:
+            if None in answers:
+                await trio.sleep(self._pause)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+                self._ask_again([sent for sent in group if sent.user is None and not sent.done.is_set()])
                 await self._turn(turned)
             else:
                 self._pause = FIRST_PAUSE
@@ -274,14 +277,22 @@ class _Courier:
             return await answer_here(self._couriers.hub, call)
         return await self._couriers.cluster.ask(self._node, call)
 
+    def _ask_again(self, group: list[Sent]) -> None:
+        """Have lines for all whom the node has answered by it, as long as it lives."""
+        lives = any(record.node == self._node for record in self._couriers.cluster.nodes())
+        for sent in reversed(group):
+            if lives and trio.current_time() < sent.gives_up:
+                self._waiting.appendleft(sent)
+                self._bytes += len(sent.data)
+            else:
+                self._couriers.settle(sent, b"")
+
     async def _turn(self, users: dict[str, None]) -> None:
         """Let all lines of these users turn round."""
         self._drop(users)
         for user in users:
             self._couriers.cluster.moved(user, self._node)
             self._couriers.turning(user)
-        await trio.sleep(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         for user in users:
             await self._couriers.turn(user)
 
