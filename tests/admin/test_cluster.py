@@ -215,8 +215,8 @@ def test_growth_is_of_nodes_that_are_there() -> None:
 async def test_what_a_node_says_of_itself_may_be_anything(about: bytes) -> None:
     async with open_nodes() as nodes:
         nodes.about["b"] = about
-        lines = (await stats(nodes.clients["a"]))["nodes"]
-        assert lines[1]["name"] == ("x" if b'"x"' in about else None)
+        lines = {line["node"]: line for line in (await stats(nodes.clients["a"]))["nodes"]}
+        assert lines["b"]["name"] == ("x" if b'"x"' in about else None)
 
 
 async def test_the_description_is_true_of_a_node() -> None:

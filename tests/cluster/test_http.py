@@ -61,8 +61,19 @@ async def lines(client: httpx.AsyncClient, *bodies: dict[str, Any], path: str = 
     return [json.loads(line) for line in response.text.splitlines()]
 
 
-async def kill_after(seconds: float, life: Life) -> None:
-    await trio.sleep(seconds)
+async def kill_at(step: int, life: Life) -> None:
+    """Kill a node when it commits, or sends something over the bus, for the so-manieth time from now on."""
+    dies = trio.Event()
+
+    async def hook(name: str) -> None:
+        nonlocal step
+        step -= name.startswith(("commit", "send"))
+        if not step:
+            dies.set()
+            await trio.sleep(0.001)
+
+    life.store.hook = hook
+    await dies.wait()
     await life.kill()
 
 
@@ -118,29 +129,15 @@ async def test_a_publish_whose_node_is_killed_is_accepted_once_by_the_next(step:
     """The owner dies before or after its commit, or before or after it could answer."""
     async with world() as w, trio.open_nursery() as nursery:
         await w.clients[0].post("/v1/users/ada/events", json=critical())
-        owner, left, dies = w.lives[0], step, trio.Event()
-
-        async def hook(name: str) -> None:
-            nonlocal left
-            left -= name.startswith(("commit", "send"))
-            if not left:
-                dies.set()
-                await trio.sleep(0.001)
-
-        async def die() -> None:
-            await dies.wait()
-            await owner.kill()
-
-        owner.store.hook = hook
-        nursery.start_soon(die)
+        nursery.start_soon(kill_at, step, w.lives[0])
         response = await w.clients[1].post("/v1/users/ada/events", json=critical())
         assert response.status_code == 202, response.text
-        dies.set()
         told = (await w.clients[2].post("/v1/users/ada/events", json=critical(id="last"))).json()
         assert told["seq"] > response.json()["seq"] > 1
         events = (await w.clients[2].get("/v1/users/ada/events")).json()["events"]
         assert [event["id"] for event in events][:2] == ["last", response.json()["id"]]
         assert len(events) == 3
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_batch_over_nodes_that_die_loses_nothing_and_keeps_its_order() -> None:
@@ -151,10 +148,10 @@ async def test_a_batch_over_nodes_that_die_loses_nothing_and_keeps_its_order() -
             await lines(w.clients[0], *[critical(user=user) for user in users[:3]])
             await lines(w.clients[1], *[critical(user=user) for user in users[3:6]])
             bodies = [critical(user=chance.choice(users), id=f"{n}", payload=n) for n in range(300)]
-            delay = chance.random() * 0.02
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(kill_after, delay, w.lives[0])
+                nursery.start_soon(kill_at, chance.randrange(1, 10), w.lives[0])
                 told = await lines(w.clients[2], *bodies)
+                assert w.lives[0].store.away
             for body, answer in zip(bodies, told, strict=True):
                 assert answer.get("id") == body["id"], answer
             for user in users:
