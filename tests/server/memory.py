@@ -65,6 +65,7 @@ class WireClient:
         self.pings = 0
         self.answers_pings = True
         self._frames: list[dict[str, Any]] = []
+        self._text = ""
 
     async def open(
         self, target: str = "/ws", *, subprotocols: tuple[str, ...] = (SUBPROTOCOL,), headers: Any = ()
@@ -104,7 +105,11 @@ class WireClient:
         while not self._frames:
             for event in await self._read():
                 if isinstance(event, TextMessage):
-                    value = json.loads(event.data)
+                    self._text += event.data
+                    if not event.message_finished:
+                        continue
+                    text, self._text = self._text, ""
+                    value = json.loads(text)
                     self._frames += value if isinstance(value, list) else [value]
                 elif isinstance(event, CloseConnection):
                     await self.stream.send_all(self.ws.send(event.response()))

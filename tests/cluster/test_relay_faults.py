@@ -1,0 +1,294 @@
+"""Relays over a bus that loses what it carries, and between nodes that die: what a client of ours makes of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import trio_ws
+from tests.server.memory import WireClient
+from trio_ws.cluster import peers, relay_owner
+
+from .relaying import Node, Nodes, acked, cluster
+
+
+class Tab:
+    """A client of ours that keeps what it has processed, and when.
+
+    Attributes:
+      nodes: where it connects, in turn; those that live.
+    """
+
+    def __init__(self, nodes: Nodes, where: list[Node]) -> None:
+        self.nodes = where
+        self.payloads: list[Any] = []
+        self.at: list[float] = []
+        self.gaps: list[trio_ws.Gap] = []
+        self.dials = 0
+        self._nodes = nodes
+        self._more = trio.Event()
+
+    async def dial(self) -> trio.abc.Stream:
+        living = [node for node in self.nodes if node.name in self._nodes.living]
+        self.dials += 1
+        return await living[(self.dials - 1) % len(living)].listener.connect()
+
+    async def run(self, user: str, task_status: trio.TaskStatus[None]) -> None:
+        url = "ws://server/ws"
+        async with trio_ws.connect(
+            url, user=user, open_stream=self.dial, rng=random.Random(1), on_gap=self.gaps.append
+        ) as client:
+            task_status.started()
+            async for event in client:
+                self.payloads.append(event.payload)
+                self.at.append(trio.current_time())
+                self._more.set()
+                self._more = trio.Event()
+
+    async def until(self, count: int) -> None:
+        """Wait until so many were processed."""
+        with trio.fail_after(30):
+            while len(self.payloads) < count:
+                await self._more.wait()
+
+
+@asynccontextmanager
+async def tab(nodes: Nodes, *where: Node, user: str = "ada") -> AsyncIterator[Tab]:
+    """A client that connects to one of these nodes after the other."""
+    async with trio.open_nursery() as nursery:
+        one = Tab(nodes, list(where))
+        await nursery.start(one.run, user)
+        await trio.testing.wait_all_tasks_blocked()
+        yield one
+        nursery.cancel_scope.cancel()
+
+
+def losing(which: Callable[[int], bool]) -> Callable[[str, str, bytes], bool]:
+    """Loses those sendings between nodes, by their number."""
+    count = 0
+
+    def lose(_sender: str, _to: str, _message: bytes) -> bool:
+        nonlocal count
+        count += 1
+        return which(count)
+
+    return lose
+
+
+@pytest.mark.parametrize("lost", range(1, 26))
+async def test_whatever_message_is_lost_all_is_processed_once_and_in_time(lost: int) -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        nodes.lose = losing(lambda n: n == lost)
+        async with tab(nodes, b) as one:
+            receipts = []
+            for n in range(6):
+                receipts.append(await a.hub.publish("ada", "agent_started", n))
+                await trio.sleep(0.3)
+            for receipt in receipts:
+                await receipt.confirmed(timeout=3)
+            assert one.payloads == list(range(6))
+            assert not one.gaps
+            assert not any(receipt.state == "pending" for receipt in receipts)
+        assert a.hub.stats()["sessions"]["active"] == len(a.owner.lines)
+
+
+async def test_whatever_comes_twice_counts_once() -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        nodes.place.carry = lambda _sender, _to, _message: (0.0, 0.0)
+        async with tab(nodes, b) as one:
+            for n in range(6):
+                await a.hub.publish("ada", "agent_started", n)
+            await one.until(6)
+            assert one.payloads == list(range(6))
+            assert one.dials == 1
+        assert a.peers.holes == b.peers.holes == 0
+
+
+async def test_a_bus_that_loses_a_tenth_delays_and_loses_nothing() -> None:
+    rng = random.Random(3)
+    async with cluster("a", "b", "c") as (nodes, (a, b, c)):
+        nodes.lose = lambda _sender, _to, _message: rng.random() < 0.1
+        async with tab(nodes, b) as one, tab(nodes, c) as two:
+            for n in range(100):
+                await a.hub.publish("ada", "agent_started", n)
+                await trio.sleep(0.05)
+            await one.until(100)
+            await two.until(100)
+            assert one.payloads == two.payloads == list(range(100))
+            assert one.dials > 1
+
+
+@pytest.mark.parametrize("silently", [False, True])
+async def test_the_owner_dies_and_its_clients_go_on_elsewhere(silently: bool) -> None:
+    """Where its end of the bus is closed, or where it is just silent until its lease is over."""
+    async with cluster("a", "b", "c") as (nodes, (a, b, c)):
+        async with tab(nodes, b) as one, tab(nodes, c) as two:
+            await a.hub.publish("ada", "agent_started", 1)
+            await one.until(1)
+            await two.until(1)
+            died = trio.current_time()
+            if silently:
+                nodes.lose = lambda sender, to, _message: "a" in (sender, to)
+                await trio.sleep(2)  # its lease
+                nodes.living.discard("a")
+            else:
+                await nodes.kill(a)
+            await trio.sleep(1.5)
+            assert await b.hub.place("ada") is None or await c.hub.place("ada") is None
+            owner = b if await b.hub.place("ada") is None else c
+            receipt = await owner.hub.publish("ada", "agent_completed", 2)
+            await receipt.confirmed()
+            await one.until(2)
+            await two.until(2)
+            assert trio.current_time() - died < (4 if silently else 2)
+            assert one.payloads == two.payloads == [1, 2]
+            sessions = owner.hub.engine.buffer.mailboxes["ada"].sessions
+            assert len(sessions) == 2  # they were resumed
+        if silently:
+            a.scope.cancel()
+
+
+async def test_an_edge_dies_and_its_clients_go_on_elsewhere() -> None:
+    async with cluster("a", "b", "c") as (nodes, (a, b, c)):
+        async with tab(nodes, b, c) as one:
+            await a.hub.publish("ada", "agent_started", 1)
+            await one.until(1)
+            await nodes.kill(b)
+            await a.hub.publish("ada", "agent_completed", 2)
+            await one.until(2)
+            assert one.at[1] - one.at[0] < 0.3
+            assert one.payloads == [1, 2]
+        await trio.sleep(2)
+        assert not a.owner.lines
+
+
+async def test_the_session_of_an_edge_that_died_is_parked() -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        client, _ = await b.client()
+        await trio.sleep(1)
+        await client.send({"t": "pong"})
+        await trio.testing.wait_all_tasks_blocked()
+        await nodes.kill(b)
+        died = trio.current_time()
+        await trio.sleep(1.2)
+        assert a.hub.stats()["sessions"] == {"active": 0, "parked": 1}
+        (session,) = a.hub.engine.buffer.mailboxes["ada"].sessions.values()
+        assert session.cut_at == pytest.approx(died)  # when it was last heard
+
+
+async def test_no_byte_reaches_another_users_connection() -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        assert await a.hub.place("bob") is None
+        async with tab(nodes, b) as ada, tab(nodes, b, user="bob") as bob:
+            for n in range(20):
+                await a.hub.publish("ada", "token", ["ada", n])
+                await a.hub.publish("bob", "token", ["bob", n])
+            await ada.until(20)
+            await bob.until(20)
+            assert ada.payloads == [["ada", n] for n in range(20)]
+            assert bob.payloads == [["bob", n] for n in range(20)]
+
+
+async def test_a_relay_that_one_side_has_forgotten_is_ended_by_the_other() -> None:
+    async with cluster("a", "b") as (_, (a, b)):
+        client, _ = await b.client()
+        await client.until("live")
+        (line,) = a.owner.lines.values()
+        line._closed = True  # so that it tells nothing
+        line.end(silent=False)
+        await client.send({"t": "ping"})
+        assert (await client.closed()).code == 4503
+        client, _ = await b.client()
+        (hold,) = b.edge.holds.values()
+        hold.be_left()
+        b.edge.forget(hold)
+        await a.hub.publish("ada", "agent_started")
+        await trio.sleep(0.5)
+        assert not a.owner.lines
+
+
+async def test_a_hello_that_is_given_up_attaches_nothing() -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        nodes.lose = lambda sender, _to, _message: sender == "a"  # it hears, and can't answer
+        client = await b.dial()
+        await client.open()
+        await client.send({"t": "hello", "user": "ada"})
+        closed = await client.closed()
+        assert (closed.code, trio.current_time()) == (4503, pytest.approx(5))
+        nodes.lose = lambda _sender, _to, _message: False
+        await trio.testing.wait_all_tasks_blocked()
+        assert not a.owner.lines
+        assert not b.edge.holds
+        assert b.hub.stats()["connections"]["refused"]["store"] == 1
+        await b.client()
+
+
+# -- windows
+
+
+async def stuck(node: Node, user: str = "ada") -> WireClient:
+    """A client that has said hello, and reads nothing from then on."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    await node.listener._send.send(theirs)
+    client = WireClient(ours)
+    await client.open()
+    await client.hello(user=user)
+    return client
+
+
+async def test_who_never_reads_holds_up_its_own_session_and_nothing_else() -> None:
+    async with cluster("a", "b", max_events_per_user=1000, write_timeout=3) as (nodes, (a, b)):
+        await stuck(b)
+        await trio.testing.wait_all_tasks_blocked()
+        (line,) = a.owner.lines.values()
+        async with tab(nodes, b) as one:
+            for n in range(60):
+                await a.hub.publish("ada", "token", [n, "x" * 10_000])
+                await trio.sleep(0.02)
+            await one.until(60)
+            assert line._sent - line._taken <= relay_owner.WINDOW + 2 * 64 * 1024
+            assert line._sent < 600_000
+            blocked = [s.blocked for s in a.hub.engine.buffer.mailboxes["ada"].sessions.values()]
+            assert len(blocked) == 2
+            assert blocked.count(None) == 1
+            assert one.dials == 1
+        await trio.sleep(5)
+        assert line.over  # the edge's write has timed out
+        assert not b.edge.holds
+
+
+async def test_who_reads_again_is_given_the_rest() -> None:
+    async with cluster("a", "b", max_events_per_user=1000, write_timeout=60) as (_, (a, b)):
+        client = await stuck(b)
+        for n in range(60):
+            await a.hub.publish("ada", "token", [n, "x" * 10_000])
+        await trio.sleep(1)
+        seqs = [(await client.until("event"))["seq"] for _ in range(60)]
+        assert seqs == list(range(1, 61))
+        assert a.peers.holes == b.peers.holes == 0
+
+
+async def test_what_is_on_its_way_to_a_node_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "WINDOW", 100_000)
+    monkeypatch.setattr(peers, "REPORT", 30_000)
+    async with cluster("a", "b", max_events_per_user=1000) as (nodes, (a, b)):
+        on_the_way = [0]
+
+        def carry(_sender: str, to: str, _message: bytes) -> tuple[float]:
+            peer = a.peers.of("b")
+            on_the_way.append(peer.sent - peer.arrived)
+            return (0.2 if to == "b" else 0.0,)
+
+        nodes.place.carry = carry
+        client, _ = await b.client()
+        for n in range(60):
+            await a.hub.publish("ada", "token", [n, "x" * 10_000])
+        assert [(await client.until("event"))["seq"] for _ in range(60)] == list(range(1, 61))
+        assert 100_000 < max(on_the_way) < 200_000
+        await client.send(acked(60))
