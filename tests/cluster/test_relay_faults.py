@@ -15,7 +15,7 @@ import trio_ws
 from tests.server.memory import WireClient
 from trio_ws.cluster import peers, relay_owner
 
-from .relaying import Node, Nodes, acked, cluster
+from .relaying import Node, acked, cluster
 
 
 class Tab:
@@ -25,17 +25,16 @@ class Tab:
       nodes: where it connects, in turn; those that live.
     """
 
-    def __init__(self, nodes: Nodes, where: list[Node]) -> None:
+    def __init__(self, where: list[Node]) -> None:
         self.nodes = where
         self.payloads: list[Any] = []
         self.at: list[float] = []
         self.gaps: list[trio_ws.Gap] = []
         self.dials = 0
-        self._nodes = nodes
         self._more = trio.Event()
 
     async def dial(self) -> trio.abc.Stream:
-        living = [node for node in self.nodes if node.name in self._nodes.living]
+        living = [node for node in self.nodes if node.lives]
         self.dials += 1
         return await living[(self.dials - 1) % len(living)].listener.connect()
 
@@ -59,10 +58,10 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(nodes: Nodes, *where: Node, user: str = "ada") -> AsyncIterator[Tab]:
+async def tab(*where: Node, user: str = "ada") -> AsyncIterator[Tab]:
     """A client that connects to one of these nodes after the other."""
     async with trio.open_nursery() as nursery:
-        one = Tab(nodes, list(where))
+        one = Tab(list(where))
         await nursery.start(one.run, user)
         await trio.testing.wait_all_tasks_blocked()
         yield one
@@ -85,7 +84,7 @@ def losing(which: Callable[[int], bool]) -> Callable[[str, str, bytes], bool]:
 async def test_whatever_message_is_lost_all_is_processed_once_and_in_time(lost: int) -> None:
     async with cluster("a", "b") as (nodes, (a, b)):
         nodes.lose = losing(lambda n: n == lost)
-        async with tab(nodes, b) as one:
+        async with tab(b) as one:
             receipts = []
             for n in range(6):
                 receipts.append(await a.hub.publish("ada", "agent_started", n))
@@ -95,26 +94,26 @@ async def test_whatever_message_is_lost_all_is_processed_once_and_in_time(lost: 
             assert one.payloads == list(range(6))
             assert not one.gaps
             assert not any(receipt.state == "pending" for receipt in receipts)
-        assert a.hub.stats()["sessions"]["active"] == len(a.owner.lines)
+        assert a.hub.stats()["sessions"]["active"] == len(a.lines)
 
 
 async def test_whatever_comes_twice_counts_once() -> None:
     async with cluster("a", "b") as (nodes, (a, b)):
         nodes.place.carry = lambda _sender, _to, _message: (0.0, 0.0)
-        async with tab(nodes, b) as one:
+        async with tab(b) as one:
             for n in range(6):
                 await a.hub.publish("ada", "agent_started", n)
             await one.until(6)
             assert one.payloads == list(range(6))
             assert one.dials == 1
-        assert a.peers.holes == b.peers.holes == 0
+        assert a.peers.cut == b.peers.cut == 0
 
 
 async def test_a_bus_that_loses_a_tenth_delays_and_loses_nothing() -> None:
     rng = random.Random(3)
     async with cluster("a", "b", "c") as (nodes, (a, b, c)):
         nodes.lose = lambda _sender, _to, _message: rng.random() < 0.1
-        async with tab(nodes, b) as one, tab(nodes, c) as two:
+        async with tab(b) as one, tab(c) as two:
             for n in range(100):
                 await a.hub.publish("ada", "agent_started", n)
                 await trio.sleep(0.05)
@@ -127,36 +126,31 @@ async def test_a_bus_that_loses_a_tenth_delays_and_loses_nothing() -> None:
 @pytest.mark.parametrize("silently", [False, True])
 async def test_the_owner_dies_and_its_clients_go_on_elsewhere(silently: bool) -> None:
     """Where its end of the bus is closed, or where it is just silent until its lease is over."""
-    async with cluster("a", "b", "c") as (nodes, (a, b, c)):
-        async with tab(nodes, b) as one, tab(nodes, c) as two:
-            await a.hub.publish("ada", "agent_started", 1)
-            await one.until(1)
-            await two.until(1)
-            died = trio.current_time()
-            if silently:
-                nodes.lose = lambda sender, to, _message: "a" in (sender, to)
-                await trio.sleep(2)  # its lease
-                nodes.living.discard("a")
-            else:
-                await nodes.kill(a)
-            await trio.sleep(1.5)
-            assert await b.hub.place("ada") is None or await c.hub.place("ada") is None
-            owner = b if await b.hub.place("ada") is None else c
-            receipt = await owner.hub.publish("ada", "agent_completed", 2)
-            await receipt.confirmed()
-            await one.until(2)
-            await two.until(2)
-            assert trio.current_time() - died < (4 if silently else 2)
-            assert one.payloads == two.payloads == [1, 2]
-            sessions = owner.hub.engine.buffer.mailboxes["ada"].sessions
-            assert len(sessions) == 2  # they were resumed
+    async with cluster("a", "b", "c") as (nodes, (a, b, c)), tab(b) as one, tab(c) as two:
+        await a.hub.publish("ada", "agent_started", 1)
+        await one.until(1)
+        await two.until(1)
+        died = trio.current_time()
         if silently:
-            a.scope.cancel()
+            a.life.store.away = True
+            nodes.lose = lambda sender, to, _message: "a" in (sender, to)
+            await trio.sleep(2)
+        else:
+            await nodes.kill(a)
+        receipt = await b.hub.publish("ada", "agent_completed", 2)
+        await receipt.confirmed()
+        await one.until(2)
+        await two.until(2)
+        assert trio.current_time() - died < (4 if silently else 2)
+        assert one.payloads == two.payloads == [1, 2]
+        owner = b if await b.hub.place("ada") is None else c
+        sessions = owner.hub.engine.buffer.mailboxes["ada"].sessions
+        assert len(sessions) == 2  # they were resumed
 
 
 async def test_an_edge_dies_and_its_clients_go_on_elsewhere() -> None:
     async with cluster("a", "b", "c") as (nodes, (a, b, c)):
-        async with tab(nodes, b, c) as one:
+        async with tab(b, c) as one:
             await a.hub.publish("ada", "agent_started", 1)
             await one.until(1)
             await nodes.kill(b)
@@ -165,7 +159,7 @@ async def test_an_edge_dies_and_its_clients_go_on_elsewhere() -> None:
             assert one.at[1] - one.at[0] < 0.3
             assert one.payloads == [1, 2]
         await trio.sleep(2)
-        assert not a.owner.lines
+        assert not a.lines
 
 
 async def test_the_session_of_an_edge_that_died_is_parked() -> None:
@@ -183,9 +177,9 @@ async def test_the_session_of_an_edge_that_died_is_parked() -> None:
 
 
 async def test_no_byte_reaches_another_users_connection() -> None:
-    async with cluster("a", "b") as (nodes, (a, b)):
+    async with cluster("a", "b") as (_nodes, (a, b)):
         assert await a.hub.place("bob") is None
-        async with tab(nodes, b) as ada, tab(nodes, b, user="bob") as bob:
+        async with tab(b) as ada, tab(b, user="bob") as bob:
             for n in range(20):
                 await a.hub.publish("ada", "token", ["ada", n])
                 await a.hub.publish("bob", "token", ["bob", n])
@@ -199,7 +193,7 @@ async def test_a_relay_that_one_side_has_forgotten_is_ended_by_the_other() -> No
     async with cluster("a", "b") as (_, (a, b)):
         client, _ = await b.client()
         await client.until("live")
-        (line,) = a.owner.lines.values()
+        (line,) = a.lines.values()
         line._closed = True  # so that it tells nothing
         line.end(silent=False)
         await client.send({"t": "ping"})
@@ -210,7 +204,7 @@ async def test_a_relay_that_one_side_has_forgotten_is_ended_by_the_other() -> No
         b.edge.forget(hold)
         await a.hub.publish("ada", "agent_started")
         await trio.sleep(0.5)
-        assert not a.owner.lines
+        assert not a.lines
 
 
 async def test_a_hello_that_is_given_up_attaches_nothing() -> None:
@@ -223,7 +217,7 @@ async def test_a_hello_that_is_given_up_attaches_nothing() -> None:
         assert (closed.code, trio.current_time()) == (4503, pytest.approx(5))
         nodes.lose = lambda _sender, _to, _message: False
         await trio.testing.wait_all_tasks_blocked()
-        assert not a.owner.lines
+        assert not a.lines
         assert not b.edge.holds
         assert b.hub.stats()["connections"]["refused"]["store"] == 1
         await b.client()
@@ -243,11 +237,11 @@ async def stuck(node: Node, user: str = "ada") -> WireClient:
 
 
 async def test_who_never_reads_holds_up_its_own_session_and_nothing_else() -> None:
-    async with cluster("a", "b", max_events_per_user=1000, write_timeout=3) as (nodes, (a, b)):
+    async with cluster("a", "b", max_events_per_user=1000, write_timeout=3) as (_nodes, (a, b)):
         await stuck(b)
         await trio.testing.wait_all_tasks_blocked()
-        (line,) = a.owner.lines.values()
-        async with tab(nodes, b) as one:
+        (line,) = a.lines.values()
+        async with tab(b) as one:
             for n in range(60):
                 await a.hub.publish("ada", "token", [n, "x" * 10_000])
                 await trio.sleep(0.02)
@@ -271,7 +265,7 @@ async def test_who_reads_again_is_given_the_rest() -> None:
         await trio.sleep(1)
         seqs = [(await client.until("event"))["seq"] for _ in range(60)]
         assert seqs == list(range(1, 61))
-        assert a.peers.holes == b.peers.holes == 0
+        assert a.peers.cut == b.peers.cut == 0
 
 
 async def test_what_is_on_its_way_to_a_node_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,11 +81,12 @@ class Life:
 class Nodes:
     """Some nodes on one place."""
 
-    def __init__(self, nursery: trio.Nursery, config: Config) -> None:
+    def __init__(self, nursery: trio.Nursery, config: Config, *, wall: float = 1e9) -> None:
         self.place = Place()
         self.lives: list[Life] = []
         self._nursery = nursery
         self._config = config
+        self._wall = wall
 
     async def start(self, name: str, **limits: Any) -> Life:
         """One more node, or another life of one; names begin anew with each."""
@@ -101,7 +102,7 @@ class Nodes:
             async with open_node(
                 config,
                 store=store,
-                wall_clock=lambda: 1e9 + trio.current_time(),
+                wall_clock=lambda: self._wall + trio.current_time(),
                 new_id=lambda: f"{name}-{next(count)}-identifier",
             ) as node:
                 life = Life(node.hub, store, scope)
@@ -132,4 +133,4 @@ async def running(*names: str, **limits: Any) -> AsyncIterator[tuple[Nodes, list
         nursery.cancel_scope.cancel()
 
 
-__all__ = ["Batch", "CutOff", "Life", "Nodes", "running"]
+__all__ = ["Batch", "CutOff", "Life", "Nodes", "Place", "running"]

@@ -35,6 +35,9 @@ from .calls import CallFailed, Calls, NodeGone
 from .forwarding import Forwarding, receipt_of
 from .membership import Membership
 from .ownership import Ownership
+from .peers import Peers
+from .relay_edge import Edge
+from .relay_owner import Relayed
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class ClusteredHub(Hub):
       membership: which of them live.
       ownership: who has which log.
       forwarding: publishes and confirmations over nodes.
+      edge, relayed: connections whose socket is here and whose session is not; and the other way round.
     """
 
     def __init__(self, engine: Engine, store: SharedStore, about: Callable[[], dict[str, object]]) -> None:
@@ -92,6 +96,9 @@ class ClusteredHub(Hub):
             on_claimed=self._claimed,
         )
         self.forwarding = Forwarding(self, self.calls)
+        self.peers = Peers(self.bus, engine.clock, self.membership.lives, lambda: engine.suspended)
+        self.edge = Edge(engine, self.peers, self.calls)
+        self.relayed = Relayed(self, self.peers, self.calls, owns=self.ownership.owned.__contains__)
         self.fenced_off = self.handed_over = 0
         self._durability = engine.durability
         self._boxes = engine.buffer.mailboxes
@@ -108,6 +115,7 @@ class ClusteredHub(Hub):
         start_soon = self.engine.nursery.start_soon
         start_soon(self.bus.run)
         start_soon(self.membership.run)
+        start_soon(self.peers.run)
         start_soon(self._sweep)
         start_soon(self._hear_of_revoked)
 
@@ -488,10 +496,16 @@ class ElsewhereUser:
         self._hub = hub
         self._user = user
 
-    async def attach(self, identity: Identity, ask: Ask, link: Link) -> RemoteAttachment | Refused:
+    async def attach(
+        self, identity: Identity, ask: Ask, link: Link, *, path: str
+    ) -> RemoteAttachment | Refused:
         """See `hub.elsewhere.Elsewhere`."""
-        await trio.lowlevel.checkpoint()
-        raise NoAnswer("connections are not relayed yet")
+        try:
+            return await self._hub.edge.attach(self.node, identity, ask, link, path=path)
+        except NoAnswer as error:
+            gone = isinstance(error.__cause__, NodeGone)
+            self._hub.ownership.forget(self._user, self.node, gone=gone)
+            raise
 
     async def ask(self, call: HttpCall) -> HttpAnswer:
         """See `hub.elsewhere.Elsewhere`."""
@@ -554,7 +568,8 @@ class _Cluster:
             "released": hub.ownership.released,
             "fenced": hub.fenced_off,
             "forwarded": hub.forwarding.forwarded,
-            "relayed": 0,
+            "relayed": len(hub.edge.holds),
+            "relays_cut": hub.peers.cut,
             "calls": hub.calls.made,
             "calls_repeated": hub.calls.repeated,
             "lost_messages": hub.bus.lost,

@@ -102,7 +102,7 @@ class Peers:
 
     Attributes:
       edge, owner: the relays whose edge this node is, and whose owner it is.
-      lost, holes: nodes that were gone, and relays that were closed since something was lost, since the start.
+      cut: relays that were closed as something was lost, or a node gone, since the start.
       away_at: when this node was last seen to be suspended.
     """
 
@@ -115,7 +115,7 @@ class Peers:
     ) -> None:
         self.edge: End[Down] | None = None
         self.owner: End[Up] | None = None
-        self.lost = self.holes = 0
+        self.cut = 0
         self.away_at = -math.inf
         self._bus = bus
         self._clock = clock
@@ -190,8 +190,7 @@ class Peers:
 
     def _part_with(self, peer: Peer) -> None:
         del self._peers[peer.node]
-        if peer.relays:
-            self.lost += 1
+        self.cut += peer.relays
         for end in (self.edge, self.owner):
             if end is not None:
                 end.gone(peer.node)

@@ -130,7 +130,7 @@ class Hold:
 
     def lose(self, reason: str) -> None:
         """The relay is broken: the client is to come again."""
-        self._edge.peers.holes += 1
+        self._edge.peers.cut += 1
         self.deaf = True
         self._leave(silent=False)
         self._link.close(closing.DRAINING, reason, spread(AGAIN, self.relay))

@@ -7,7 +7,7 @@ edge as it comes, as long as the edge's socket takes it, and not more than a win
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..config import KIB
@@ -54,7 +54,7 @@ class Line:
       over: the connection is gone.
     """
 
-    def __init__(self, owner: Owner, peer: Peer, relay: int, *, plain: bool) -> None:
+    def __init__(self, owner: Relayed, peer: Peer, relay: int, *, plain: bool) -> None:
         self.peer = peer
         self.relay = relay
         self.attachment: Attachment | None = None
@@ -163,7 +163,7 @@ class Line:
 
     def lose(self) -> None:
         """The relay is broken: the client is to come again, and its session waits for it."""
-        self._owner.peers.holes += 1
+        self._owner.peers.cut += 1
         self.close(closing.DRAINING, "something was lost between two nodes", spread(AGAIN, self.relay))
         self.end(silent=False)
 
@@ -182,23 +182,25 @@ class Line:
         self._owner.peers.say_down(self.peer, item)
 
 
-class Owner:
+class Relayed:
     """The relays whose session is here.
 
     Args:
       hub: whose sessions they are.
       peers, calls: the ways to other nodes.
+      owns: whether a user's log is this node's.
 
     Attributes:
       lines: all of them, by edge and number.
     """
 
-    def __init__(self, hub: Hub, peers: Peers, calls: Calls) -> None:
+    def __init__(self, hub: Hub, peers: Peers, calls: Calls, owns: Callable[[str], bool]) -> None:
         self.engine = hub.engine
         self.clock = hub.engine.clock
         self.peers = peers
         self.lines: dict[tuple[str, int], Line] = {}
         self._hub = hub
+        self._owns = owns
         peers.owner = self
         calls.handle("attach", self._attach)
 
@@ -224,7 +226,7 @@ class Owner:
     async def _welcome(self, line: Line, wanted: Attach, arrived_at: float) -> Attached:
         hub = self._hub
         try:
-            if await hub.place(wanted.user, to_connect=True) is not None:
+            if not self._owns(wanted.user) or await hub.place(wanted.user, to_connect=True) is not None:
                 return Moved()
         except StoreUnavailable:
             return NotWelcome(
