@@ -17,7 +17,7 @@ from ..core.buffer import UNREAD
 from ..core.histogram import Histogram
 from ..core.limits import spread
 from ..core.pool import Ask, Refused
-from ..errors import OwnedElsewhere, StoreError, StoreUnavailable
+from ..errors import HubClosed, OwnedElsewhere, StoreError, StoreUnavailable
 from ..event import Priority
 from ..hub import Hub, Identity, Link, Receipt
 from ..hub.alerts import OnAlert
@@ -127,6 +127,8 @@ class ClusteredHub(Hub):
             return None
         check_name(user, "user")
         while True:
+            if self.engine.closed:
+                raise HubClosed("the hub has ended")
             if self.engine.suspended:
                 raise StoreUnavailable(self._durability.reason)
             try:
