@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from trio_ws.cli import simulate as module
 from trio_ws.testing.checkers.sight import Violation
 from trio_ws.testing.network.levels import LevelName
+from trio_ws.testing.outcome import Outcome
 from trio_ws.testing.plan import Plan
-from trio_ws.testing.scenario import Outcome, simulate
+from trio_ws.testing.scenario import simulate
 
 
 def run(*args: str) -> tuple[int, str]:

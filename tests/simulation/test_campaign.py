@@ -15,8 +15,9 @@ from trio_ws.testing.campaign import run_campaign, shrink
 from trio_ws.testing.checkers.sight import Checker, Line
 from trio_ws.testing.each_step import BUSY, crash_each_step
 from trio_ws.testing.network.levels import LevelName
+from trio_ws.testing.outcome import Outcome
 from trio_ws.testing.plan import Plan
-from trio_ws.testing.scenario import CHECKERS, Outcome, simulate
+from trio_ws.testing.scenario import CHECKERS, simulate
 from trio_ws.testing.simulation import Simulation
 
 SEEDS: dict[LevelName, int] = {"message": 800, "wire": 120}

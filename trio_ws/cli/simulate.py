@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from ..testing.campaign import Summary
     from ..testing.network.levels import LevelName
+    from ..testing.nodes.plan import NodesPlan
+    from ..testing.outcome import Outcome
     from ..testing.plan import Plan
-    from ..testing.scenario import Outcome
 
 SHOWN_FAILURES = 10
 
@@ -57,6 +59,11 @@ SHOWN_FAILURES = 10
     help="Agents work in runs, die and are cancelled, and their users answer; nothing else is published.",
 )
 @click.option(
+    "--nodes",
+    is_flag=True,
+    help="Several nodes on one store, which die, are cut off and lose what they tell each other.",
+)
+@click.option(
     "--crash-each-step",
     is_flag=True,
     help="With --seed: a small run for each step of the server's tasks, which dies there. --plan takes another run.",
@@ -74,16 +81,19 @@ def command(
     shrink: bool,
     durable: bool,
     runs: bool,
+    nodes: bool,
 ) -> None:
     """Run the server, real clients and a network that drops, stalls and lies, on simulated time.
 
     Everything in a run follows from its seed. Invariants are checked at each step; exits 1 if one did not hold,
     and says how to replay it.
     """
+    if nodes and (durable or runs or crash_each_step):
+        raise click.UsageError("--nodes is a run of its own: it goes with none of the other kinds")
     if seed is None:
         if shrink or crash_each_step:
             raise click.UsageError("--shrink and --crash-each-step need --seed")
-        _many(seeds, first, minutes, jobs, level, plan_text, durable, runs)
+        _many(seeds, first, minutes, jobs, level, plan_text, durable, runs, nodes)
     elif seeds is not None or minutes is not None:
         raise click.UsageError("--seed is one run: it does not go with --seeds or --minutes")
     elif crash_each_step and runs:
@@ -91,16 +101,28 @@ def command(
     elif crash_each_step:
         _each_step(seed, level, plan_text, jobs, durable)
     else:
-        _one(seed, level, plan_text, shrink, durable, runs)
+        _one(seed, level, plan_text, shrink, durable, runs, nodes)
 
 
-def _one(seed: int, level: LevelName, plan_text: str | None, shrink: bool, durable: bool, runs: bool) -> None:
+def _one(
+    seed: int,
+    level: LevelName,
+    plan_text: str | None,
+    shrink: bool,
+    durable: bool,
+    runs: bool,
+    nodes: bool,
+) -> None:
     from ..testing.campaign import shrink as shrunk
+    from ..testing.nodes.scenario import simulate_nodes
     from ..testing.scenario import simulate
 
-    outcome = simulate(seed, _plan(plan_text), level=level, durable=durable, runs=runs)
+    if nodes:
+        outcome = simulate_nodes(seed, _nodes_plan(plan_text), level=level)
+    else:
+        outcome = simulate(seed, _plan(plan_text), level=level, durable=durable, runs=runs)
     if shrink and outcome.violations:
-        outcome = shrunk(outcome)
+        outcome = shrunk(outcome, run=partial(simulate_nodes, level=level) if nodes else None)
     click.echo(f"seed {seed} at {level} level: {outcome.plan}")
     click.echo(outcome.trace)
     click.echo(_line("faults", outcome.faults))
@@ -144,6 +166,15 @@ def _plan(text: str | None) -> Plan | None:
         raise Failure(f"--plan: {exc}", 2) from None
 
 
+def _nodes_plan(text: str | None) -> NodesPlan | None:
+    from ..testing.nodes.plan import NodesPlan
+
+    try:
+        return None if text is None else NodesPlan.from_json(text)
+    except ValueError as exc:
+        raise Failure(f"--plan: {exc}", 2) from None
+
+
 def _many(
     seeds: int | None,
     first: int,
@@ -153,8 +184,10 @@ def _many(
     plan_text: str | None,
     durable: bool,
     runs: bool,
+    nodes: bool,
 ) -> None:
     from ..testing.campaign import run_campaign
+    from ..testing.nodes.scenario import simulate_nodes
 
     count = seeds if seeds is not None or minutes is not None else 100
     numbers = itertools.count(first) if count is None else range(first, first + count)
@@ -162,17 +195,18 @@ def _many(
         with _progress(count) as advance:
             summary = run_campaign(
                 numbers,
-                plan=_plan(plan_text),
+                plan=None if nodes else _plan(plan_text),
                 level=level,
                 durable=durable,
                 runs=runs,
+                run=partial(simulate_nodes, plan=_nodes_plan(plan_text), level=level) if nodes else None,
                 jobs=jobs or os.cpu_count() or 1,
                 seconds=None if minutes is None else 60 * minutes,
                 on_run=advance,
             )
     except KeyboardInterrupt:
         sys.exit(130)
-    _tell(summary, planned=plan_text is not None)
+    _tell(summary, planned=plan_text is not None, nodes=nodes)
     if summary.failures:
         sys.exit(1)
 
@@ -197,7 +231,7 @@ def _progress(count: int | None) -> Iterator[Callable[[Outcome], None]]:
         yield advance
 
 
-def _tell(summary: Summary, *, planned: bool = False) -> None:
+def _tell(summary: Summary, *, planned: bool = False, nodes: bool = False) -> None:
     hours = summary.seconds / 3600
     click.echo(
         f"{summary.runs} runs, {summary.twice} of them twice, {hours:.1f} simulated hours, {summary.events} events"
@@ -205,7 +239,7 @@ def _tell(summary: Summary, *, planned: bool = False) -> None:
     click.echo(f"{summary.seconds / summary.cpu_seconds:,.0f} simulated seconds a CPU second")
     click.echo(_line("faults", dict(summary.faults.most_common())))
     click.echo(_line("reached", {name: n for name, n in summary.sometimes.most_common() if n}))
-    if summary.never and not planned:
+    if summary.never and not planned and not nodes:
         click.echo(f"never reached: {', '.join(summary.never)}")
     click.echo(f"longest healing: {summary.longest_healing:.2f} s")
     for outcome in sorted(summary.failures, key=lambda o: o.seed)[:SHOWN_FAILURES]:
@@ -220,6 +254,12 @@ def _line(name: str, counts: dict[str, int]) -> str:
 
 
 def _replay(outcome: Outcome, *, planned: bool = False) -> str:
-    drawn = " --durable" * outcome.plan.durable + " --runs" * (outcome.plan.runs > 0)
-    plan = f" --plan '{outcome.plan.to_json()}'" if planned else drawn
-    return f"replay: trio-ws simulate --level {outcome.level} --seed {outcome.seed}{plan}"
+    from ..testing.plan import Plan
+
+    kind = ""
+    if not isinstance(outcome.plan, Plan):
+        kind = " --nodes"
+    elif not planned:
+        kind = " --durable" * outcome.plan.durable + " --runs" * (outcome.plan.runs > 0)
+    plan = f" --plan '{outcome.plan.to_json()}'" if planned else ""
+    return f"replay: trio-ws simulate --level {outcome.level} --seed {outcome.seed}{kind}{plan}"

@@ -20,8 +20,9 @@ from .network.conditions import Conditions
 from .network.connection import Connection, SimStream
 from .network.levels import LevelName
 from .network.network import SimListener, SimNetwork
+from .outcome import Outcome
 from .plan import EVERYDAY, Plan
-from .scenario import CHECKERS, Outcome, simulate
+from .scenario import CHECKERS, simulate
 from .simulation import Simulation
 from .trace import Trace
 

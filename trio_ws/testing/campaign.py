@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from .checkers.sight import Violation
 from .network.levels import LevelName
+from .outcome import Outcome
 from .plan import Plan
-from .scenario import Outcome, simulate
+from .scenario import simulate
 
 TWICE_EVERY: Final = 100
 """Each so manieth seed is run a second time, in a process of its own with another hash seed, and must come out the
@@ -158,7 +159,7 @@ def _another_hash_seed() -> Iterator[None]:
 
 
 def shrink(
-    outcome: Outcome, *, tries: int = 200, run: Callable[[int, Plan], Outcome] | None = None
+    outcome: Outcome, *, tries: int = 200, run: Callable[[int, Any], Outcome] | None = None
 ) -> Outcome:
     """A failure of the same invariant with as little in its plan as could be found.
 
@@ -167,12 +168,12 @@ def shrink(
       tries: how many runs it may take.
       run: what is run, in the place of `scenario.simulate` at the level of `outcome`.
     """
-    run = run or partial(simulate, level=outcome.level)
+    attempt: Callable[[int, Any], Outcome] = run or partial(simulate, level=outcome.level)
     left = tries
     while left > 0:
         for plan in outcome.plan.simpler():
             left -= 1
-            smaller = run(outcome.seed, plan)
+            smaller = attempt(outcome.seed, plan)
             if any(v.invariant == outcome.violations[0].invariant for v in smaller.violations):
                 outcome = smaller
                 break

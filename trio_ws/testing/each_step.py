@@ -10,8 +10,9 @@ import attrs
 
 from .campaign import Summary, run_campaign
 from .network.levels import LevelName
+from .outcome import Outcome
 from .plan import Plan
-from .scenario import Outcome, simulate
+from .scenario import simulate
 
 BUSY: Final = Plan(
     users=2,

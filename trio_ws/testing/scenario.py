@@ -37,7 +37,7 @@ from .checkers.bookkeeping import IN_THE_BOOKS
 from .checkers.conduct import IN_CONDUCT
 from .checkers.duties import OF_CLIENTS
 from .checkers.record import Record, Watcher
-from .checkers.sight import Deliberate, Published, Violation
+from .checkers.sight import Deliberate, Published
 from .checkers.survival import ACROSS_LIVES, Promises
 from .checkers.tally import IN_FIGURES
 from .checkers.timeliness import IN_TIME
@@ -49,6 +49,7 @@ from .looks import Looks
 from .network.conditions import Conditions
 from .network.levels import LevelName
 from .network.network import SimListener
+from .outcome import Outcome, singles
 from .plan import Plan
 from .simulation import Simulation
 
@@ -74,38 +75,6 @@ CHECKERS: Final[Sequence[Watcher]] = (
     *IN_THE_BOOKS,
     *IN_FIGURES,
 )
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-      level: at which it ran.
-      violations: what did not hold; empty where all is well.
-      seconds: how long it took in simulated time; `healed` is how long it took to converge, None if it did not.
-      events: how many were accepted.
-      steps: how many steps the server's tasks took, until all had converged.
-      faults: how many happened, by kind; `sometimes` the same for rare states.
-      trace_hash, wire_hash: over all that was noted, and over all bytes that were sent.
-      trace: the last lines.
-      cpu_seconds: how much computing it took, which is another each time.
-    """
-
-    seed: int
-    plan: Plan
-    level: LevelName
-    violations: list[Violation]
-    seconds: float
-    healed: float | None
-    events: int
-    steps: int
-    faults: dict[str, int]
-    sometimes: dict[str, int]
-    trace_hash: str
-    wire_hash: str
-    trace: str
-    cpu_seconds: float = attrs.field(default=0.0, eq=False)
 
 
 def simulate(
@@ -143,16 +112,9 @@ def simulate(
             run_simulation(sim, world.run)
         except Exception as error:
             world.record.on_violation = bool  # there is nothing left to cancel
-            for single in _singles(error):
+            for single in singles(error):
                 world.record.fail("nothing raises", "".join(traceback.format_exception(single)))
     return attrs.evolve(world.outcome(), cpu_seconds=time.process_time() - begun)
-
-
-def _singles(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group, however deep; just the one where it is none."""
-    if isinstance(error, BaseExceptionGroup):
-        return [single for inner in error.exceptions for single in _singles(inner)]
-    return [error]
 
 
 class World:
