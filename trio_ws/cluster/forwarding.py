@@ -175,13 +175,13 @@ class Forwarding:
         raise ConfirmationTimeout(receipt.last_known)
 
     async def _follow(self, receipt: Receipt, deadline: float) -> Confirmation:
-        user, patience = receipt.user, _Patience()
+        user = receipt.user
         while True:
             left = max(0.0, deadline - trio.current_time())
             try:
                 elsewhere = await self._hub.place(user)
-            except StoreUnavailable as error:
-                await self._pause(patience, str(error))
+            except StoreUnavailable:
+                await trio.sleep(PAUSE)
                 continue
             if elsewhere is None:
                 here = self._hub.receipt_here(user, receipt.epoch, receipt.seq, receipt.id)
@@ -191,20 +191,13 @@ class Forwarding:
             asked = Followed(user, receipt.epoch, receipt.seq, receipt.id, None if left == math.inf else left)
             try:
                 answer = await self._ask(elsewhere.node, user, "confirmed", _encode(asked))
-            except (NodeGone, OwnedElsewhere) as error:
-                await self._pause(patience, str(error))
+            except (NodeGone, OwnedElsewhere):
+                await trio.sleep(PAUSE)
                 continue
             outcome = _confirmed.decode(answer)
             if isinstance(outcome, Confirmed):
                 return Confirmation(after=outcome.after, late=outcome.late)
             raise ConfirmationTimeout(outcome.message)
-
-    @staticmethod
-    async def _pause(patience: _Patience, why: str) -> None:
-        try:
-            await patience.pause(why)
-        except StoreUnavailable:
-            raise ConfirmationTimeout("moved") from None
 
     # -- for those of others
 

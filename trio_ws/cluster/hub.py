@@ -56,6 +56,9 @@ IDLE: Final = 60.0
 RELEASED: Final = 500
 """How many logs are given back in one call of the store."""
 
+ASKED: Final = 3
+"""How often a node is asked for a log that it says to have given away, while the store says otherwise."""
+
 REVOKED: Final = 0.5
 """Seconds between looks at who is revoked."""
 
@@ -81,11 +84,12 @@ class ClusteredHub(Hub):
         super().__init__(engine)
         assert engine.durability is not None
         self.node, self.store = store.node, store
+        self._told_about = about
         self.cluster = _Cluster(self)
         nursery = engine.nursery
         self.bus = Bus(store, nursery, engine.wall_clock)
         self.membership = Membership(
-            store, about, on_suspended=self.suspend, on_back=self._come_back, on_gone=self._node_is_gone
+            store, self._about, on_suspended=self.suspend, on_back=self._come_back, on_gone=self._node_is_gone
         )
         self.calls = Calls(self.bus, nursery, self.membership.lives)
         self.ownership = Ownership(
@@ -103,6 +107,7 @@ class ClusteredHub(Hub):
         self._durability = engine.durability
         self._boxes = engine.buffer.mailboxes
         self._sweeps = 0
+        self._sent_for: set[str] = set()
         engine.buffer.admits = self.ownership.owned.__contains__
         engine.durability.follow = self.forwarding.follow
         self.loader.connected_until = None
@@ -126,17 +131,21 @@ class ClusteredHub(Hub):
         if user in self._boxes:
             return None
         check_name(user, "user")
+        asked = 0
         while True:
             if self.engine.closed:
                 raise HubClosed("the hub has ended")
             if self.engine.suspended:
                 raise StoreUnavailable(self._durability.reason)
+            if self.draining and user not in self.ownership.owned:
+                raise StoreUnavailable("this node goes away, and takes no more logs")
             try:
                 owner = await self.ownership.find(user)
             except StoreError as error:
                 raise StoreUnavailable(f"it can't be found out who has the user's log: {error}") from error
             if owner.node != self.node:
-                if to_connect and await self.ask_for(user, owner.node):
+                if to_connect and asked < ASKED and await self.ask_for(user, owner.node):
+                    asked += 1
                     continue
                 return ElsewhereUser(self, owner.node, user)
             await super().load(user, to_connect=to_connect)
@@ -153,6 +162,8 @@ class ClusteredHub(Hub):
           OwnedElsewhere: another node does.
           StoreUnavailable: as `load`.
         """
+        if self.draining and user not in self.ownership.owned:
+            raise OwnedElsewhere(user)
         elsewhere = await self.place(user)
         if elsewhere is not None:
             raise OwnedElsewhere(user, elsewhere.node)
@@ -182,8 +193,14 @@ class ClusteredHub(Hub):
 
     async def _hand_over_asked(self, sender: str, body: bytes) -> bytes:
         user = body.decode()
-        if user not in self.ownership.owned:
+        if self.ownership.is_changing(user):
+            await self.ownership.unchanging(user)
             return b"gone"
+        if user not in self.ownership.owned:  # though the store may say so: a claim whose answer was lost
+            try:
+                await self.have_here(user)
+            except (OwnedElsewhere, StoreUnavailable):
+                return b"gone"
         return b"gone" if await self.hand_over(user) else b"stays"
 
     async def hand_over(self, user: str) -> bool:
@@ -245,9 +262,16 @@ class ClusteredHub(Hub):
             )
         super().fenced(fenced)
 
-    def _node_is_gone(self, node: str) -> None:
-        logger.warning("a node is gone", extra={"node": node})
-        self.ownership.node_is_gone(node)
+    def _about(self) -> dict[str, object]:
+        state = "draining" if self.draining else "suspended" if self.engine.suspended else "serving"
+        return {**self._told_about(), "state": state}
+
+    def _node_is_gone(self, record: NodeRecord) -> None:
+        in_order = b'"state":"draining"' in record.about
+        logger.log(
+            logging.INFO if in_order else logging.WARNING, "a node is gone", extra={"peer": record.node}
+        )
+        self.ownership.node_is_gone(record.node)
 
     # -- publishing
 
@@ -309,18 +333,25 @@ class ClusteredHub(Hub):
 
         Raises:
           trio.WouldBlock: it was not here.
+          OwnedElsewhere: another node has it.
         """
         if user not in self._boxes:
             self._check_open()
-            self.engine.nursery.start_soon(self._try_to_load, user)
+            if (node := self.ownership.other(user)) is not None:
+                raise OwnedElsewhere(user, node)
+            if user not in self._sent_for:
+                self._sent_for.add(user)
+                self.engine.nursery.start_soon(self._send_for, user)
             raise trio.WouldBlock
         return super().submit_nowait(user, parcel)
 
-    async def _try_to_load(self, user: str) -> None:
+    async def _send_for(self, user: str) -> None:
         try:
             await self.load(user)
         except (OwnedElsewhere, StoreUnavailable):
             pass  # whoever needs it asks again
+        finally:
+            self._sent_for.discard(user)
 
     async def broadcast(
         self,
@@ -413,7 +444,7 @@ class ClusteredHub(Hub):
     async def _sweep(self) -> None:
         while True:
             self._sweeps += 1
-            await trio.sleep(spread(1.2 * SWEEP, self._sweeps))
+            await trio.sleep(spread(SWEEP, self._sweeps))
             if self.engine.suspended:
                 continue
             try:
@@ -443,14 +474,16 @@ class ClusteredHub(Hub):
         """Give back logs that nobody needs here: of users who have gone, and who sleep, or have not had an event for a
         while."""
         now, buffer = self.engine.clock(), self.engine.buffer
-        ledger = self._durability.ledger
-        asleep = [
-            user
-            for user in self.ownership.owned
-            if user not in self._boxes and user not in buffer.runs.users and not ledger.is_closing(user)
-        ]
-        for at in range(0, len(asleep), RELEASED):
-            await self._release([user for user in asleep[at : at + RELEASED] if user not in self._boxes])
+        ledger, writing = self._durability.ledger, self._durability.writing
+
+        def is_unused(user: str) -> bool:
+            used = user in self._boxes or user in buffer.runs.users or self.loader.is_under_way(user)
+            return not (used or ledger.is_closing(user) or user in writing)
+
+        unused = [user for user in self.ownership.owned if is_unused(user)]
+        for at in range(0, len(unused), RELEASED):
+            writing = self._durability.writing
+            await self._release([user for user in unused[at : at + RELEASED] if is_unused(user)])
         idle = [
             box.user
             for box in self._boxes.values()

@@ -37,7 +37,7 @@ class Membership:
 
     Args:
       store: what the nodes share.
-      about: what there is to tell of this node to the others, with each beat: plain values.
+      about: what there is to tell of this node to the others, with each beat: what has a JSON form.
       on_suspended: is called when the lease may be over.
       on_back: is awaited when a beat has got through after that; the node is suspended until it returns.
       on_gone: is called with each node that lives no longer.
@@ -54,7 +54,7 @@ class Membership:
         *,
         on_suspended: Callable[[], None],
         on_back: Callable[[], Awaitable[None]],
-        on_gone: Callable[[str], None],
+        on_gone: Callable[[NodeRecord], None],
     ) -> None:
         self.suspended = False
         self.beats = self.suspensions = 0
@@ -87,8 +87,9 @@ class Membership:
         self.beats += 1
         self._begun_at, self._heard_at = max(self._begun_at, begun_at), trio.current_time()
         before, self._nodes = self._nodes, {record.node: record for record in found}
-        for node in before.keys() - self._nodes.keys():
-            self._on_gone(node)
+        for node, record in before.items():
+            if node not in self._nodes:
+                self._on_gone(record)
 
     async def run(self) -> None:
         """Beat until cancelled, or until this node has left."""

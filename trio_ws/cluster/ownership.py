@@ -93,6 +93,20 @@ class Ownership:
             if change.owner is not None and change.owner.node != self._store.node:
                 return change.owner
 
+    def is_changing(self, user: str) -> bool:
+        """Whether it is just being claimed, or released."""
+        return user in self._changing
+
+    async def unchanging(self, user: str) -> None:
+        """Wait until it is neither claimed nor released just now. A checkpoint where it is."""
+        while (change := self._changing.get(user)) is not None:
+            await change.done.wait()
+
+    def other(self, user: str) -> str | None:
+        """Which other node has the log of `user`, as far as that is remembered."""
+        other = self._others.get(user)
+        return other.node if other is not None and self._answers(other) else None
+
     def forget(self, user: str, node: str, *, gone: bool = False) -> None:
         """A node does not have the log of `user`, as it says; or it is `gone`: it does not answer."""
         other = self._others.get(user)

@@ -71,6 +71,12 @@ class Buffer:
         self._by_events = _Fullest(lambda box: len(box.entries))
         self._by_bytes = _Fullest(lambda box: box.bytes)
 
+    def may_be_here(self, user: str) -> bool:
+        """Whether the log of `user` is in memory, or could begin there now."""
+        return user in self.mailboxes or (
+            user not in self.asleep and (self.admits is None or self.admits(user))
+        )
+
     def mailbox(self, user: str) -> Mailbox:
         """The mailbox of `user`, who is not asleep; a new one, in a new epoch, where there is none.
 

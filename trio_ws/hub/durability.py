@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -307,9 +307,14 @@ class Durability:
             self._abandoned.add(user)
         self._wake_all()
 
+    @property
+    def writing(self) -> Collection[str]:
+        """The users of whom something is written by the try that is under way."""
+        return () if self._trying is None else divided(self._trying).keys()
+
     async def untouched(self, user: str) -> None:
         """Wait until no try is under way that writes something of `user`. A checkpoint where there is one."""
-        while self._trying is not None and user in divided(self._trying):
+        while user in self.writing:
             await self._tried.wait()
 
     def _failed(self, error: str) -> None:

@@ -87,6 +87,10 @@ class Loader:
                 del self._under_way[user]
             done.set()
 
+    def is_under_way(self, user: str) -> bool:
+        """Whether the log of `user` is being read."""
+        return user in self._under_way
+
     def give_up(self, user: str) -> None:
         """The log of `user` is another process's: what is being read of it is of no use."""
         self._under_way.pop(user, None)

@@ -59,7 +59,7 @@ class Reception:
             identity
         ):  # it may have been just now, while the request was answered
             return Refused(closing.UNAUTHENTICATED, "no valid credentials", counted="revoked")
-        if self.engine.suspended or identity.user in self.engine.buffer.asleep:
+        if self.engine.suspended or not self.engine.buffer.may_be_here(identity.user):
             return Refused(
                 closing.DRAINING,
                 "the user's events can't be read now",

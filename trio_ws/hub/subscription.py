@@ -31,7 +31,7 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
 
     A batch is confirmed when the next one is asked for: asking says that it was processed. It counts as one of the
     user's sessions; what it did not confirm when it is closed stays pending for the user's next one. Where a store has
-    the user's log and it was not read yet, the session begins with the first `receive`. Who is slow is waited for:
+    the user's log and it is not here yet, the session begins with the first `receive`. Who is slow is waited for:
     critical events that nobody asks for make publishers to this user wait in the end.
     """
 
@@ -49,7 +49,7 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
         self._attachment: Attachment | None = None
         self._given = 0
         self._closed = False
-        if user not in reception.engine.buffer.asleep:
+        if reception.engine.buffer.may_be_here(user):
             self._attach()
 
     def _attach(self) -> None:
@@ -67,8 +67,10 @@ class Subscription(trio.abc.ReceiveChannel[Batch]):
 
         Raises:
           trio.ClosedResourceError: this end was closed.
-          trio.EndOfChannel: the hub has ended, or the session made way for another of its user.
+          trio.EndOfChannel: the hub has ended, the session made way for another of its user, or the user's log became
+            another node's.
           StoreUnavailable: a store has the user's log, and can't be read; the next call tries again.
+          OwnedElsewhere: another node of a cluster has the log, and it has to stay there.
         """
         self._check()
         await trio.lowlevel.checkpoint()
