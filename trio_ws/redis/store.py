@@ -48,7 +48,7 @@ STANDING: Final = _composed("guard", "life", "standing")
 LOAD: Final = _composed("guard", "load")
 READ: Final = Script.load("read")
 CLAIM: Final = _composed("life", "claim")
-RELEASE: Final = Script.load("release")
+RELEASE: Final = _composed("life", "release")
 LOOK: Final = Script.load("look")
 BEAT: Final = Script.load("beat")
 LEAVE: Final = Script.load("leave")
@@ -107,6 +107,12 @@ class _Look:
     def node(self) -> str:
         """The owner; "" for nobody."""
         return self.owner.rpartition("/")[0]
+
+
+def _fenced(fate: dict[str, int]) -> Fenced:
+    """What to tell of users whose owner a node is not, as the scripts say."""
+    rolled_back = {user for user, why in fate.items() if why == _ROLLED_BACK}
+    return Fenced(fate.keys() - rolled_back, rolled_back)
 
 
 class RedisStore:
@@ -206,18 +212,15 @@ class RedisStore:
                 owned.known = version
             else:
                 fate[user] = reply
+                self._forget(user, owned)
         if failed is not None:
             raise failed
-        return self._fenced(fate)
+        return _fenced(fate) if fate else None
 
-    def _fenced(self, fate: dict[str, int]) -> Fenced | None:
-        """What to tell of users whose owner this node is not, as the scripts say; it is forgotten that it was."""
-        for user in fate:
-            self._owned.pop(user, None)
-        if not fate:
-            return None
-        rolled_back = {user for user, why in fate.items() if why == _ROLLED_BACK}
-        return Fenced(fate.keys() - rolled_back, rolled_back)
+    def _forget(self, user: str, owned: _Owned) -> None:
+        """A log is not this node's any more, if it has not been claimed anew."""
+        if self._owned.get(user) is owned:
+            del self._owned[user]
 
     async def load(self, user: str) -> Kept | None:
         """See `Store`.
@@ -237,18 +240,18 @@ class RedisStore:
         return kept
 
     async def _load(self, user: str) -> Reply:
-        standing = _LATE
-        while standing == _LATE:  # a commit has come before it
+        while True:
             owned = self._owned.get(user)
             if owned is None:
                 await trio.lowlevel.checkpoint()
                 raise Fenced([user])
             args = (owned.token, owned.known, owned.tried, MOST, REMEMBERED_IDS)
             standing, *reply = await self._redis.script(LOAD, self._keys.of(user), args)
-        fenced = self._fenced({} if standing == _OK else {user: standing})
-        if fenced is not None:
-            raise fenced
-        return Reply(*reply)
+            if standing == _OK:
+                return Reply(*reply)
+            if standing != _LATE:  # a commit has come before it
+                self._forget(user, owned)
+                raise _fenced({user: standing})
 
     async def read(self, user: str, part: Part) -> list[EventRecord]:
         """See `Store`."""
@@ -347,7 +350,7 @@ class RedisStore:
         empty = [user for user, look in looks.items() if not look.kept]
         if empty:
             await self._redis.command("ZREM", keys.users, *empty, key=keys.users)
-        await self._call(RELEASE, [((keys.log(user),), (owned.token,)) for user, owned in mine.items()])
+        await self._call(RELEASE, [((keys.log(user),), (owned.token, 0)) for user, owned in mine.items()])
         for user in mine:
             self._owned.pop(user, None)
         if mine:
@@ -357,18 +360,22 @@ class RedisStore:
     async def lost(self, users: Collection[str]) -> Fenced | None:
         """See `SharedStore`."""
         fate = {user: _TAKEN for user in users if user not in self._owned}
-        asked = [user for user in users if user in self._owned]
-        calls, now = [], trio.current_time()
-        for user in asked:
-            owned = self._owned[user]
+        asked, calls, now = [], [], trio.current_time()
+        for user in users:
+            owned = self._owned.get(user)
+            if owned is None:
+                continue
             closely = owned.whole_at + LOOK_CLOSELY <= now
             if closely:
                 owned.whole_at = now
+            asked.append((user, owned))
             calls.append(((self._keys.log(user),), (owned.token, owned.known, owned.tried, int(closely))))
-        for user, standing in zip(asked, await self._call(STANDING, calls), strict=True):
-            if standing not in (_OK, _LATE):  # late: a commit has come before it
+        for (user, owned), standing in zip(asked, await self._call(STANDING, calls), strict=True):
+            # Late is what a commit has come before; and who was released meanwhile may be owned anew.
+            if standing not in (_OK, _LATE) and self._owned.get(user) is owned:
                 fate[user] = standing
-        return self._fenced(fate)
+                self._forget(user, owned)
+        return _fenced(fate) if fate else None
 
     async def _call(
         self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]]
@@ -432,9 +439,11 @@ class RedisStore:
     async def _bury(self, node: str, looks: dict[str, _Look]) -> None:
         """Have a dead node own no more who was another's already, or of whom there is nothing to do now."""
         keys = self._keys
-        await self._call(
-            RELEASE, [((keys.log(user),), (look.owner,)) for user, look in looks.items() if look.node == node]
-        )
+        doubtful = int(not self._loses_nothing)
+        dead = [
+            ((keys.log(user),), (look.owner, doubtful)) for user, look in looks.items() if look.node == node
+        ]
+        await self._call(RELEASE, dead)
         due = [
             word
             for user, look in looks.items()
