@@ -396,6 +396,20 @@ async def test_entries_that_a_crash_has_left_mislead_nobody(
     assert await redis_server.call("ZRANGE", KEYS.leases, 0, -1) == [ann.store.node.encode()]
 
 
+async def test_lists_of_whom_a_node_owns_are_right_again_in_time(
+    ann: Node, ben: Node, redis_server: RedisServer
+) -> None:
+    await ann.own("ada", "bob")
+    assert (await ben.store.claim("ada")).node == ann.store.node
+    assert await redis_server.call("EXISTS", KEYS.owned(ben.store.node)) == 0
+    await redis_server.call("SREM", KEYS.owned(ann.store.node), "ada")
+    await redis_server.call("ZREM", KEYS.users, "ada")
+    ann.store._owned["ada"].whole_at -= LOOK_CLOSELY
+    assert await ann.store.lost(["ada", "bob"]) is None
+    assert sorted(await redis_server.call("SMEMBERS", KEYS.owned(ann.store.node))) == [b"ada", b"bob"]
+    assert await redis_server.call("ZRANGE", KEYS.users, 0, -1) == [b"ada", b"bob"]
+
+
 async def test_what_is_left_of_a_node_that_lives_again_is_its_own(
     ann: Node, ben: Node, redis_server: RedisServer
 ) -> None:

@@ -60,7 +60,7 @@ REVOKE: Final = Script.load("revoke")
 _OK, _TAKEN, _ROLLED_BACK, _LATE = 0, 1, 2, 3
 
 LOOK_CLOSELY: Final = 30.0
-"""Seconds after which it is noted again which life of a server a log is whole in."""
+"""Seconds after which it is noted again which life of a server a log is whole in, and who owns it."""
 
 PAGE: Final = 100
 """Entries that are looked at in one call, where there may be many."""
@@ -324,12 +324,13 @@ class RedisStore:
     async def claim(self, user: str, instead_of: str | None = None) -> Owner:
         """See `SharedStore`."""
         keys, node = self._keys, self.node
-        await self._redis.script(ENLIST, (keys.leases, keys.users, keys.owned(node)), (node, user))
+        await self._enlist([user])
         args = (f"{node}/{next(self._tokens)}", node, instead_of or "", int(self._loses_nothing))
         found, version, is_due = await self._redis.script(CLAIM, (keys.log(user),), args)
         token = found.decode()
         owner = Owner(token.rpartition("/")[0], token)
         if owner.node != node:
+            await self._redis.command("SREM", keys.owned(node), user, key=keys.owned(node))
             return owner
         if is_due:
             await self._redis.command("ZREM", keys.due, user, key=keys.due)
@@ -337,6 +338,10 @@ class RedisStore:
         if owned is None or owned.token != token:
             self._owned[user] = _Owned(token, int(version), int(version), trio.current_time())
         return owner
+
+    async def _enlist(self, users: list[str]) -> None:
+        keys, node = self._keys, self.node
+        await self._redis.script(ENLIST, (keys.leases, keys.users, keys.owned(node)), (node, *users))
 
     async def release(self, users: Collection[str]) -> None:
         """See `SharedStore`."""
@@ -361,20 +366,25 @@ class RedisStore:
         """See `SharedStore`."""
         fate = {user: _TAKEN for user in users if user not in self._owned}
         asked, calls, now = [], [], trio.current_time()
+        closely = []
         for user in users:
             owned = self._owned.get(user)
             if owned is None:
                 continue
-            closely = owned.whole_at + LOOK_CLOSELY <= now
-            if closely:
+            is_time = owned.whole_at + LOOK_CLOSELY <= now
+            if is_time:
                 owned.whole_at = now
+                closely.append(user)
             asked.append((user, owned))
-            calls.append(((self._keys.log(user),), (owned.token, owned.known, owned.tried, int(closely))))
+            calls.append(((self._keys.log(user),), (owned.token, owned.known, owned.tried, int(is_time))))
         for (user, owned), standing in zip(asked, await self._call(STANDING, calls), strict=True):
             # Late is what a commit has come before; and who was released meanwhile may be owned anew.
             if standing not in (_OK, _LATE) and self._owned.get(user) is owned:
                 fate[user] = standing
                 self._forget(user, owned)
+        again = [user for user in closely if user in self._owned]
+        if again:  # what was given up once, when Redis could not be reached, may have undone it late
+            await self._enlist(again)
         return _fenced(fate) if fate else None
 
     async def _call(
