@@ -19,10 +19,10 @@ from trio_ws.core.runs import Happened, Run
 from trio_ws.errors import InvalidConfig, StoreError
 from trio_ws.redis import RedisStore, records
 from trio_ws.redis.keys import Keys
+from trio_ws.redis.logs import LOOK_CLOSELY
 from trio_ws.redis.refusals import Unreachable
 from trio_ws.redis.script import Script
 from trio_ws.redis.server import Server
-from trio_ws.redis.store import LOOK_CLOSELY
 from trio_ws.store import Fenced
 
 KEYS = Keys("trio-ws:")
@@ -271,7 +271,7 @@ async def test_of_one_who_died_with_redis_nobody_knows_what_he_did(
     for user in users:
         assert await redis_server.call("HGET", KEYS.log(user), "life")
         await redis_server.call("HSET", KEYS.log(user), "life", "before the restart")
-    for owned in ann.store._owned.values():
+    for owned in ann.store._logs.owned.values():
         owned.whole_at -= LOOK_CLOSELY
     assert await ann.store.lost(["seen"]) is None
     await ann.store.leave()
@@ -404,7 +404,7 @@ async def test_lists_of_whom_a_node_owns_are_right_again_in_time(
     assert await redis_server.call("EXISTS", KEYS.owned(ben.store.node)) == 0
     await redis_server.call("SREM", KEYS.owned(ann.store.node), "ada")
     await redis_server.call("ZREM", KEYS.users, "ada")
-    ann.store._owned["ada"].whole_at -= LOOK_CLOSELY
+    ann.store._logs.owned["ada"].whole_at -= LOOK_CLOSELY
     assert await ann.store.lost(["ada", "bob"]) is None
     assert sorted(await redis_server.call("SMEMBERS", KEYS.owned(ann.store.node))) == [b"ada", b"bob"]
     assert await redis_server.call("ZRANGE", KEYS.users, 0, -1) == [b"ada", b"bob"]

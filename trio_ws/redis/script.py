@@ -46,6 +46,7 @@ class Script:
         return packed("EVALSHA", self.sha1, len(keys), *keys, *args)
 
     @classmethod
-    def load(cls, name: str) -> Script:
-        """That of the file scripts/`name`.lua."""
-        return cls(name, (files(__package__) / "scripts" / f"{name}.lua").read_text("utf-8"))
+    def load(cls, *names: str) -> Script:
+        """That of the file scripts/NAME.lua, or of several of them, one after the other; it is called as the last."""
+        folder = files(__package__) / "scripts"
+        return cls(names[-1], "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names))

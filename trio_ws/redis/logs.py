@@ -1,0 +1,315 @@
+"""The logs that one node owns: each is changed as a whole by one script, which only its owner may call.
+
+A log has a version, which each change raises: so a change that comes late, or comes again, and one to a log of which
+Redis has lost changes, are told from the next in line (scripts/guard.lua).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ..core.records import Batch, EventRecord, Kept, Part
+from ..core.remembered import REMEMBERED_IDS
+from ..errors import StoreError
+from ..store.reading import Misfit
+from ..store.shared import Fenced, Owner, divided
+from .changes import Word, changes
+from .keys import Keys
+from .link import Redis
+from .reading import MOST, Found, Reply, confirmed, events_of, read
+from .script import Script
+
+logger = logging.getLogger(__name__)
+
+COMMIT: Final = Script.load("guard", "commit")
+STANDING: Final = Script.load("guard", "life", "standing")
+LOAD: Final = Script.load("guard", "load")
+READ: Final = Script.load("read")
+CLAIM: Final = Script.load("life", "claim")
+RELEASE: Final = Script.load("life", "release")
+LOOK: Final = Script.load("look")
+
+_OK, _TAKEN, _ROLLED_BACK, _LATE = 0, 1, 2, 3
+
+LOOK_CLOSELY: Final = 30.0
+"""Seconds after which it is noted again which life of a server a log is whole in, and who owns it."""
+
+PAGE: Final = 100
+"""Events that are looked at in one call, where there may be many."""
+
+
+@attrs.define
+class Owned:
+    """What a node knows of a log that it owns.
+
+    Attributes:
+      known: its version, after the last change that was confirmed.
+      tried: after the last that was asked for.
+      whole_at: when it was noted last which life of the server it is whole in.
+    """
+
+    token: str
+    known: int
+    tried: int
+    whole_at: float
+
+
+@attrs.frozen
+class Look:
+    """What is to be known of a log without having it.
+
+    Attributes:
+      owner: its token; "" for nobody.
+      due: when something of it expires; None for never.
+      open: a run of it is.
+      kept: something is kept of it.
+    """
+
+    owner: str
+    due: float | None
+    open: bool
+    kept: bool
+
+    @classmethod
+    def of(cls, owner: bytes, due: bytes, is_open: int, kept: int) -> Look:
+        """What scripts/look.lua says."""
+        return cls(owner.decode(), float(due) if due else None, bool(is_open), bool(kept))
+
+    @property
+    def node(self) -> str:
+        """The owner; "" for nobody."""
+        return self.owner.rpartition("/")[0]
+
+    def is_due(self, now: float) -> bool:
+        """Whether something of it has expired."""
+        return self.due is not None and self.due <= now
+
+
+def _fenced(fate: dict[str, int]) -> Fenced:
+    """What to tell of users whose owner a node is not, as the scripts say."""
+    rolled_back = {user for user, why in fate.items() if why == _ROLLED_BACK}
+    return Fenced(fate.keys() - rolled_back, rolled_back)
+
+
+class Logs:
+    """The logs of `node`.
+
+    Attributes:
+      owned: those that it has, by user.
+      quarantined: how many values were set aside, from before this process, too.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys, node: str) -> None:
+        self.owned: dict[str, Owned] = {}
+        self.quarantined = 0
+        self._redis = redis
+        self._keys = keys
+        self._node = node
+        self._tokens = itertools.count(1)
+        self._writing = trio.Lock()  # two changes of one log are never under way at once
+
+    # -- what is in them
+
+    async def commit(self, batch: Batch) -> None:
+        """As `SharedStore.commit`, but for who is revoked."""
+        async with self._writing:
+            parts = divided(batch)
+            fenced = await self._change({user: changes(user, part) for user, part in parts.items()})
+        if fenced is not None:
+            raise fenced
+
+    async def _change(self, all_changes: dict[str, list[Word]], may_be_void: bool = False) -> Fenced | None:
+        """Change logs, each by itself; `_writing` is held. Returns of whom nothing was."""
+        calls, called = [], []
+        fate: dict[str, int] = {}
+        for user, words in all_changes.items():
+            owned = self.owned.get(user)
+            if owned is None:
+                fate[user] = _TAKEN
+                continue
+            before, owned.tried = owned.tried, owned.tried + 1
+            allowed = (owned.token, owned.known, before, owned.tried, int(may_be_void))
+            called.append((user, owned, owned.tried))
+            args = (*allowed, REMEMBERED_IDS, int("events" in words), *words)
+            calls.append((self._keys.of(user), args))
+        failed: StoreError | None = None
+        replies = await self._redis.scripts(COMMIT, calls, replicated=True)
+        for (user, owned, version), reply in zip(called, replies, strict=True):
+            if isinstance(reply, StoreError):
+                failed = reply
+            elif reply == _OK:
+                owned.known = version
+            else:
+                fate[user] = reply
+                self._forget(user, owned)
+        if failed is not None:
+            raise failed
+        return _fenced(fate) if fate else None
+
+    def _forget(self, user: str, owned: Owned) -> None:
+        """A log is not this node's any more, if it has not been claimed anew."""
+        if self.owned.get(user) is owned:
+            del self.owned[user]
+
+    async def load(self, user: str) -> Kept | None:
+        """As `Store.load`.
+
+        Raises:
+          Fenced: the user is another node's.
+        """
+        found = read(user, await self._load(user))
+        if not (found.misfits or found.log or found.void):
+            return found.kept
+        await self._put_aside(user, found)
+        if found.log is None:
+            return found.kept
+        kept = read(user, await self._load(user)).kept
+        if kept is not None:
+            kept.damaged = found.damaged
+        return kept
+
+    async def _load(self, user: str) -> Reply:
+        while True:
+            owned = self.owned.get(user)
+            if owned is None:
+                await trio.lowlevel.checkpoint()
+                raise Fenced([user])
+            args = (owned.token, owned.known, owned.tried, MOST, REMEMBERED_IDS)
+            standing, *reply = await self._redis.script(LOAD, self._keys.of(user), args)
+            if standing == _OK:
+                return Reply(*reply)
+            if standing != _LATE:  # a commit has come before it
+                self._forget(user, owned)
+                raise _fenced({user: standing})
+
+    async def read(self, user: str, part: Part) -> list[EventRecord]:
+        """As `Store.read`."""
+        misfits: list[Misfit] = []
+        if part.id is None:
+            order = "mortal" if part.mortal else "lesser" if part.lesser else ""
+            events = await self._read(user, part, order, misfits)
+        else:
+            events = await self._find(user, part, misfits)
+        if misfits:
+            await self._put_aside(user, Found(void=False, misfits=misfits))
+        return events
+
+    async def _read(self, user: str, part: Part, order: str, misfits: list[Misfit]) -> list[EventRecord]:
+        size = "inf" if part.size == math.inf else part.size
+        args = (part.first, part.last, part.most, size, order)
+        found, marks = await self._redis.script(READ, self._keys.of(user), args)
+        return confirmed(events_of(user, found, misfits, in_order=not order), marks, 0)
+
+    async def _find(self, user: str, part: Part, misfits: list[Misfit]) -> list[EventRecord]:
+        """Those of one id: the log is looked through in pages, so that Redis is not held up."""
+        events: list[EventRecord] = []
+        first, size = part.first, 0
+        while len(events) < part.most and size < part.size:
+            page = await self._read(user, Part(first=first, last=part.last, most=PAGE), "", misfits)
+            found = [event for event in page if event.id == part.id][: part.most - len(events)]
+            events += found
+            size += sum(len(event.payload) for event in found)
+            if len(page) < PAGE:
+                break
+            first = page[-1].first + 1
+        return events
+
+    async def _put_aside(self, user: str, found: Found) -> None:
+        """Write what is to be changed by what was read."""
+        async with self._writing:
+            fenced = await self._change({user: found.changes(time.time())}, may_be_void=True)
+        if fenced is not None:
+            raise fenced
+        if not found.misfits:
+            return
+        count = len(found.misfits)
+        self.quarantined += count
+        first = found.misfits[0]
+        logger.error(
+            "damaged values were set aside: the key that ends in aside has them",
+            extra={"user": user, "values": count, "place": first.table, "why": first.why},
+        )
+        await self._redis.command("HINCRBY", self._keys.set, "quarantined", count, key=self._keys.set)
+
+    # -- whose they are
+
+    async def claim(self, user: str, instead_of: str | None, *, is_sure: bool) -> tuple[Owner, bool]:
+        """As `SharedStore.claim`.
+
+        Args:
+          is_sure: nothing is lost in a restart of Redis, and where a replica takes over.
+
+        Returns: also, whether something of the log expires.
+        """
+        args = (f"{self._node}/{next(self._tokens)}", self._node, instead_of or "", int(is_sure))
+        found, version, is_due = await self._redis.script(CLAIM, (self._keys.log(user),), args)
+        token = found.decode()
+        owner = Owner(token.rpartition("/")[0], token)
+        owned = self.owned.get(user)
+        if owner.node == self._node and (owned is None or owned.token != token):
+            self.owned[user] = Owned(token, int(version), int(version), trio.current_time())
+        return owner, bool(is_due)
+
+    async def release(self, mine: dict[str, Owned]) -> None:
+        """Have these, which were this node's, be nobody's."""
+        await self._call(RELEASE, [((self._keys.log(user),), (o.token, 0)) for user, o in mine.items()])
+        for user, owned in mine.items():
+            self._forget(user, owned)
+
+    async def release_of_dead(self, tokens: dict[str, str], *, is_sure: bool) -> None:
+        """Have these be nobody's whose owner has died, by their tokens; `is_sure` is as for `claim`."""
+        await self._call(
+            RELEASE, [((self._keys.log(user),), (token, int(not is_sure))) for user, token in tokens.items()]
+        )
+
+    async def lost(self, users: Collection[str]) -> tuple[Fenced | None, list[str]]:
+        """As `SharedStore.lost`.
+
+        Returns: also, those of the others that were looked at closely, which is done every `LOOK_CLOSELY` seconds.
+        """
+        fate = {user: _TAKEN for user in users if user not in self.owned}
+        asked = {user: owned for user in users if (owned := self.owned.get(user)) is not None}
+        now = trio.current_time()
+        closely = [user for user, owned in asked.items() if owned.whole_at + LOOK_CLOSELY <= now]
+        for user in closely:
+            asked[user].whole_at = now
+        calls = [
+            ((self._keys.log(user),), (o.token, o.known, o.tried, int(o.whole_at == now)))
+            for user, o in asked.items()
+        ]
+        standings = await self._call(STANDING, calls)
+        for (user, owned), standing in zip(asked.items(), standings, strict=True):
+            # Late is what a commit has come before; and who was released meanwhile may be owned anew.
+            if standing not in (_OK, _LATE) and self.owned.get(user) is owned:
+                fate[user] = standing
+                self._forget(user, owned)
+        fenced = _fenced(fate) if fate else None
+        return fenced, [user for user in closely if user in self.owned]
+
+    async def look(self, users: Iterable[str]) -> dict[str, Look]:
+        """What is to be known of logs, whoever owns them."""
+        names = list(users)
+        replies = await self._call(LOOK, [(self._keys.to_look(user), ()) for user in names])
+        return {user: Look.of(*reply) for user, reply in zip(names, replies, strict=True)}
+
+    async def _call(
+        self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]]
+    ) -> list[Any]:
+        """Call a script many times.
+
+        Raises:
+          StoreError: one of the calls has failed; the others may have been done.
+        """
+        replies = await self._redis.scripts(script, calls)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
