@@ -54,6 +54,8 @@ def main() -> None:
             trio.run(_with_progress, ordeal, tally)
         except* KeyboardInterrupt:
             interrupted = True
+        except* cluster.GivenUp:
+            console.print("the run was given up: a node does not start")
         if interrupted:
             console.print(f"interrupted; what there is of the journals is in {directory}")
             console.print(f"to go on with these faults: {_rest(chosen, tally)}")

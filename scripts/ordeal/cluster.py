@@ -31,6 +31,10 @@ ATTEMPTS: Final = 5
 """How often a node is started that ends by itself, before the run is given up."""
 
 
+class GivenUp(Exception):
+    """The run can't go on; why is in its journal."""
+
+
 @attrs.frozen
 class Ordeal:
     """What a run is to be.
@@ -308,7 +312,7 @@ class _Run:
         """Begin a life, and wait until it is ready.
 
         Raises:
-          RuntimeError: it ends by itself, again and again.
+          GivenUp: it ends by itself, again and again.
         """
         number = self.nodes.all.index(node)
         for _ in range(ATTEMPTS):
@@ -320,7 +324,7 @@ class _Run:
                 return
             self.journal.write("wrong", what=f"node {number} ended by itself, with status {status}")
             await trio.sleep(1)
-        raise RuntimeError(f"node {number} does not start: see node{number}.log")
+        raise GivenUp
 
     # -- afterwards
 
@@ -342,6 +346,9 @@ async def run(ordeal: Ordeal, tally: Tally) -> None:
     """Do all of it; what happened is in the journals then, and in `tally` meanwhile.
 
     Cancelled, every process that was started is killed.
+
+    Raises:
+      GivenUp: in a group: a node does not start.
     """
     options = [*OPTIONS, "--durability", ordeal.durability]
     rng = random.Random(f"{ordeal.seed}/balancers")
