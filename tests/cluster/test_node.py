@@ -257,3 +257,33 @@ async def test_lost_commits_make_a_new_epoch() -> None:
         second = await connect(a, before=first)
         assert second.welcome["resumed"] is False
         assert second.welcome["epoch"] != first.welcome["epoch"]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.6, 1.9, 2.5, 10.0])
+async def test_who_hears_nothing_itself_takes_nobody_for_dead(seconds: float) -> None:
+    async with running("a", "b") as (nodes, (a, b)):
+        peer = await connect(a)
+        await b.hub.publish("ada", "alarm", 1, priority=CRITICAL)
+        for life in (a, b):
+            life.store.away = True
+
+        async def publish() -> None:
+            while True:
+                try:
+                    await b.hub.publish("ada", "alarm", 2, id="once", priority=CRITICAL)
+                except StoreUnavailable:
+                    await trio.sleep(0.05)
+                else:
+                    return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            await trio.sleep(seconds)
+            b.store.away = False
+            await trio.sleep(0.3)
+            a.store.away = False
+        assert b.hub.ownership.taken_over == 0
+        await trio.sleep(1)
+        assert payloads(peer) == [1, 2]
+        assert peer.told is None
+        nodes.check()

@@ -233,3 +233,21 @@ async def test_a_subscription_that_was_cut_is_made_again(
         return bool(received)
 
     await until(heard)
+
+
+async def test_after_a_restart_it_is_not_known_for_a_while_that_nobody_listens(
+    redis_directory: Path, nursery: trio.Nursery
+) -> None:
+    async with RedisServer(redis_directory) as server:
+        redis = Redis(server.url)
+        await nursery.start(redis.run)
+        assert await redis.publish("channel", b"hello") == 0
+        await server.restart()
+
+        async def told() -> bool:
+            return await redis.publish("channel", b"hello") is None
+
+        await until(told)
+        other = Redis(server.url)  # who comes now has no reason to doubt it
+        await nursery.start(other.run)
+        assert await other.publish("channel", b"hello") == 0

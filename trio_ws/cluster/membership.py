@@ -28,6 +28,9 @@ LEASE: Final = 2.0
 MARGIN: Final = 0.3
 """Seconds before its lease ends at which a node stops."""
 
+HEARSAY: Final = 0.8
+"""Seconds after which what was heard with a beat is old: the next one is overdue."""
+
 PAUSE: Final = 0.1
 """Seconds until a beat that failed is tried again."""
 
@@ -68,9 +71,13 @@ class Membership:
         self._left = False
 
     def lives(self, node: str) -> bool:
-        """Whether a node had a lease at the last beat, which has not ended since."""
+        """Whether a node had a lease at the last beat, which has not ended since. Who hears nothing itself knows
+        nothing of others: while beats fail, those live on that did at the last."""
         record = self._nodes.get(node)
-        return record is not None and self._heard_at + record.left > trio.current_time()
+        if record is None:
+            return False
+        since = trio.current_time() - self._heard_at
+        return since < record.left or since > HEARSAY
 
     def nodes(self) -> list[NodeRecord]:
         """Who lived at the last beat, this node among them."""

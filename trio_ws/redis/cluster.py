@@ -187,7 +187,10 @@ class Cluster:
         except StoreError as error:
             return error
         [count] = await self.ask([packed("SPUBLISH" if sharded else "PUBLISH", channel, message)], [channel])
-        return count if sharded or isinstance(count, Exception) else None
+        if isinstance(count, Exception):
+            return count
+        settling = count == 0 and any(self._server(place).line.is_settling for place in self._primaries)
+        return count if sharded and not settling else None
 
     async def subscribe(
         self,

@@ -7,6 +7,7 @@ done nobody knows, and only who made it can say whether it may be done again.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 """Seconds between two attempts to connect: twice as many each time, from the first to the longest."""
+
+SETTLING: Final = 1.5
+"""Seconds after a connection was made again in which others, who may have lost theirs with it, may not have done so."""
 
 REPLICAS_TIMEOUT: Final = 1.0
 """Seconds that replicas have to take what they are to have."""
@@ -76,6 +80,12 @@ class Line:
         self._known = trio.Event()
         self._stands = trio.lowlevel.ParkingLot()
         self._pause = FIRST_PAUSE
+        self._settled_at = -math.inf
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether the connection was made again a short time ago: the server may have been away, for all."""
+        return trio.current_time() < self._settled_at
 
     @property
     def stands(self) -> bool:
@@ -164,6 +174,7 @@ class Line:
     def _ready(self, connection: Connection) -> None:
         if self._trouble is not None:
             logger.info("Redis at %s is there again", connection.place)
+            self._settled_at = trio.current_time() + SETTLING
         self._connection, self._trouble = connection, None
         self._pause = FIRST_PAUSE
         self._known.set()

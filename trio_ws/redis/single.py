@@ -49,7 +49,7 @@ class OneServer:
 
     async def publish(self, channel: str, message: bytes) -> Any:
         [count] = await self._line.ask([packed("PUBLISH", channel, message)])
-        return count
+        return None if count == 0 and self._line.is_settling else count
 
     async def subscribe(
         self,

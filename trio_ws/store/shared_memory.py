@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
@@ -53,6 +54,7 @@ class Place:
         self.carry: Callable[[str, str, bytes], Collection[float]] = lambda _sender, _to, _message: (0.0,)
         self.data = _Data()
         self.leases: dict[str, _Lease] = {}
+        self.beaten_at = -math.inf
         self.values: dict[str, tuple[bytes, float]] = {}
         self.channels: dict[str, trio.MemorySendChannel[tuple[float, bytes]]] = {}
         self._tokens = itertools.count(1)
@@ -232,6 +234,11 @@ class SharedMemory:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
         leases, now = self._place.leases, trio.current_time()
+        if now - self._place.beaten_at > lease:  # nobody could: whoever had a lease then has one now
+            for held in leases.values():
+                if held.until > self._place.beaten_at:
+                    held.until = now + lease
+        self._place.beaten_at = now
         leases[self.node] = _Lease(about, now + lease)
         return [NodeRecord(n, held.until - now, held.about) for n, held in leases.items() if held.until > now]
 
