@@ -36,7 +36,8 @@ def installed() -> bool:
     return shutil.which("redis-server") is not None
 
 
-_held: list[socket.socket] = []
+_held: list[int] = []
+"""File descriptors of sockets that hold ports."""
 
 
 def free_port() -> int:
@@ -52,7 +53,7 @@ def free_port() -> int:
             continue
         # From now on only who says so too, as servers do, may bind it; who asks for a free port does not.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _held.append(held)
+        _held.append(held.detach())
         return port
 
 
