@@ -115,7 +115,7 @@ class _Run:
         self.nursery = nursery
         self.rng = random.Random(f"{ordeal.seed}/chances")
         self.journal = Journal(ordeal.directory / "run.jsonl")
-        self.journal.write("begin", seed=ordeal.seed, durability=ordeal.durability)
+        self.journal.write("begin", seed=ordeal.seed, durability=ordeal.durability, nodes=ordeal.nodes)
         self.answered = Answered(ordeal.directory)
         http = f"http://{nodes.http[0]}:{nodes.http[1]}"
         self.party = Party(
@@ -185,7 +185,8 @@ class _Run:
 
     async def suffer(self, incident: rounds.Incident) -> None:
         await trio.sleep(incident.at)
-        self.journal.write("fault", **attrs.asdict(incident))
+        told = attrs.asdict(incident, filter=lambda field, _: field.name != "at")
+        self.journal.write("fault", **told)
         kinds: dict[str, Callable[[Node, rounds.Incident], Awaitable[None]]] = {
             "kill": self.kill,
             "term": self.term,
