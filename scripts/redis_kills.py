@@ -151,16 +151,23 @@ async def fail_over(servers: Sentinels, chance: random.Random) -> None:
     else:
         old.pause()
 
-    async def taken_over() -> bool:
-        return (await new.info())["role"] == "master"
-
-    await until(taken_over, patience=60)
+    await _until_info(new, role="master")
     if killed:
         await old.start()
     else:
         old.go_on()
-    await old.wait_info(role="slave", master_link_status="up")
+    await _until_info(old, role="slave", master_link_status="up")
     servers.primary, servers.replica = new, old
+
+
+async def _until_info(server: RedisServer, **wanted: str) -> None:
+    """Wait until a server says so; sentinels that have just changed all take their time to change it once more."""
+
+    async def says() -> bool:
+        told = await server.info()
+        return all(told.get(name) == value for name, value in wanted.items())
+
+    await until(says, patience=90)
 
 
 async def run(kills: int, failovers: int, seed: int) -> None:

@@ -81,6 +81,8 @@ class Line:
         self._stands = trio.lowlevel.ParkingLot()
         self._pause = FIRST_PAUSE
         self._settled_at = -math.inf
+        purpose = "subscription" if on_push is not None else "replicated calls" if replicas else "calls"
+        self._logged = {"purpose": purpose}
 
     @property
     def is_settling(self) -> bool:
@@ -149,7 +151,7 @@ class Line:
             except StoreError as error:
                 trouble = error
             if str(trouble) != str(self._trouble):
-                logger.warning("%s", trouble)
+                logger.warning("%s", trouble, extra=self._logged)
             self._trouble = trouble
             self._known.set()
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
@@ -173,7 +175,7 @@ class Line:
 
     def _ready(self, connection: Connection) -> None:
         if self._trouble is not None:
-            logger.info("Redis at %s is there again", connection.place)
+            logger.info("Redis at %s is there again", connection.place, extra=self._logged)
             self._settled_at = trio.current_time() + SETTLING
         self._connection, self._trouble = connection, None
         self._pause = FIRST_PAUSE
