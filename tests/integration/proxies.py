@@ -11,9 +11,10 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final, TypeAlias
 
 import attrs
 import pytest
@@ -23,6 +24,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 DEPLOYING = Path(__file__).resolve().parents[2] / "docs" / "deploying"
+
+Ports: TypeAlias = int | Sequence[int]
+UPSTREAM: Final = "server 127.0.0.1:%d max_fails=1 fail_timeout=1s;"
+
+
+def several(ports: Ports) -> Sequence[int]:
+    """One port, or those of several nodes, as several."""
+    return [ports] if isinstance(ports, int) else ports
 
 
 def replaced(name: str, changes: dict[str, str]) -> str:
@@ -150,9 +159,9 @@ class Proxy:
 
 @asynccontextmanager
 async def nginx(
-    directory: Path, ws: int, admin: int, *, changes: dict[str, str] | None = None
+    directory: Path, ws: Ports, admin: Ports, *, changes: dict[str, str] | None = None
 ) -> AsyncIterator[Proxy]:
-    """nginx before a server whose ports are `ws` and `admin`; `changes` to its configuration besides."""
+    """nginx before a server whose ports are `ws` and `admin`, or several nodes; `changes` to its file besides."""
     program = found("nginx")
     pem, key = make_certificate(directory)
     clients, backends = free_port(), free_port()
@@ -170,8 +179,8 @@ async def nginx(
             "/etc/ssl/events.internal.pem": str(pem),
             "/etc/ssl/events.internal.key": str(key),
             "/var/log/nginx/trio-ws.log": str(log),
-            "server 127.0.0.1:8765 max_fails=1": f"server 127.0.0.1:{ws} max_fails=1",
-            "server 127.0.0.1:8766 max_fails=1": f"server 127.0.0.1:{admin} max_fails=1",
+            UPSTREAM % 8765: "\n    ".join(UPSTREAM % port for port in several(ws)),
+            UPSTREAM % 8766: "\n    ".join(UPSTREAM % port for port in several(admin)),
         },
     )
     for old, new in (changes or {}).items():
@@ -194,7 +203,7 @@ async def nginx(
 
 @asynccontextmanager
 async def caddy(
-    directory: Path, ws: int, admin: int, *, changes: dict[str, str] | None = None
+    directory: Path, ws: Ports, admin: Ports, *, changes: dict[str, str] | None = None
 ) -> AsyncIterator[Proxy]:
     """Caddy, as `nginx`."""
     program = found("caddy")
@@ -207,8 +216,8 @@ async def caddy(
             "events.internal:8443 {": f"https://localhost:{backends} {{",
             "tls internal": f"tls {pem} {key}",
             "10.0.0.0/8": "127.0.0.0/8",
-            "127.0.0.1:8765": f"127.0.0.1:{ws}",
-            "127.0.0.1:8766": f"127.0.0.1:{admin}",
+            "reverse_proxy 127.0.0.1:8765": f"reverse_proxy {' '.join(f'127.0.0.1:{n}' for n in several(ws))}",
+            "reverse_proxy 127.0.0.1:8766": f"reverse_proxy {' '.join(f'127.0.0.1:{n}' for n in several(admin))}",
         },
     )
     for old, new in (changes or {}).items():

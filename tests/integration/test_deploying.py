@@ -17,6 +17,7 @@ import trio
 import trio_ws
 from trio_ws.admin import serve_admin
 from trio_ws.admin.pages import client_files
+from trio_ws.store.shared_memory import Place
 
 from .proxies import Proxy, caddy, free_port, nginx
 
@@ -265,3 +266,62 @@ async def test_nginx_logs_no_tokens(tmp_path: Path) -> None:
         logged = proxy.log.read_text()
         assert " GET /ws " in logged
         assert "hunter2" not in logged
+
+
+@attrs.define
+class Nodes:
+    """Several nodes of one store, each with ports of its own.
+
+    Attributes:
+      ws, admin: their ports.
+      lives: ends a node at once, as a kill does, by its number.
+    """
+
+    ws: list[int] = attrs.Factory(list)
+    admin: list[int] = attrs.Factory(list)
+    lives: list[trio.CancelScope] = attrs.Factory(list)
+
+
+@asynccontextmanager
+async def served_by_nodes(count: int) -> AsyncIterator[Nodes]:
+    """So many nodes, of this process."""
+    nodes, place = Nodes(), Place()
+
+    async def run(name: str, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as life:
+            async with (
+                trio_ws.open_node(store=place.node(name)) as node,
+                trio.open_nursery() as nursery,
+            ):
+                ((_, ws),) = await nursery.start(partial(trio_ws.serve, node.hub, port=0))
+                ((_, admin),) = await nursery.start(partial(serve_admin, node.hub, port=0, api_key=KEY))
+                nodes.ws.append(ws)
+                nodes.admin.append(admin)
+                nodes.lives.append(life)
+                task_status.started()
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            await nursery.start(run, f"node{number}")
+        yield nodes
+        nursery.cancel_scope.cancel()
+
+
+@BOTH
+async def test_three_nodes_are_one_server_whichever_goes(open_proxy: Open, tmp_path: Path) -> None:
+    """Nothing sticks to a node: calls come to any, and clients that are cut come to another."""
+    async with (
+        served_by_nodes(3) as nodes,
+        open_proxy(tmp_path, nodes.ws, nodes.admin) as proxy,
+        backend(proxy) as client,
+        watching(proxy) as ada,
+    ):
+        for n in range(3):
+            await confirmed(client, n)
+        for gone in range(2):
+            nodes.lives[gone].cancel()
+            await confirmed(client, 10 + gone)
+        assert ada.got == [0, 1, 2, 10, 11]
+        statistics = ada.client.statistics()
+        assert (statistics.gaps, statistics.resets, statistics.violations) == (0, 0, 0)
