@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -12,90 +12,93 @@ import trio
 from redis_servers import RedisServer
 from trio.testing import MockClock
 
-from trio_ws.cli import shared
-from trio_ws.cli.serve import waited_for_store
+from trio_ws.cli.shared import Interrupted, opened_node
 from trio_ws.cli.systemd import ServiceManager
 from trio_ws.errors import StoreError
+from trio_ws.hub.opening import ATTEMPT_PAUSE, own_nursery
 from trio_ws.redis.refusals import Refused, Unreachable
 from trio_ws.settings import load
+from trio_ws.store.interface import Opened
+from trio_ws.store.shared import NodeRecord, SharedStore
+from trio_ws.store.shared_memory import Place, SharedMemory
 
 from .fake_admin import finish, start
 
 AWAY = Unreachable("Redis at x:6379 can't be reached: connection refused")
 
 
-class FakeStore:
-    """Answers with each of these in turn."""
+class Late(SharedMemory):
+    """A store that fails to open with each of these first, and then, if it is one, to beat."""
 
-    def __init__(self, answers: list[StoreError | None]) -> None:
-        self.answers = answers
+    def __init__(self, *troubles: StoreError) -> None:
+        super().__init__(Place(), "node")
+        self.troubles = list(troubles)
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        task_status.started()
-        await trio.sleep_forever()
-
-    async def revoked(self) -> list[Any]:
+    async def open(self) -> Opened:
         await trio.lowlevel.checkpoint()
-        if (answer := self.answers.pop(0)) is not None:
-            raise answer
-        return []
+        if self.troubles:
+            raise self.troubles.pop(0)
+        return await super().open()
+
+    async def beat(self, about: bytes, lease: float) -> list[NodeRecord]:
+        assert b'"name":"a"' in about
+        return await super().beat(about, lease)
 
 
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> list[StoreError | None]:
-    found: list[StoreError | None] = []
-    monkeypatch.setattr(shared, "shared_store", lambda settings: FakeStore(found))
-    return found
+async def enter(store: SharedStore, signal_after: float = math.inf) -> float:
+    """Open a node, and leave it at once; gives how long the opening took."""
+    settings = load({"store": "redis://x", "node_name": "a", "drain_timeout": 0}, {}).settings
+    send, signals = trio.open_memory_channel[int](1)
 
+    async def end() -> None:
+        await trio.sleep(signal_after)
+        await send.send(signal.SIGTERM)
 
-async def wait() -> None:
-    await shared.wait_for_store(load({"store": "redis://x"}, {}).settings, ServiceManager())
+    began = trio.current_time()
+    async with own_nursery() as nursery:
+        nursery.start_soon(end)
+        async with opened_node(settings, store, None, signals=signals, manager=ServiceManager()) as hub:
+            took = trio.current_time() - began
+            assert (await hub.publish("ada", "agent_started")).seq == 1
+            # From here on signals are for who serves.
+            send.send_nowait(signal.SIGINT)
+            assert await anext(signals) == signal.SIGINT
+    return took
 
 
 async def test_a_store_that_is_there_is_not_waited_for(
-    answers: list[StoreError | None], caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    answers[:] = [None]
-    await wait()
-    assert not caplog.messages
+    assert await enter(Late()) == 0
+    assert not [text for text in caplog.messages if "store" in text]
 
 
 async def test_one_that_is_not_is_waited_for(
-    answers: list[StoreError | None], caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     caplog.set_level("INFO")
-    answers[:] = [AWAY, AWAY, Refused("LOADING", "Redis at x:6379 refused: it is reading its data"), None]
-    await wait()
-    assert caplog.messages == [f"waiting for the store: {AWAY}", "the store is there"]
-    assert trio.current_time() == pytest.approx(3 * shared.PAUSE)
+    loading = Refused("LOADING", "Redis at x:6379 refused: it is reading its data")
+    assert await enter(Late(AWAY, AWAY, loading)) == pytest.approx(3 * ATTEMPT_PAUSE)
+    assert [text for text in caplog.messages if "store" in text] == [
+        f"waiting for the store: {AWAY}",
+        "the store is there",
+    ]
 
 
 @pytest.mark.parametrize(
     "trouble", [Refused("WRONGPASS", "wrong"), Refused("NOAUTH", "no"), StoreError("old")]
 )
-async def test_what_waiting_does_not_mend_is_an_error(
-    answers: list[StoreError | None], trouble: StoreError
-) -> None:
-    answers[:] = [trouble]
+async def test_what_waiting_does_not_mend_is_an_error(trouble: StoreError, autojump_clock: MockClock) -> None:
     with pytest.raises(StoreError) as caught:
-        await wait()
+        await enter(Late(AWAY, trouble))
     assert caught.value is trouble
 
 
-async def test_a_signal_ends_the_wait(answers: list[StoreError | None], autojump_clock: MockClock) -> None:
-    answers[:] = [AWAY] * 100
-
-    settings = load({"store": "redis://x"}, {}).settings
-    send, signals = trio.open_memory_channel[int](1)
-    async with trio.open_nursery() as nursery:
-
-        async def end() -> None:
-            await trio.sleep(20)
-            await send.send(signal.SIGTERM)
-
-        nursery.start_soon(end)
-        assert not await waited_for_store(settings, ServiceManager(), signals)
-    assert len(answers) == pytest.approx(60, abs=1)
+async def test_a_signal_ends_the_wait(autojump_clock: MockClock) -> None:
+    store = Late(*[AWAY] * 100)
+    with pytest.raises(Interrupted):
+        await enter(store, signal_after=20)
+    assert len(store.troubles) == pytest.approx(60, abs=1)
 
 
 @pytest.mark.integration

@@ -27,15 +27,13 @@ from .files import api_keys, open_files
 from .memory import warn_of_memory
 from .options import load_settings, server_options
 from .output import Failure, run_trio
-from .shared import shared_store, wait_for_store
+from .shared import Interrupted, opened_node, shared_store
 from .systemd import Handed, ServiceManager
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..hub import Hub
-    from ..hub.alerts import OnAlert
-    from ..store.shared import SharedStore
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +97,8 @@ async def run_server(settings: Settings, *, extend: Extend | None = None) -> int
     """
     try:
         return await _run_server(settings, extend)
+    except Interrupted:
+        return 0
     except StoreError as error:
         raise Failure(f"can't open the store: {error}", 2) from None
 
@@ -107,6 +107,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     # Imported here: `trio-ws serve --help` and a wrong value don't need them.
     from ..admin import serve_admin
     from ..admin.pages import client_files, dashboard_pages
+    from ..hub import open_hub
     from ..server.auth import SharedTickets, Tickets
     from ..server.listener import serve
     from ..server.proxies import TrustedProxies
@@ -128,10 +129,11 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        if shared is not None and not await waited_for_store(settings, manager, signals):
-            return status
+        on_alert = None if webhook is None else webhook.post
         async with (
-            opened_hub(settings, shared, None if webhook is None else webhook.post) as hub,
+            open_hub(settings.limits(), store=settings.open_store(), on_alert=on_alert)
+            if shared is None
+            else opened_node(settings, shared, on_alert, signals=signals, manager=manager) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
         ):
@@ -193,42 +195,6 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
             status = await _drain(hub, signals, settings.drain_timeout)
             nursery.cancel_scope.cancel()
     return status
-
-
-async def waited_for_store(settings: Settings, manager: ServiceManager, signals: AsyncIterator[int]) -> bool:
-    """Wait until the store is there; False where a signal came before."""
-    from ..hub.opening import own_nursery
-
-    async def stop_at_signal() -> None:
-        await anext(signals)
-        scope.cancel()
-
-    with trio.CancelScope() as scope:
-        async with own_nursery() as nursery:
-            nursery.start_soon(stop_at_signal)
-            await wait_for_store(settings, manager)
-    return not scope.cancelled_caught
-
-
-@asynccontextmanager
-async def opened_hub(
-    settings: Settings, shared: SharedStore | None, on_alert: OnAlert | None
-) -> AsyncIterator[Hub]:
-    """The hub of a node, over the store that it shares with others, or else of one process.
-
-    Raises:
-      StoreError: its store can't be opened.
-    """
-    from ..cluster import open_node
-    from ..hub import open_hub
-
-    if shared is None:
-        async with open_hub(settings.limits(), store=settings.open_store(), on_alert=on_alert) as hub:
-            yield hub
-    else:
-        about: dict[str, object] = {"name": settings.node}
-        async with open_node(settings.limits(), store=shared, about=lambda: about, on_alert=on_alert) as node:
-            yield node.hub
 
 
 @asynccontextmanager

@@ -1,10 +1,13 @@
-"""The store that nodes share, as the settings name it; and the wait for it, where a node is started before it."""
+"""A node, where the settings name a store that several share; and the wait for it, where that is not there yet."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from ..errors import InvalidConfig, StoreError
@@ -13,18 +16,18 @@ from .output import Failure
 from .systemd import ServiceManager
 
 if TYPE_CHECKING:
-    from ..redis import RedisStore
+    from ..hub import Hub
+    from ..hub.alerts import OnAlert
+    from ..store.shared import SharedStore
 
 logger = logging.getLogger(__name__)
 
-PASSING: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "BUSY", "TRYAGAIN"})
-"""What a Redis that is not ready yet, or is being replaced, refuses with."""
 
-PAUSE: Final = 0.5
-"""Seconds between two attempts to open it. Each takes some by itself where nobody answers."""
+class Interrupted(Exception):
+    """A signal came before the store was there."""
 
 
-def shared_store(settings: Settings) -> RedisStore:
+def shared_store(settings: Settings) -> SharedStore:
     """The store, not opened yet.
 
     Raises:
@@ -40,40 +43,62 @@ def shared_store(settings: Settings) -> RedisStore:
         raise Failure(str(error), 2) from None
 
 
-async def wait_for_store(settings: Settings, manager: ServiceManager) -> None:
-    """Returns when the store is there. It says what it waits for, in the log and to the service manager.
+@asynccontextmanager
+async def opened_node(
+    settings: Settings,
+    store: SharedStore,
+    on_alert: OnAlert | None,
+    *,
+    signals: AsyncIterator[int],
+    manager: ServiceManager,
+) -> AsyncIterator[Hub]:
+    """The hub of a node, whose store is waited for.
 
     Raises:
-      StoreError: it is there, and can't be used: waiting would not mend that.
+      StoreError: the store is there, and can't be used: waiting would not mend that.
+      Interrupted: one of `signals` came before it was there.
     """
-    waiting = False
-    while (trouble := await _attempt(settings)) is not None:
-        if not _passes(trouble):
-            raise trouble
-        if not waiting:
+    from ..cluster import open_node
+    from ..hub.opening import own_nursery
+
+    about: dict[str, object] = {"name": settings.node}
+    waiting = Waiting(manager)
+    watching = trio.CancelScope()
+
+    async def stop_at_signal() -> None:
+        with watching:
+            await anext(signals)
+            opening.cancel()
+
+    node = open_node(
+        settings.limits(), store=store, about=lambda: about, on_alert=on_alert, on_waiting=waiting.tell
+    )
+    with trio.CancelScope() as opening:
+        async with own_nursery() as nursery:
+            nursery.start_soon(stop_at_signal)
+            async with node as opened:
+                watching.cancel()
+                waiting.over()
+                yield opened.hub
+    if opening.cancelled_caught:
+        raise Interrupted
+
+
+@attrs.define
+class Waiting:
+    """Says that the store is waited for: once in the log, and each time to the service manager."""
+
+    manager: ServiceManager
+    told: bool = False
+
+    def tell(self, trouble: StoreError) -> None:
+        """It was tried again, in vain."""
+        if not self.told:
             logger.warning("waiting for the store: %s", trouble)
-            waiting = True
-        manager.tell(STATUS=f"waiting for the store: {trouble}")
-        await trio.sleep(PAUSE)
-    if waiting:
-        logger.info("the store is there")
+            self.told = True
+        self.manager.tell(STATUS=f"waiting for the store: {trouble}")
 
-
-async def _attempt(settings: Settings) -> StoreError | None:
-    """Ask it something once; what is in the way."""
-    store = shared_store(settings)
-    trouble = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(store.run)
-        try:
-            await store.revoked()
-        except StoreError as error:
-            trouble = error
-        nursery.cancel_scope.cancel()
-    return trouble
-
-
-def _passes(trouble: StoreError) -> bool:
-    from ..redis.refusals import Refused, Unreachable
-
-    return isinstance(trouble, Unreachable) or (isinstance(trouble, Refused) and trouble.code in PASSING)
+    def over(self) -> None:
+        """It is there."""
+        if self.told:
+            logger.info("the store is there")

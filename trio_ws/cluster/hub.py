@@ -27,7 +27,7 @@ from ..hub.elsewhere import HttpAnswer, HttpCall, NoAnswer, RemoteAttachment
 from ..hub.engine import Engine, new_token
 from ..hub.inbox import has_letters
 from ..hub.intake import check_name
-from ..hub.opening import opened, own_nursery
+from ..hub.opening import OnWaiting, once_there, opened, own_nursery
 from ..hub.parcel import Parcel
 from ..store import Fenced, NodeRecord, Opened, SharedStore
 from .bus import Bus
@@ -621,6 +621,7 @@ async def open_node(
     about: Callable[[], dict[str, object]] = dict,
     on_dead_letter: OnDeadLetter | None = None,
     on_alert: OnAlert | None = None,
+    on_waiting: OnWaiting | None = None,
     wall_clock: Callable[[], float] = time.time,
     new_id: Callable[[], str] = new_token,
 ) -> AsyncIterator[Node]:
@@ -634,6 +635,8 @@ async def open_node(
         should have the same.
       store: what the nodes share, such as `trio_ws.RedisStore`; opened here, and closed.
       about: what is told of this node to the others, such as its address; asked again for each beat.
+      on_waiting: has the store waited for, where it is not there or not ready yet; called after each attempt, with what
+        is in the way. None raises that.
       on_dead_letter, on_alert, wall_clock, new_id: see `open_hub`. Dead letters are handed over by the node that has
         the log.
 
@@ -642,7 +645,7 @@ async def open_node(
     """
     async with own_nursery() as outer:
         await outer.start(store.run)
-        async with opened(store) as found, own_nursery() as nursery:
+        async with opened(store, on_waiting) as found, own_nursery() as nursery:
             engine = Engine(
                 config or Config(),
                 nursery,
@@ -653,6 +656,6 @@ async def open_node(
                 new_id=new_id,
             )
             hub = ClusteredHub(engine, store, about)
-            await hub.membership.beat()
+            await once_there(hub.membership.beat, on_waiting)
             async with hub.running(found):
                 yield Node(hub)

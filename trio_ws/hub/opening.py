@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 
@@ -19,9 +19,21 @@ CLOSE_GRACE: Final = 2.0
 """Seconds that a store has to close."""
 
 
+ATTEMPT_PAUSE: Final = 0.5
+"""Seconds from one attempt to open a store that is not there to the next."""
+
+OnWaiting: TypeAlias = Callable[[StoreError], None]
+"""Called while a store is waited for, after each attempt, with what is in the way. It must not raise."""
+
+T = TypeVar("T")
+
+
 @asynccontextmanager
-async def opened(store: Store | None) -> AsyncIterator[Opened | None]:
+async def opened(store: Store | None, on_waiting: OnWaiting | None = None) -> AsyncIterator[Opened | None]:
     """Have a store open while the block lasts, where there is one. Gives what it holds.
+
+    Args:
+      on_waiting: see `once_there`.
 
     Raises:
       StoreError: it can't be opened.
@@ -30,9 +42,28 @@ async def opened(store: Store | None) -> AsyncIterator[Opened | None]:
         yield None
         return
     try:
-        yield await store.open()
+        yield await once_there(store.open, on_waiting)
     finally:
         await _close(store)
+
+
+async def once_there(ask: Callable[[], Awaitable[T]], on_waiting: OnWaiting | None) -> T:
+    """What a store answers to `ask`, which is asked again while it can't for reasons that pass. A checkpoint.
+
+    Args:
+      on_waiting: told of each attempt; None waits for nothing.
+
+    Raises:
+      StoreError: it can't, and waiting would not mend that.
+    """
+    while True:
+        try:
+            return await ask()
+        except StoreError as error:
+            if on_waiting is None or not error.passes:
+                raise
+            on_waiting(error)
+        await trio.sleep(ATTEMPT_PAUSE)
 
 
 async def _close(store: Store) -> None:
