@@ -265,6 +265,7 @@ class Durability:
         """Bring one batch to the store, however long it takes."""
         pause = FIRST_PAUSE
         fenced: Fenced | None = None
+        self._abandoned = set()
         while True:
             try:
                 await self._try(batch)
@@ -280,7 +281,6 @@ class Durability:
             if self._abandoned:
                 batch = without(batch, self._abandoned)
         refused = self._abandoned if fenced is None else self._abandoned | fenced.users
-        self._abandoned = set()
         if self._error is not None:
             logger.warning("the store is back", extra={"failed_for": self._clock() - self._failing_since})
             self._error, self._failing_since = None, math.inf
@@ -303,8 +303,7 @@ class Durability:
 
     def abandon(self, user: str) -> None:
         """Of `user` nothing more is written, but by the try that is under way."""
-        if self._since < math.inf:
-            self._abandoned.add(user)
+        self._abandoned.add(user)
         self._wake_all()
 
     @property

@@ -151,9 +151,7 @@ class SharedMemory:
         taken, rolled_back = [], []
         for user in users:
             owner = data.owners.get(user)
-            if data.versions.get(user, 0) < self._versions.get(user, 0) or (
-                owner is None and user in self._tokens
-            ):
+            if data.versions.get(user, 0) < self._versions.get(user, 0):
                 rolled_back.append(user)
             elif owner is None or owner.token != self._tokens.get(user):
                 taken.append(user)
