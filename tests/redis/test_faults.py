@@ -65,10 +65,7 @@ async def test_a_server_that_stands_still(redis_directory: Path, nursery: trio.N
         redis = Redis(server.url, timeout=0.2)
         await nursery.start(redis.run)
         server.pause()
-        with pytest.raises(Unreachable, match=r"no answer within 0\.2 s"):
-            await redis.command("INCR", "a")
-        with pytest.raises(Unreachable):
-            await redis.command("INCR", "a")
+        await fails(redis, "no answer within 0.2 s")
         server.go_on()
 
         async def answers() -> bool:
@@ -80,6 +77,17 @@ async def test_a_server_that_stands_still(redis_directory: Path, nursery: trio.N
         await until(answers)
 
 
+async def fails(redis: Redis, words: str) -> None:
+    """Wait until calls fail with such an error."""
+
+    async def told() -> bool:
+        with pytest.raises(StoreError) as caught:
+            await redis.command("PING")
+        return words in str(caught.value)
+
+    await until(told)
+
+
 async def test_no_server(
     redis_directory: Path, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -87,20 +95,13 @@ async def test_no_server(
     server = RedisServer(redis_directory, password="se:cret/")
     redis = Redis(f"redis://:wrong@127.0.0.1:{server.port}", timeout=0.2)
     await nursery.start(redis.run)
-    with pytest.raises(Unreachable, match=r"can't be reached: .*Connection refused"):
-        await redis.command("PING")
+    await fails(redis, "Connection refused")
     async with server:
-
-        async def told() -> bool:
-            with pytest.raises(StoreError) as caught:
-                await redis.command("PING")
-            return "password is wrong" in str(caught.value)
-
-        await until(told)
+        await fails(redis, "password is wrong")
         right = Redis(f"redis://:se%3Acret%2F@127.0.0.1:{server.port}/2")
         await nursery.start(right.run)
         assert await right.command("SET", "a", 1) == b"OK"
-        none = Redis(f"redis://127.0.0.1:{server.port}", timeout=0.2)
+        none = Redis(f"redis://127.0.0.1:{server.port}", timeout=100)
         await nursery.start(none.run)
         with pytest.raises(Refused, match="wants a password") as refusal:
             await none.command("PING")
@@ -168,8 +169,7 @@ async def test_tls(redis_directory: Path, tmp_path: Path, nursery: trio.Nursery)
         assert await redis.publish("channel", b"hello") == 1
         stranger = Redis(server.url, timeout=0.2)
         await nursery.start(stranger.run)
-        with pytest.raises(Unreachable, match=r"can't be reached: .*certificate verify failed"):
-            await stranger.command("PING")
+        await fails(stranger, "certificate verify failed")
         await server.restart()
         assert await redis.command("PING") == b"PONG"
 

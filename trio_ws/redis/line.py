@@ -125,7 +125,7 @@ class Line:
         return replies
 
     async def connection(self) -> Connection:
-        """The connection; waits for one, as long as a call may take.
+        """The connection; waits for one, as long as a call may take, unless what keeps it away won't pass.
 
         Raises:
           StoreError: there is none; it says why the last attempt failed.
@@ -135,8 +135,11 @@ class Line:
             return connection
         with trio.move_on_after(self._timeout):
             while self._connection is None or self._connection.failure is not None:
+                if self._trouble is not None and not self._trouble.passes:
+                    break
                 await self._stands.park()
-            return self._connection
+            else:
+                return self._connection
         raise self._trouble or Unreachable(f"Redis at {self._target} can't be reached")
 
     def look_anew(self, reason: str) -> None:

@@ -7,6 +7,7 @@ off from them stays one in its own eyes, and what it is told then is lost when i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -27,7 +28,7 @@ LOOK: Final = 1.0
 """Seconds between two looks whether the primary is still the same."""
 
 
-@attrs.frozen(order=True)
+@attrs.frozen
 class _Answer:
     epoch: int
     place: Place
@@ -47,7 +48,11 @@ class Sentinels:
         self._told: Place | None = None
         login = attrs.evolve(target, login=target.sentinel_login, db=0)
         self._lines = [Line(to(place), login, timeout) for place in target.places]
-        self._question = packed("SENTINEL", "MASTER", target.name)
+        # Amid a failover, what is told of the primary has the new epoch already, and the address of the old one.
+        self._questions = [
+            packed("SENTINEL", "MASTER", target.name),
+            packed("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.name),
+        ]
 
     async def run(self) -> None:
         """Hold the lines, and look now and then, until cancelled."""
@@ -86,13 +91,16 @@ class Sentinels:
         if not answers:
             why = troubles[0] if troubles else f"none has answered within {PATIENCE:g} s"
             raise Unreachable(f"where Redis {self._target} is, no sentinel tells: {why}")
-        self._told = max(answers).place
+        votes = Counter(answers)
+        self._told = max(votes, key=lambda answer: (answer.epoch, votes[answer])).place
         return self._told
 
     async def _ask(self, line: Line) -> _Answer:
         connection = await line.connection()
-        [reply] = await connection.ask([self._question])
-        if is_refusal(reply):
-            raise Unreachable(f"sentinel {connection.place}: {reply}")
-        about = dict(zip(reply[::2], reply[1::2], strict=True))
-        return _Answer(int(about[b"config-epoch"]), Place(about[b"ip"].decode(), int(about[b"port"])))
+        told, address = await connection.ask(self._questions)
+        for reply in (told, address):
+            if is_refusal(reply):
+                raise Unreachable(f"sentinel {connection.place}: {reply}")
+        about = dict(zip(told[::2], told[1::2], strict=True))
+        host, port = address
+        return _Answer(int(about[b"config-epoch"]), Place(host.decode(), int(port)))
