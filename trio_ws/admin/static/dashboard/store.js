@@ -6,8 +6,9 @@ import { bytes, count, duration, plural } from "./format.js";
 /** Tone and text for `store` of the figures. */
 export function tell(store) {
   if (!store.state) return ["none", "Kept in memory only: what is held ends with the server."];
+  const aside = store.kind === "redis" ? "keys that end in :aside" : "table quarantine";
   const damage = [
-    store.quarantined && `${plural(store.quarantined, "damaged row")} set aside: look at the table quarantine.`,
+    store.quarantined && `${plural(store.quarantined, "damaged row")} set aside: look at the ${aside}.`,
     !["ok", "running", "not run", undefined].includes(store.check) && `The file is damaged: ${store.check}.`,
   ].filter(Boolean);
   if (store.state === "failing") return ["bad", [`The store fails: ${store.error}.`, ...damage].join(" ")];
