@@ -83,6 +83,31 @@ async def commits(store: RedisStore, server: RedisServer, size: int, users: int,
     )
 
 
+async def ownership(store: RedisStore, server: RedisServer) -> None:
+    """Print what it costs to have a log."""
+    names = [f"owned-{n}" for n in range(2000)]
+
+    async def claim() -> None:
+        for name in names:
+            await store.claim(name)
+            await store.load(name)
+
+    async def look() -> None:
+        for at in range(0, len(names), 500):
+            await store.lost(names[at : at + 500])
+
+    async def release() -> None:
+        await store.release(names)
+
+    for what, act in (("claimed and loaded", claim), ("looked at", look), ("released", release)):
+        used, own = cpu(server), time.process_time()
+        await act()
+        used, own = cpu(server) - used, time.process_time() - own
+        print(
+            f"a log is {what}: Redis {used / len(names) * 1e6:.1f} µs, node {own / len(names) * 1e6:.1f} µs"
+        )
+
+
 async def memory(store: RedisStore, server: RedisServer) -> None:
     """Print what users and held events take."""
     count, of_each = 1000, 100
@@ -129,6 +154,7 @@ async def measure(seconds: float) -> None:
                             told = await commits(store, server, size, users, seconds)
                             print(f"AOF {aof or 'off'}, {size:3} events of {users:3} users a commit: {told}")
                     if aof is None:
+                        await ownership(store, server)
                         await memory(store, server)
                     nursery.cancel_scope.cancel()
             finally:

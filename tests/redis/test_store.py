@@ -35,7 +35,7 @@ class Node:
     Attributes:
       lose: what becomes of the next: it is ``"made"`` and the answer is lost, or ``"not made"``; or never answered
         before it is cancelled: ``"cancelled"``, ``"made, cancelled"``.
-      first: what comes before the next.
+      first: what comes between its next look at logs and what it makes of that.
     """
 
     store: RedisStore
@@ -43,17 +43,24 @@ class Node:
     first: Callable[[], Awaitable[None]] | None = None
     calls: list[tuple[Script, Any]] = attrs.field(factory=list)
     _scripts: Callable[..., Awaitable[list[Any]]] = attrs.field(init=False)
+    _commands: Callable[..., Awaitable[list[Any]]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         redis = self.store._redis
         self._scripts = redis.scripts
         redis.scripts, redis.script = self._carry, self._carry_one  # type: ignore[method-assign, assignment]
+        self._commands = redis.commands
+        redis.commands = self._carry_commands  # type: ignore[method-assign, assignment]
+
+    async def _carry_commands(self, *calls: Any) -> list[Any]:
+        first, self.first = self.first, None
+        replies = await self._commands(*calls)
+        if first is not None:
+            await first()
+        return replies
 
     async def _carry(self, script: Script, calls: Sequence[Any], **more: Any) -> list[Any]:
         self.calls.append((script, calls))
-        first, self.first = self.first, None
-        if first is not None:
-            await first()
         lose, self.lose = self.lose, ""
         if lose == "cancelled":
             await trio.sleep_forever()

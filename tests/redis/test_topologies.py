@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
-from redis_servers import RedisCluster, Sentinels, until
+from redis_servers import RedisCluster, RedisServer, Sentinels, until
 
 from tests.store.records import event, log, session
 from trio_ws.core.records import Batch, KeyRecord, Part, Removal, RevokedRecord, RunRecord
@@ -57,7 +58,7 @@ def test_slots() -> None:
     assert slot_of("a{b") == slot_of(b"a{b")
 
 
-async def keeps_logs(port: int) -> None:
+async def keeps_logs(servers: list[RedisServer]) -> None:
     """All scripts of a store run in a cluster: users are everywhere in it, and the keys of each in one place."""
     users = [f"user{n}" for n in range(20)]
     whole = Batch(
@@ -71,10 +72,14 @@ async def keeps_logs(port: int) -> None:
         confirmed=[(user, 2) for user in users],
         revoked=[RevokedRecord("ada", 1.0, 2.0)],
     )
-    ann, ben = (RedisStore(f"redis+cluster://127.0.0.1:{port}") for _ in range(2))
+    ann, ben = (RedisStore(f"redis+cluster://127.0.0.1:{servers[0].port}") for _ in range(2))
     async with trio.open_nursery() as nursery:
-        for store in (ann, ben):
+        for store, server in zip((ann, ben), servers[1:], strict=True):
             await nursery.start(store.run)
+            await server.configure(maxmemory_policy="allkeys-lru")
+            with pytest.raises(StoreError, match="it would evict"):
+                await store.open()
+            await server.configure(maxmemory_policy="noeviction")
             await store.open()
             await store.beat(b"", 60.0)
         for user in users:
@@ -105,7 +110,7 @@ async def keeps_logs(port: int) -> None:
 async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
     async with RedisCluster(redis_directory) as cluster:
         first, second, _ = cluster.servers
-        await keeps_logs(cluster.servers[0].port)
+        await keeps_logs(cluster.servers)
         redis = Redis(f"redis+cluster://127.0.0.1:{second.port}", timeout=0.5)
         await nursery.start(redis.run)
         keys = [f"{{user{n}}}" for n in range(30)]

@@ -276,23 +276,38 @@ class Logs:
         Returns: also, those of the others that were looked at closely, which is done every `LOOK_CLOSELY` seconds.
         """
         fate = {user: _TAKEN for user in users if user not in self.owned}
-        asked = {user: owned for user in users if (owned := self.owned.get(user)) is not None}
+        mine = {user: owned for user in users if (owned := self.owned.get(user)) is not None}
         now = trio.current_time()
-        closely = [user for user, owned in asked.items() if owned.whole_at + LOOK_CLOSELY <= now]
+        closely = {user for user, owned in mine.items() if owned.whole_at + LOOK_CLOSELY <= now}
         for user in closely:
-            asked[user].whole_at = now
+            mine[user].whole_at = now
+        mine = {user: mine[user] for user in await self._doubtful(mine) | closely}
         calls = [
-            ((self._keys.log(user),), (o.token, o.known, o.tried, int(o.whole_at == now)))
-            for user, o in asked.items()
+            ((self._keys.log(user),), (o.token, o.known, o.tried, int(user in closely)))
+            for user, o in mine.items()
         ]
-        standings = await self._call(STANDING, calls)
-        for (user, owned), standing in zip(asked.items(), standings, strict=True):
+        for (user, owned), standing in zip(mine.items(), await self._call(STANDING, calls), strict=True):
             # Late is what a commit has come before; and who was released meanwhile may be owned anew.
             if standing not in (_OK, _LATE) and self.owned.get(user) is owned:
                 fate[user] = standing
                 self._forget(user, owned)
         fenced = _fenced(fate) if fate else None
         return fenced, [user for user in closely if user in self.owned]
+
+    async def _doubtful(self, mine: dict[str, Owned]) -> set[str]:
+        """Those who do not look as they should; that is asked for each in turn, so it is asked in the cheapest way."""
+        keys = [self._keys.log(user) for user in mine]
+        replies = await self._redis.commands(
+            [("HMGET", key, "owner", "version", "void") for key in keys], keys
+        )
+        found = set()
+        for (user, owned), reply in zip(mine.items(), replies, strict=True):
+            if isinstance(reply, StoreError):
+                raise reply
+            token, version, void = reply
+            if void or token != owned.token.encode() or not owned.known <= int(version) <= owned.tried:
+                found.add(user)
+        return found
 
     async def look(self, users: Iterable[str]) -> dict[str, Look]:
         """What is to be known of logs, whoever owns them."""

@@ -18,15 +18,23 @@ logger = logging.getLogger(__name__)
 OLDEST: Final = (6, 2)
 """The first version that has all that is asked of it. Valkey is later than that."""
 
+PERSISTENCE: Final = ("none", "rdb", "unknown", "aof no", "aof", "aof everysec", "aof always")
+"""What outlives a server's process, the worst first; that of ``aof`` is not known closely, that of ``unknown`` not at
+all."""
+
+LITTLE: Final = PERSISTENCE[:4]
+
+PROBES: Final = 256
+"""Keys whose servers are looked at in a cluster: so many that each server has one."""
+
 
 @attrs.frozen
 class Server:
-    """What a Redis says of itself.
+    """What a Redis says of itself; of several servers, the worst of it.
 
     Attributes:
       version: as ``7.0.15``, or ``valkey 8.0.1``.
-      persistence: what outlives its process: ``aof always``, ``aof everysec``, ``aof no``, ``aof``, ``rdb``, ``none``;
-        or ``unknown``.
+      persistence: one of `PERSISTENCE`.
     """
 
     version: str = ""
@@ -37,36 +45,42 @@ class Server:
         return {"version": self.version, "persistence": self.persistence}
 
     @classmethod
-    async def examined(cls, redis: Redis, key: str) -> Server:
-        """That of `key`.
+    async def examined(cls, redis: Redis, key: str, *, is_cluster: bool) -> Server:
+        """That of all servers.
+
+        Args:
+          key: where the format of what is kept is noted.
 
         Raises:
           StoreError: it can't be reached, is too old, or evicts; or what it holds was written by a newer version.
         """
-        info = _fields(await redis.command("INFO", key=key))
-        version = info.get("redis_version", "0")
-        if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
-            raise StoreError(
-                f"Redis {version} is too old: {'.'.join(map(str, OLDEST))} is needed, or any Valkey"
-            )
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy.startswith("allkeys"):
-            raise StoreError(
-                f"Redis has maxmemory-policy {policy}: it would evict events without a word. Set noeviction"
-            )
-        await redis.command("HSETNX", key, "format", FORMAT, key=key)
-        written = int(await redis.command("HGET", key, "format", key=key))
-        if written > FORMAT:
-            raise StoreError(
-                f"what Redis holds was written by a newer version of trio-ws (format {written}; this one has {FORMAT})"
-            )
-        server = cls(_version(info), await _persistence(redis, info, key))
-        if server.persistence in ("none", "rdb", "aof no"):
+        await _examine_format(redis, key)
+        keys = [f"{{{n}}}" for n in range(PROBES)] if is_cluster else [key]
+        servers = {}
+        for one, info in zip(keys, await redis.commands([("INFO",)] * len(keys), keys), strict=True):
+            if isinstance(info, StoreError):
+                raise info
+            fields = _fields(info)
+            servers[fields.get("run_id")] = one, fields
+        found = [
+            cls(_version(fields), await _persistence(redis, fields, at)) for at, fields in servers.values()
+        ]
+        server = min(found, key=lambda server: PERSISTENCE.index(server.persistence))
+        if server.persistence in LITTLE:
             logger.warning(
                 "Redis may lose what was committed when it stops: appendonly is not on, or appendfsync is no",
                 extra={"persistence": server.persistence},
             )
         return server
+
+
+async def _examine_format(redis: Redis, key: str) -> None:
+    await redis.command("HSETNX", key, "format", FORMAT, key=key)
+    written = int(await redis.command("HGET", key, "format", key=key))
+    if written > FORMAT:
+        raise StoreError(
+            f"what Redis holds was written by a newer version of trio-ws (format {written}; this one has {FORMAT})"
+        )
 
 
 def _fields(info: bytes) -> dict[str, str]:
@@ -75,15 +89,27 @@ def _fields(info: bytes) -> dict[str, str]:
 
 
 def _version(info: dict[str, str]) -> str:
+    """The version of a server.
+
+    Raises:
+      StoreError: it is too old, or evicts.
+    """
+    version = info.get("redis_version", "0")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+        raise StoreError(f"Redis {version} is too old: {'.'.join(map(str, OLDEST))} is needed, or any Valkey")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy.startswith("allkeys"):
+        raise StoreError(
+            f"Redis has maxmemory-policy {policy}: it would evict events without a word. Set noeviction"
+        )
     valkey = info.get("valkey_version")
-    return f"valkey {valkey}" if valkey else info.get("redis_version", "")
+    return f"valkey {valkey}" if valkey else version
 
 
 async def _persistence(redis: Redis, info: dict[str, str], key: str) -> str:
     is_aof = info.get("aof_enabled") == "1"
     try:
-        asked = ("appendfsync",) if is_aof else ("save",)
-        found = await redis.command("CONFIG", "GET", *asked, key=key)
+        found = await redis.command("CONFIG", "GET", "appendfsync" if is_aof else "save", key=key)
     except Refused:  # many who rent out a Redis don't allow it
         return "aof" if is_aof else "unknown"
     setting = found[1].decode() if len(found) > 1 else ""

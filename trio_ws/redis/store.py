@@ -42,7 +42,7 @@ class RedisStore:
         self.node = secrets.token_hex(8)
         self._redis = Redis(url, replicas=wait_replicas)
         self._is_replicated = wait_replicas > 0
-        self._is_alone = parse(url).kind == "server"
+        self._kind = parse(url).kind
         self._keys = Keys(prefix)
         self._logs = Logs(self._redis, self._keys, self.node)
         self._lists = Lists(self._redis, self._keys, self.node)
@@ -61,7 +61,7 @@ class RedisStore:
           StoreError: Redis can't be reached, is too old, or may evict what is kept in it; or a newer version of this
             package has written there.
         """
-        self._server = await Server.examined(self._redis, self._keys.set)
+        self._server = await Server.examined(self._redis, self._keys.set, is_cluster=self._kind == "cluster")
         found = await self._redis.command("HGET", self._keys.set, "quarantined", key=self._keys.set)
         self._logs.quarantined = int(found or 0)
         return Opened([], await self.revoked())
@@ -153,7 +153,7 @@ class RedisStore:
     @property
     def _loses_nothing(self) -> bool:
         """Whether what was committed is there for certain after a restart, and where a replica takes over."""
-        return self._is_replicated or (self._is_alone and self._server.persistence == "aof always")
+        return self._is_replicated or (self._kind == "server" and self._server.persistence == "aof always")
 
     # -- who lives
 
