@@ -33,7 +33,12 @@ end
 
 local function head_of(record)
   local sound, _, head = pcall(cmsgpack.unpack_one, record, HEAD)
-  if sound and type(head) == "table" and type(head[1]) == "number" and type(head[9]) == "number" then
+  if not sound or type(head) ~= "table" or type(head[1]) ~= "number" or type(head[2]) ~= "number"
+    or type(head[3]) ~= "string" or type(head[5]) ~= "number" or type(head[9]) ~= "number" then
+    return
+  end
+  local expires = head[7]
+  if expires == nil or (type(expires) == "number" and expires == expires) then
     return head
   end
 end

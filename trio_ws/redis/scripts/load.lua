@@ -2,8 +2,8 @@
 -- owner's token; the versions that it allows for, from and to; how many events there are at most where the log has no
 -- record of itself; how many keys.
 -- Returns: how the owner stands; and where that is well: whether the log is void, its record, what is gone from it, where
--- its rest begins, its events and where they are, the newest, which of them are confirmed, the sessions, the keys and the runs; and of the rest: how many
--- are lesser, when the first expires, and the publishers' keys. None of it is missing: what is not there is empty.
+-- its rest begins, its events and where they are, the newest, which of them are confirmed, the sessions, the keys and the
+-- runs; and of the rest: how many are lesser, when the first expires, and the publishers' keys. What is not there is empty.
 
 local standing_now = standing(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), true)
 if standing_now ~= OK then
