@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 from trio.testing import MockClock, memory_stream_pair
 
 from trio_ws.admin.cluster import TIMEOUT
@@ -123,6 +125,39 @@ async def test_what_is_no_scope(open_api: Any) -> None:
         # What nodes tell each other is for nobody else.
         for client in (alone, nodes.clients["a"]):
             assert (await client.get("/v1/share")).status_code == 404
+
+
+async def test_metrics_of_all_nodes_are_told_apart(autojump_clock: MockClock) -> None:
+    async with open_nodes() as nodes:
+        await play(nodes, "ann", "bob", "cyd", "dan")
+        nodes.about["b"] = b"{}"
+        nodes.carry = without("c")
+        for accept in ("text/plain", "application/openmetrics-text; version=1.0.0"):
+            response = await nodes.clients["a"].get("/metrics?scope=cluster", headers={"accept": accept})
+            parse = parse_openmetrics if "openmetrics" in response.headers["content-type"] else parse_text
+            families = {family.name: family for family in parse(response.text)}
+            told = {
+                name: {
+                    sample.labels["node"]: sample.value
+                    for sample in families[name].samples
+                    if "_total" in sample.name
+                }
+                for name in ("trio_ws_events_accepted", "process_cpu_seconds")
+            }
+            assert told["trio_ws_events_accepted"] == {"node a": 2, "b": 1}
+            assert told["process_cpu_seconds"].keys() == {"node a", "b"}
+            answered = families["trio_ws_cluster_answered"].samples
+            assert {sample.labels["node"]: sample.value for sample in answered} == {
+                "node a": 1,
+                "b": 1,
+                "node c": 0,
+            }
+            buckets = [
+                s for s in families["trio_ws_confirmation_seconds"].samples if s.labels.get("le") == "+Inf"
+            ]
+            assert sorted(bucket.value for bucket in buckets) == [1, 2]
+        own = await nodes.clients["a"].get("/metrics")
+        assert "node=" not in own.text
 
 
 async def test_states_of_nodes_and_a_suspended_one_is_not_ready() -> None:

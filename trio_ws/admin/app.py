@@ -103,7 +103,7 @@ def create_app(
             Route("/v1/users/{user}/sessions", calls.end_sessions, methods=["DELETE"]),
             Route("/v1/users/{user}/sessions/{session}", calls.end_session, methods=["DELETE"]),
             Route("/v1/stats", calls.stats),
-            Route("/metrics", Metrics(hub).scrape),
+            Route("/metrics", Metrics(hub, nodes).scrape),
             Route("/openapi.json", calls.openapi),
             *optional,
             *extra_routes,

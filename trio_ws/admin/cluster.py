@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -45,7 +46,13 @@ FIGURES: Final[dict[str, tuple[str, ...]]] = {
 }
 """What a node's line has of its figures."""
 
+_ANSWERED: Final = (
+    b"# HELP trio_ws_cluster_answered Whether a node has told its metrics.\n"
+    b"# TYPE trio_ws_cluster_answered gauge"
+)
+
 _decode = msgspec.json.decode
+_encode = msgspec.json.encode
 
 
 @attrs.frozen
@@ -81,17 +88,38 @@ class AllNodes:
             raise ApiError(404, "not_found", "not found")
         return answer(self._own())
 
+    async def metrics(self, accept: str) -> bytes:
+        """The metrics of all nodes as one text, each sample with the name of its node as a label. A checkpoint.
+
+        A Prometheus that scrapes one address, behind which any of several nodes answers, so has the counters of each
+        apart: of a sum it could not tell a node that has begun anew from one that is missing for once.
+
+        Args:
+          accept: the header, which says in what format.
+        """
+        told = await self._ask("/metrics", accept=accept)
+        families: dict[bytes, list[bytes]] = {}
+        answered = families[_ANSWERED] = []
+        for record in self._nodes():
+            label = b"node=" + _encode(_about(record)["name"] or record.node)
+            answered.append(b"trio_ws_cluster_answered{%b} %d" % (label, record.node in told))
+            for head, samples in _families(told.get(record.node, b"")):
+                families.setdefault(head, []).extend(_labelled(sample, label) for sample in samples)
+        lines = [line for head, samples in families.items() for line in (head, *samples)]
+        end = b"# EOF\n" if any(text.endswith(b"# EOF\n") for text in told.values()) else b""
+        return b"\n".join(lines) + b"\n" + end
+
     async def shares(self) -> Shares:
         """The shares of all nodes; at least this one's is there. A checkpoint."""
         records = self._nodes()
-        told = await self._ask(SHARE)
+        told = await self._tell(SHARE)
         if self._node not in told:
             told[self._node] = self._own()
         return Shares(records, told)
 
     async def users(self, prefix: str, limit: int) -> dict[str, Any]:
         """Who is known to any node, by name; and the nodes that did not say. A checkpoint."""
-        told = await self._ask("/v1/users?" + urlencode({"prefix": prefix, "limit": limit}))
+        told = await self._tell("/v1/users?" + urlencode({"prefix": prefix, "limit": limit}))
         found = list(
             heapq.merge(*(each["users"] for each in told.values()), key=lambda user: str(user["user"]))
         )
@@ -111,10 +139,14 @@ class AllNodes:
         assert self._hub.cluster is not None
         return self._hub.cluster.nodes()
 
-    async def _ask(self, target: str) -> dict[str, Any]:
+    async def _tell(self, target: str) -> dict[str, Any]:
+        """As `_ask`, of what is JSON."""
+        return {node: _decode(body) for node, body in (await self._ask(target)).items()}
+
+    async def _ask(self, target: str, **headers: str) -> dict[str, bytes]:
         """What each node answers to a call, by node; those that don't in time are left out."""
-        call = HttpCall(method="GET", target=target, timeout=TIMEOUT)
-        told: dict[str, Any] = {}
+        call = HttpCall(method="GET", target=target, headers=list(headers.items()), timeout=TIMEOUT)
+        told: dict[str, bytes] = {}
 
         async def ask(node: str) -> None:
             assert self._hub.cluster is not None
@@ -124,7 +156,7 @@ class AllNodes:
             except NoAnswer:
                 return
             if got.status == 200:
-                told[node] = _decode(got.body)
+                told[node] = got.body
 
         with trio.move_on_after(TIMEOUT):
             async with trio.open_nursery() as nursery:
@@ -144,6 +176,20 @@ def _line(record: NodeRecord, told: dict[str, Any] | None) -> dict[str, Any]:
         name: stats[path[0]] if len(path) == 1 else stats[path[0]][path[1]] for name, path in FIGURES.items()
     }
     return {**line, "version": told["version"], "cpu": told["cpu"]}
+
+
+def _families(text: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
+    """A text of metrics, family by family: what says what it is, and its samples."""
+    for family in text.removesuffix(b"# EOF\n").split(b"# HELP ")[1:]:
+        what, kind, *samples = family.rstrip(b"\n").split(b"\n")
+        yield b"# HELP %b\n%b" % (what, kind), samples
+
+
+def _labelled(sample: bytes, label: bytes) -> bytes:
+    """A sample with one label more; its name has neither spaces nor braces."""
+    name, space, value = sample.partition(b" ")
+    name, brace, labels = name.partition(b"{")
+    return b"%b{%b%b%b%b" % (name, label, b"," if brace else b"}", labels, space + value)
 
 
 def _about(record: NodeRecord) -> dict[str, str | None]:

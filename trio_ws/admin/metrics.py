@@ -29,6 +29,8 @@ from ..hub import Hub
 from ..hub.durability import STATES, Durability
 from ..hub.elsewhere import Cluster
 from ..hub.runs import OUTCOMES
+from .cluster import AllNodes
+from .requests import wants_cluster
 
 LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 """Bounds in seconds of what should take milliseconds; the alert's threshold is one of them."""
@@ -240,19 +242,26 @@ class HubCollector(Collector):
 
 
 class Metrics:
-    """The call `GET /metrics`: Prometheus' text, or OpenMetrics for who asks for it."""
+    """The call `GET /metrics`: Prometheus' text, or OpenMetrics for who asks for it; of all `nodes`, where it is one of
+    several and that is asked for."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, nodes: AllNodes | None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(HubCollector(hub))
         ProcessCollector(registry=self.registry)
+        self._hub = hub
+        self._nodes = nodes
 
     async def scrape(self, request: Request) -> Response:
         """All metrics."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(
-            encode(self.registry), headers={"content-type": content_type, "cache-control": "no-store"}
-        )
+        accept = request.headers.get("accept", "")
+        encode, content_type = choose_encoder(accept)
+        if wants_cluster(request, self._hub, "*"):
+            assert self._nodes is not None
+            content = await self._nodes.metrics(accept)
+        else:
+            content = encode(self.registry)
+        return Response(content, headers={"content-type": content_type, "cache-control": "no-store"})
 
 
 _Values = Sequence[tuple[tuple[str, ...], float]]

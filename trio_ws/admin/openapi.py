@@ -53,7 +53,7 @@ def description(
         "/v1/users/{user}/sessions/{session}": {"delete": _end_session()},
         **({"/v1/tickets": {"post": _ticket()}} if tickets else {}),
         "/v1/stats": {"get": _stats(clustered)},
-        "/metrics": {"get": _metrics()},
+        "/metrics": {"get": _metrics(clustered)},
         **({"/v1/stream": {"get": _stream(clustered)}} if streams else {}),
         "/openapi.json": {"get": _get("This description", "Description")},
     }
@@ -180,12 +180,13 @@ def _event() -> dict[str, Any]:
     }
 
 
-def _metrics() -> dict[str, Any]:
+def _metrics(clustered: bool) -> dict[str, Any]:
     content = {kind: {"schema": TEXT} for kind in ("text/plain", "application/openmetrics-text")}
     return {
         "operationId": "scrapeMetrics",
         "summary": "Every figure, for Prometheus; OpenMetrics for who asks for it",
-        "responses": {"200": {"description": "Metrics", "content": content}},
+        "parameters": [_scope(clustered)],
+        "responses": {"200": {"description": "Metrics", "content": content}, **errors(422)},
     }
 
 

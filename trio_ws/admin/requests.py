@@ -142,12 +142,13 @@ def wants_cluster(request: Request, hub: Hub, *names: str) -> bool:
     """Whether ``?scope=cluster`` asks for all nodes; else it is this one alone.
 
     Args:
-      names: what the query may have besides.
+      names: what the query may have besides; ``*`` for anything.
 
     Raises:
       ApiError: 422 for another scope, for the cluster where there is none, and for parameters that there are not.
     """
-    check_query(request, "scope", *names)
+    if names != ("*",):
+        check_query(request, "scope", *names)
     scope = request.query_params.get("scope", "node")
     if scope not in ("node", "cluster"):
         raise ApiError(422, "invalid", "scope can only be node or cluster", field="scope")
