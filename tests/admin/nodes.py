@@ -18,9 +18,11 @@ from trio_ws.admin import create_app
 from trio_ws.admin.cluster_sampler import ClusterSampler
 from trio_ws.admin.sampler import Sampler
 from trio_ws.config import Config
+from trio_ws.core.entry import FIRM
 from trio_ws.core.histogram import Histogram
 from trio_ws.core.pool import Ask, Refused
 from trio_ws.errors import OwnedElsewhere, StoreUnavailable
+from trio_ws.event import Priority
 from trio_ws.hub import Hub
 from trio_ws.hub.attachment import Link
 from trio_ws.hub.elsewhere import HttpAnswer, HttpCall, NoAnswer, RemoteAttachment
@@ -94,6 +96,10 @@ class NodeHub(Hub):
         if owner is None or owner not in self.nodes.hubs:
             self.nodes.owners[user] = owner = self.name
         return None if owner == self.name else There(owner, self.nodes)
+
+    def commits(self, type: str, priority: Priority | None) -> bool:
+        # As a store would have it.
+        return self.intake.check(type, None, priority, None, None, None, False).retention == FIRM
 
     async def load(self, user: str, *, to_connect: bool = False) -> None:
         there = await self.place(user)

@@ -122,7 +122,9 @@ async def test_what_is_lost_or_moves_on_the_way_is_one_event_in_its_place(autoju
             nodes.carry = carry
             nodes.owners.update(ann="a", bob="b", cyd="c")
             users = chance.choices(["ann", "bob", "cyd"], k=60)
-            answered = await post(nodes, *[note(user, n) for n, user in enumerate(users)])
+            answered = await post(
+                nodes, *[note(user, n, priority="critical") for n, user in enumerate(users)]
+            )
             assert all("error" not in answer for answer in answered), seed
             for user, node in nodes.owners.items():
                 assert held(nodes, node, user) == [n for n, name in enumerate(users) if name == user], seed
@@ -180,13 +182,15 @@ async def test_who_never_answers_is_given_up_and_the_others_are_served(autojump_
             return await make()
 
         nodes.carry = carry
-        [one, two, three] = await post(nodes, note("ann", 1, id="mine"), note("cyd", 2), note("ann", 3))
+        mine, durable = note("ann", 1, id="mine"), note("ann", 3, priority="critical")
+        one, two, three, four = await post(nodes, mine, note("cyd", 2), durable, note("ann", 4))
         assert (one["error"]["code"], one["error"]["id"], one["error"]["retry_after"]) == (
             "unanswered",
             "mine",
             1,
         )
         assert three["error"]["id"]  # it can be sent again, and is one event
+        assert (four["error"]["code"], "id" in four["error"]) == ("unanswered", False)
         assert two["seq"] == 1
         assert trio.current_time() < 60
 
@@ -269,3 +273,33 @@ async def test_a_batch_reads_no_more_than_may_wait_for_a_node(monkeypatch: pytes
             released.set()
         assert len(answers(got[0])) == 200
         assert most < 4000
+
+
+@pytest.mark.parametrize("ids", [False, True])
+async def test_lines_of_a_run_whose_answer_is_lost_are_sent_again_or_all_refused(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, ids: bool
+) -> None:
+    monkeypatch.setattr(couriers, "MOST_LINES", 3)
+    async with open_nodes() as nodes:
+        nodes.owners["ann"] = "a"
+        client = nodes.clients["b"]
+        assert (await client.post("/v1/users/ann/runs", json={"run": "r"})).status_code == 201
+
+        async def carry(node: str, call: HttpCall, make: Make) -> HttpAnswer:
+            answer = await make()
+            if (
+                len(nodes.calls) == 4
+            ):  # behind the opening, the question whether there is such a run, and three lines
+                raise NoAnswer
+            return answer
+
+        nodes.carry = carry
+        body = {"type": "agent_delta", "payload": {"text": "a"}}
+        content = lines(*[{**body, "id": f"{n}"} if ids else body for n in range(10)])
+        headers = {"content-type": "application/x-ndjson"}
+        told = answers(await client.post("/v1/users/ann/runs/r/events", content=content, headers=headers))
+        if ids:
+            assert [answer["seq"] for answer in told] == list(range(2, 12))
+        else:
+            assert [answer.get("seq") for answer in told] == [2, 3, 4, *[None] * 7]
+            assert {answer["error"]["code"] for answer in told[3:]} == {"unanswered"}

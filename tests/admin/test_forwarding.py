@@ -29,13 +29,16 @@ Make = Callable[[], Awaitable[HttpAnswer]]
 
 
 class Faults:
-    """Does something else with the first calls: `lose` the answer, or the `call`."""
+    """Does something else with the first calls: loses the `call` or its `answer`, or has a node say that the log is
+    `away`."""
 
     def __init__(self, *kinds: str) -> None:
         self._kinds = list(kinds)
 
     async def carry(self, node: str, call: HttpCall, make: Make) -> HttpAnswer:
         kind = self._kinds.pop(0) if self._kinds else "carry"
+        if kind == "away":
+            raise NoAnswer(in_doubt=False)
         if kind != "call":
             answer = await make()
         if kind != "carry":
@@ -136,10 +139,11 @@ async def test_a_confirmation_is_waited_for_over_there(autojump_clock: MockClock
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", EVENTS, {"type": "note"}),
+        ("POST", EVENTS, {"type": "agent_started", "id": None}),
+        ("POST", EVENTS, {"type": "note", "priority": "critical"}),
         ("POST", RUNS, {"name": "researcher"}),
         ("POST", f"{RUNS}/r/questions", {"prompt": "Well?", "question": None}),
-        ("POST", f"{RUNS}/r/events", {"type": "note"}),
+        ("POST", f"{RUNS}/r/events", {"type": "agent_thinking", "payload": {"text": "hm"}}),
         ("POST", f"{RUNS}/r/close", {"outcome": "completed"}),
         ("POST", f"{RUNS}/r/cancel", None),
         ("DELETE", SESSIONS, None),
@@ -216,11 +220,29 @@ async def test_what_can_not_be_asked_again_says_that_it_may_have_been_done(autoj
         assert len(nodes.calls) == 2
 
 
+@pytest.mark.parametrize("path", [EVENTS, f"{RUNS}/r/events"])
+async def test_what_need_not_be_durable_and_has_no_id_is_not_asked_for_again(
+    autojump_clock: MockClock, path: str
+) -> None:
+    async with open_nodes() as nodes:
+        nodes.owners["a/b"] = "a"
+        await nodes.hubs["a"].open_run("a/b", "r")
+        client, note = nodes.clients["b"], {"type": "note", "priority": "low"}
+        nodes.carry = Faults("answer").carry
+        unanswered(await client.post(path, json=note))
+        nodes.carry = Faults("answer").carry
+        assert (await client.post(path, json={**note, "id": "x"})).json()["id"] == "x"
+        told = (await client.post(path, json=note)).json()
+        assert (told["seq"], told["id"][8]) == (4, "-")  # the hub's own: its key is not kept
+        nodes.carry = Faults("away").carry  # where it is certain that nothing was done, it goes on
+        assert (await client.post(path, json=note)).json()["seq"] == 5
+
+
 async def test_who_never_answers_is_given_up(autojump_clock: MockClock) -> None:
     async with open_nodes() as nodes:
         nodes.owners["a/b"] = "a"
         nodes.carry = Faults(*["call"] * 99).carry
-        unanswered(await nodes.clients["b"].post(EVENTS, json={"type": "note"}))
+        unanswered(await nodes.clients["b"].post(EVENTS, json={"type": "agent_started"}))
         assert trio.current_time() == pytest.approx(PATIENCE)
         assert len(nodes.calls) < PATIENCE / LONGEST_PAUSE + 10
 
@@ -233,7 +255,8 @@ async def test_who_never_answers_is_given_up(autojump_clock: MockClock) -> None:
         # What was asked to be waited for comes on top, once.
         begun = trio.current_time()
         nodes.carry = Faults(*["call"] * 999).carry
-        unanswered(await nodes.clients["b"].post(f"{EVENTS}?wait=confirmed&timeout=30", json={"type": "a"}))
+        body = {"type": "agent_started"}
+        unanswered(await nodes.clients["b"].post(f"{EVENTS}?wait=confirmed&timeout=30", json=body))
         assert trio.current_time() - begun == pytest.approx(PATIENCE + 30)
         waits = [
             float(call.target.partition("timeout=")[2]) for _, call in nodes.calls if "wait" in call.target

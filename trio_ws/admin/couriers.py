@@ -41,14 +41,14 @@ class Sent:
 
     Attributes:
       user: whom it is for; None where that is all whom the node has.
-      id: of its event; empty where it is named by nobody but its sender.
+      id: of its event, by which it can be asked for again; None where it can't be.
       gives_up: when it is answered in any case, in seconds on Trio's clock.
       in_doubt: a node has taken it, and did not answer.
       answer: as JSON; empty where a line for all was not answered.
     """
 
     user: str | None
-    id: str
+    id: str | None
     data: bytes
     gives_up: float
     in_doubt: bool = False
@@ -59,6 +59,11 @@ class Sent:
         """The answer, once it is there. Cancelled, it can be waited for again."""
         await self.done.wait()
         return self.answer
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent again, and is one event all the same."""
+        return self.id is not None or not self.in_doubt
 
     def gone_wrong(self, error: ApiError) -> ApiError:
         """Why it is not known to be accepted: for `error`, unless a node may have done it."""
@@ -126,7 +131,7 @@ class Couriers:
             way = Way(user, there.node)
         return way
 
-    async def send(self, way: Way, id: str, data: bytes) -> Sent:
+    async def send(self, way: Way, id: str | None, data: bytes) -> Sent:
         """Send one more line. A checkpoint where much waits for that node. Cancelled, the line may go all the same."""
         sent = Sent(way.user, id, data, trio.current_time() + 2 * PATIENCE)
         if self.refusal:
@@ -158,21 +163,27 @@ class Couriers:
     async def turn(self, user: str) -> None:
         """Have the lines of a user go where the log is now. A checkpoint."""
         way = self._ways[user]
-        now = trio.current_time()
-        for sent in [sent for sent in way.lines if sent.gives_up <= now]:
-            self.settle(sent, encoded(sent.gone_wrong(moved())))
+        self._give_up(way)
         try:
             with refusals(self.hub):
                 there = await self.hub.place(user)
         except ApiError as error:
             for sent in list(way.lines):
                 self.settle(sent, encoded(sent.gone_wrong(error)))
-            return
-        way.node = self.cluster.node if there is None else there.node
+        else:
+            way.node = self.cluster.node if there is None else there.node
         way.turning = False
-        courier = self._to(way.node)
         for sent in way.lines:
-            courier.put_nowait(sent)
+            self._to(way.node).put_nowait(sent)
+
+    def _give_up(self, way: Way) -> None:
+        """Answer lines that can't be sent again, or were for too long; and where all behind one are refused, those."""
+        now = trio.current_time()
+        for sent in [sent for sent in way.lines if sent.gives_up <= now or not sent.repeatable]:
+            self.settle(sent, encoded(sent.gone_wrong(moved())))
+        if self.refusal:
+            for sent in list(way.lines):
+                self.settle(sent, self.refusal)
 
     def turning(self, user: str) -> None:
         """The lines of a user wait, until it is clear where they go."""

@@ -252,12 +252,17 @@ def options(body: EventBody) -> dict[str, Any]:
     """What a body asks for besides its type and its payload, as publishing takes it."""
     return {
         "id": body.id,
-        "priority": None if body.priority is None else Priority.parse(body.priority),
+        "priority": priority_of(body.priority),
         "key": body.key,
         "merge": body.merge,
         "ttl": body.ttl,
         "confirm": body.confirm,
     }
+
+
+def priority_of(name: str | None) -> Priority | None:
+    """A priority, by the name that a body has for it."""
+    return None if name is None else Priority.parse(name)
 
 
 @attrs.frozen

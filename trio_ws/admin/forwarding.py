@@ -4,7 +4,9 @@ A call may come to any node; its path says whom it concerns. Where the log is el
 that node's own API answers it. The key was checked here, and what a body may have is held here.
 
 Who has the log may die with the call in its hands. So that the call can be made again, at who has the log next, and be
-done once, what it makes is named before it goes: an event without an `id` gets one, a run, a question too.
+done once, what it makes is named before it goes: a run, a question, and an event that must be durable get an id where
+they have none. An event that need not be, and has none, is not asked for again: whoever has the log next would know
+neither that event nor its id.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import attrs
@@ -28,7 +30,7 @@ from ..hub import Hub
 from ..hub.elsewhere import AnswerCall, Elsewhere, HttpAnswer, HttpCall, NoAnswer
 from ..hub.intake import check_name
 from .answers import ApiError, internal_error, is_moved, moved
-from .events import refusals
+from .events import priority_of, refusals
 from .requests import HOP, read_body
 
 logger = logging.getLogger(__name__)
@@ -47,13 +49,13 @@ USERS: Final = "/v1/users/"
 
 _BODILESS: Final = frozenset(("GET", "HEAD", "DELETE"))
 
-_NAMES: Final = {"events": "id", "runs": "run", "questions": "question"}
-"""By the last part of the path that is posted to: by which field of its body what is made is known."""
-
-_KNOWN: Final = re.compile(
-    r"/v1/users/[^/]+/(events|runs|runs/[^/]+/(events|heartbeat|close|cancel|questions))"
+_POSTED: Final = re.compile(
+    r"/v1/users/[^/]+/(?:(runs|events)|runs/[^/]+/(events|questions|heartbeat|close|cancel))"
 )
-"""What can be posted to twice, and is done once."""
+"""What can be posted to twice, and is done once, where it says what it makes."""
+
+_NAMES: Final = {"runs": "run", "questions": "question"}
+"""By which field of its body that is known."""
 
 _TIMEOUT: Final = re.compile(r"(?<=[?&])timeout=[^&]*")
 
@@ -100,25 +102,46 @@ class Forward:
         special = await self._special(request, user, there)
         if special is not None:
             return special
-        call = await forwardable(request, self._max_body)
-        return as_response(await ask(self._hub, user, there, call))
+        forwarded = await forwardable(self._hub, request, self._max_body)
+        return as_response(await ask(self._hub, user, there, forwarded))
 
 
-async def forwardable(request: Request, max_body: int) -> HttpCall:
-    """A call as another node can be asked to make it: what it makes has a name. A checkpoint.
+@attrs.frozen
+class Forwarded:
+    """A call as another node is asked to make it.
+
+    Attributes:
+      repeatable: it can be made again where it may have been made, and is done once all the same.
+    """
+
+    call: HttpCall
+    repeatable: bool
+
+
+async def forwardable(hub: Hub, request: Request, max_body: int) -> Forwarded:
+    """A call, to be made elsewhere: what it makes has a name. A checkpoint.
 
     Raises:
       ApiError, ClientDisconnect: as `read_body`.
     """
-    body = b"" if request.method in _BODILESS else bytes(await read_body(request, max_body))
-    name = _NAMES.get(request.scope["path"].rpartition("/")[2]) if request.method == "POST" else None
-    return HttpCall(
+    body, repeatable = b"", request.method != "POST"
+    if request.method not in _BODILESS:
+        body = bytes(await read_body(request, max_body))
+    posted = _POSTED.fullmatch(request.scope["path"])
+    if request.method == "POST" and posted is not None:
+        what = posted[1] or posted[2]
+        if what == "events":
+            body, repeatable = named_event(hub, body)
+        else:
+            body, repeatable = named(body, _NAMES[what]) if what in _NAMES else body, True
+    call = HttpCall(
         method=request.method,
         target=target_of(request),
         headers=[(name, value) for name, value in request.headers.items() if name in HEADERS],
-        body=body if name is None else named(body, name),
+        body=body,
         timeout=PATIENCE + _wait_of(request),
     )
+    return Forwarded(call, repeatable)
 
 
 def target_of(request: Request) -> str:
@@ -132,6 +155,29 @@ def as_response(answer: HttpAnswer) -> Response:
     response = Response(answer.body, answer.status)
     response.raw_headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
     return response
+
+
+class _Event(msgspec.Struct):
+    """What of an event decides whether it is durable."""
+
+    type: str
+    id: str | None = None
+    priority: Literal["low", "normal", "high", "critical"] | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+
+
+def named_event(hub: Hub, body: bytes) -> tuple[bytes, bool]:
+    """The body of an event, with an id where it must be durable and has none; and whether it has one now. What is no
+    event is left as it is, for who answers to say so."""
+    try:
+        event = _event.decode(body)
+        if event.id is not None or not hub.commits(event.type, priority_of(event.priority)):
+            return body, event.id is not None
+    except (msgspec.MsgspecError, ValueError, RecursionError, InvalidEvent):
+        return body, False
+    return named(body, "id"), True
 
 
 def named(body: bytes, name: str) -> bytes:
@@ -151,7 +197,7 @@ def new_name() -> str:
     return secrets.token_urlsafe(18)
 
 
-async def ask(hub: Hub, user: str, there: Elsewhere | None, call: HttpCall) -> HttpAnswer:
+async def ask(hub: Hub, user: str, there: Elsewhere | None, forwarded: Forwarded) -> HttpAnswer:
     """Have a call answered where the log of its user is, and where that moves, or that node dies, where it is next.
 
     A checkpoint. Cancelled, it may have been done.
@@ -159,6 +205,7 @@ async def ask(hub: Hub, user: str, there: Elsewhere | None, call: HttpCall) -> H
     Raises:
       ApiError: 503, where nobody has answered in time, or it can't be asked again.
     """
+    call = forwarded.call
     ends = trio.current_time() + call.timeout
     pause, in_doubt = FIRST_PAUSE, False
     with trio.move_on_at(ends), refusals(hub):
@@ -166,15 +213,16 @@ async def ask(hub: Hub, user: str, there: Elsewhere | None, call: HttpCall) -> H
             before, in_doubt = in_doubt, True
             try:
                 answer = await (answer_here(hub, call) if there is None else there.ask(call))
-            except NoAnswer:
-                if not can_repeat(call):
-                    break
+            except NoAnswer as error:
+                in_doubt = before or error.in_doubt
             else:
                 if before and call.method == "DELETE" and answer.status == 404:
                     return HttpAnswer(status=204)  # it was done by who did not live to say so
                 if not has_moved(answer):
                     return answer
                 in_doubt = before
+            if in_doubt and not forwarded.repeatable:
+                break
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             there = await hub.place(user)
@@ -186,11 +234,6 @@ async def answer_here(hub: Hub, call: HttpCall) -> HttpAnswer:
     """Have a call answered by this node."""
     assert hub.on_call is not None
     return await hub.on_call(call)
-
-
-def can_repeat(call: HttpCall) -> bool:
-    """Whether a call that may have been done can be made again, and is done once all the same."""
-    return call.method != "POST" or _KNOWN.fullmatch(call.target.partition("?")[0]) is not None
 
 
 def has_moved(answer: HttpAnswer) -> bool:

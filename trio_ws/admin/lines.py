@@ -17,8 +17,19 @@ from ..hub.elsewhere import Elsewhere, HttpCall
 from .answers import ApiError, moved
 from .batch import LINES, BatchAnswer, Takes, has_lines, publish_batch
 from .couriers import Couriers, Way
-from .events import EventLine, Events, Line, Turn, as_line, is_of_one, read_line, refusals, several
-from .forwarding import PATIENCE, as_response, ask, named, new_name, target_of, unanswered
+from .events import (
+    EventLine,
+    Events,
+    Line,
+    Turn,
+    as_line,
+    is_of_one,
+    priority_of,
+    read_line,
+    refusals,
+    several,
+)
+from .forwarding import PATIENCE, Forwarded, as_response, ask, named_event, new_name, target_of, unanswered
 from .requests import HOP, ROOM_FOR_NAMES
 
 PAGE: Final = 1000
@@ -79,7 +90,10 @@ class LinesOfCluster:
                 if error.code != "moved":
                     raise
             way = Way(user, self._couriers.cluster.node)  # the courier finds out where it is now
-        id = body.id or new_name()
+        id = body.id
+        with refusals(self._hub):
+            if id is None and self._hub.commits(body.type, priority_of(body.priority)):
+                id = new_name()
         data = _encode(msgspec.structs.replace(body, user=user, users=None, id=id))
         return Line(later=(await self._couriers.send(way, id, data)).answered)
 
@@ -214,6 +228,7 @@ class LinesOfRun:
 
     def __init__(self, hub: Hub, way: Way, target: str, max_body: int, nursery: trio.Nursery) -> None:
         self.max_body = max_body
+        self._hub = hub
         self._way = way
         self._couriers = Couriers(hub, nursery, target, in_line=True)
 
@@ -226,7 +241,8 @@ class LinesOfRun:
         return line.body
 
     async def _publish_line(self, line: bytes) -> Line:
-        return Line(later=(await self._couriers.send(self._way, "", named(line.strip(), "id"))).answered)
+        data, repeatable = named_event(self._hub, line.strip())
+        return Line(later=(await self._couriers.send(self._way, "" if repeatable else None, data)).answered)
 
 
 async def run_lines(hub: Hub, max_body: int, request: Request, user: str, there: Elsewhere) -> ASGIApp | None:
@@ -246,7 +262,7 @@ async def run_lines(hub: Hub, max_body: int, request: Request, user: str, there:
     # Without lines first: what is wrong with the call as a whole is its answer.
     headers = [("content-type", LINES)]
     call = HttpCall(method="POST", target=target_of(request), headers=headers, timeout=PATIENCE)
-    answer = await ask(hub, user, there, call)
+    answer = await ask(hub, user, there, Forwarded(call, repeatable=True))
     if answer.status != 200:
         return as_response(answer)
     way = Way(user, there.node)

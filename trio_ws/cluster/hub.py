@@ -413,7 +413,7 @@ class ClusteredHub(Hub):
         except (NodeGone, CallFailed) as error:
             if user is not None:
                 self.ownership.forget(user, node, gone=isinstance(error, NodeGone))
-            raise NoAnswer(str(error)) from error
+            raise NoAnswer(str(error), in_doubt=isinstance(error, NodeGone)) from error
         return msgspec.msgpack.decode(answer, type=HttpAnswer)
 
     async def _http_asked(self, sender: str, body: bytes) -> bytes:

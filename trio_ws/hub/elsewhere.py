@@ -172,4 +172,12 @@ class Cluster(Protocol):
 
 
 class NoAnswer(Exception):
-    """A node did not answer: it may have done what it was asked, or not, and will not any more."""
+    """A node did not answer: it may have done what it was asked, or not, and will not any more.
+
+    Attributes:
+      in_doubt: whether it may have done it; False where it said that it has not the log, and did nothing.
+    """
+
+    def __init__(self, message: str = "", *, in_doubt: bool = True) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt

@@ -141,6 +141,16 @@ class Publisher:
         assert receipt is not None
         return receipt
 
+    def commits(self, type: str, priority: Priority | None) -> bool:
+        """Whether an event of this type and priority is durable before its publisher is told that it was accepted.
+
+        Raises:
+          InvalidEvent: `type` is no name.
+        """
+        durability = self.engine.durability
+        parcel = self.intake.check(type, None, priority, None, None, None, False)
+        return durability is not None and durability.ledger.is_durable(parcel.retention)
+
     def receipt(self, user: str, id: str, seq: int) -> Receipt:
         """The receipt, as a duplicate, of an event that was accepted before and may have left the log."""
         return self._acceptance.known(user, id, seq)
