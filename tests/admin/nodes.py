@@ -146,8 +146,8 @@ class OneCluster:
 
     def stats(self) -> dict[str, Any]:
         names = (
-            "claims take_overs handed_over released fenced forwarded relayed calls calls_repeated lost_messages beats"
-            " suspensions"
+            "claims take_overs handed_over released fenced forwarded calls_forwarded relayed relays_cut calls"
+            " calls_repeated lost_messages beats suspensions"
         )
         owned = sum(owner == self.node for owner in self._nodes.owners.values())
         return {"owned": owned, **dict.fromkeys(names.split(), 0)}

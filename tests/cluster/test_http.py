@@ -215,3 +215,15 @@ async def test_a_node_that_is_cut_off_is_not_ready_and_refuses_until_it_is_back(
         assert (await w.clients[0].get("/readyz")).status_code == 200
         assert (await w.clients[0].post("/v1/users/ada/events", json=critical())).json()["seq"] >= 3
         assert w.owner == 1
+
+
+async def test_the_figures_of_a_real_node_are_as_they_are_described() -> None:
+    async with world("a", "b") as w:
+        await w.clients[0].post("/v1/users/ada/events", json=critical())
+        await w.clients[1].post("/v1/users/ada/events", json=critical())
+        told = (await w.clients[1].get("/v1/stats?scope=cluster")).json()
+        described = (await w.clients[1].get("/openapi.json")).json()["components"]["schemas"]["Figures"]
+        assert told["cluster"].keys() == described["properties"]["cluster"]["properties"].keys()
+        assert told["cluster"]["calls_forwarded"] == 1
+        scraped = (await w.clients[1].get("/metrics?scope=cluster")).text
+        assert 'trio_ws_cluster_calls_forwarded_total{node="b"} 1.0' in scraped

@@ -110,8 +110,13 @@ _CLUSTER_COUNTERS: Final = (
     ("hand_overs", "Logs that were given to a node that had asked for them.", "handed_over"),
     ("releases", "Logs that are nobody's again.", "released"),
     ("fenced", "Logs that were another node's when this one still believed it had them.", "fenced"),
-    ("forwarded", "Publishes and calls for users whose log another node has.", "forwarded"),
-    ("relayed", "Connections of users whose log another node has.", "relayed"),
+    ("events_forwarded", "Events published here to users whose log another node has.", "forwarded"),
+    (
+        "calls_forwarded",
+        "Calls of the API that another node has answered, batches in groups.",
+        "calls_forwarded",
+    ),
+    ("relays_cut", "Streams between nodes that had a hole, and whose connections were cut.", "relays_cut"),
     ("calls", "Calls to other nodes.", "calls"),
     ("calls_repeated", "Calls that were asked again, as nothing was heard.", "calls_repeated"),
     ("messages_lost", "Messages to other nodes that are known to be lost.", "lost_messages"),
@@ -121,6 +126,7 @@ _CLUSTER_COUNTERS: Final = (
 _CLUSTER_GAUGES: Final = (
     ("nodes", "Nodes that live.", "nodes"),
     ("users_owned", "Users whose log this node has.", "owned"),
+    ("connections_relayed", "Connections here whose user's log another node has.", "relayed"),
     ("suspended", "Whether it accepts nothing, until its lease is renewed.", "suspended"),
 )
 

@@ -185,8 +185,8 @@ def figures() -> Schema:
 
 def _cluster() -> Schema:
     group = _group(
-        counts="nodes owned claims take_overs handed_over released fenced forwarded relayed calls calls_repeated"
-        " lost_messages beats suspensions",
+        counts="nodes owned claims take_overs handed_over released fenced forwarded calls_forwarded relayed"
+        " relays_cut calls calls_repeated lost_messages beats suspensions",
         seconds="bus_delay_p50 bus_delay_p99",
     )
     group = _object({**group["properties"], "suspended": FLAG})

@@ -103,7 +103,7 @@ class ClusteredHub(Hub):
         self.peers = Peers(self.bus, engine.clock, self.membership.lives, lambda: engine.suspended)
         self.edge = Edge(engine, self.peers, self.calls)
         self.relayed = Relayed(self, self.peers, self.calls, owns=self.ownership.owned.__contains__)
-        self.fenced_off = self.handed_over = 0
+        self.fenced_off = self.handed_over = self.calls_forwarded = 0
         self._durability = engine.durability
         self._boxes = engine.buffer.mailboxes
         self._sweeps = 0
@@ -404,6 +404,7 @@ class ClusteredHub(Hub):
         Raises:
           NoAnswer: none came in time, or it has not.
         """
+        self.calls_forwarded += call.method == "POST" or user is not None
         body = msgspec.msgpack.encode((user, msgspec.to_builtins(call, builtin_types=(bytes,))))
         try:
             with trio.fail_after(call.timeout):
@@ -603,6 +604,7 @@ class _Cluster:
             "released": hub.ownership.released,
             "fenced": hub.fenced_off,
             "forwarded": hub.forwarding.forwarded,
+            "calls_forwarded": hub.calls_forwarded,
             "relayed": len(hub.edge.holds),
             "relays_cut": hub.peers.cut,
             "calls": hub.calls.made,

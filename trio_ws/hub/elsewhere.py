@@ -168,7 +168,8 @@ class Cluster(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """What there is to tell of this node, as plain numbers: `owned`, `claims`, `take_overs`, `handed_over`,
-        `fenced`, `forwarded`, `relayed`, `lost_messages`, `beats`, `suspensions`."""
+        `released`, `fenced`, `forwarded`, `calls_forwarded`, `relayed`, `relays_cut`, `calls`, `calls_repeated`,
+        `lost_messages`, `beats`, `suspensions`."""
 
 
 class NoAnswer(Exception):

@@ -1,4 +1,4 @@
-/** Where every accepted event is: `accepted = settled + held + evicted + expired + superseded`, as one bar. */
+/** Where every accepted event is: `accepted = settled + held + evicted + expired + superseded + moved`, as one bar. */
 
 import { el, keyed, say } from "./dom.js";
 import { count, percent, plural } from "./format.js";
@@ -9,6 +9,7 @@ const PLACES = [
   ["events_superseded", "superseded", "grey"],
   ["events_expired", "expired", "violet"],
   ["events_evicted", "evicted", "amber"],
+  ["events_moved", "at another node", "red"], // in a cluster only
 ];
 
 export class Accounts {
@@ -19,7 +20,9 @@ export class Accounts {
 
   draw(delivery) {
     const all = delivery.events_accepted;
-    const places = PLACES.map(([figure, name, colour]) => ({ name, colour, n: delivery[figure] }));
+    const places = PLACES.map(([figure, name, colour]) => ({ name, colour, n: delivery[figure] ?? 0 })).filter(
+      ({ name, n }) => n || name !== "at another node",
+    );
     keyed(
       this.#bar,
       places,

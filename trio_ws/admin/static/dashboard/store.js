@@ -13,7 +13,7 @@ export function tell(store) {
   ].filter(Boolean);
   if (store.state === "failing") return ["bad", [`The store fails: ${store.error}.`, ...damage].join(" ")];
   if (store.state === "slow") return ["warn", ["The store is slow: a commit takes long.", ...damage].join(" ")];
-  const of = [store.kind === "redis" ? `Redis ${store.version}` : `a store of kind ${store.kind}`, store.persistence].filter(Boolean).join(", ");
+  const of = store.kind === "redis" ? `Redis ${store.version} (persistence: ${store.persistence})` : `a store of kind ${store.kind}`;
   const place = store.path ? `${store.path.split("/").at(-1)}, ${bytes(store.bytes)}` : of;
   const pace = store.commits ? `, 99 % within ${duration(store.commit_p99)}` : "";
   const kept = `Kept in ${place}: ${count(store.commits)} ${store.commits === 1 ? "commit" : "commits"}${pace}.`;
