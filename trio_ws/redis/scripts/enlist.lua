@@ -2,6 +2,7 @@
 -- whom the node owns. ARGV: the node, and users.
 -- Returns: nothing.
 
+redis.call("ZREM", KEYS[1], "") -- so that a full Redis takes what comes
 redis.call("ZADD", KEYS[1], "NX", 0, ARGV[1])
 for n = 2, #ARGV do
   redis.call("ZADD", KEYS[2], 0, ARGV[n])

@@ -13,6 +13,7 @@ if not (user or void) then
   redis.call("DEL", log)
   return false
 end
+redis.call("HDEL", log, "") -- so that a full Redis takes what comes
 redis.call("HSET", log, "owner", "", "base", version)
 if ARGV[2] == "1" and lived ~= life() then
   redis.call("HSET", log, "void", 1)
