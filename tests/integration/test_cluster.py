@@ -15,7 +15,7 @@ import pytest
 import trio
 from ordeal.nodes import HERE, Node, Nodes, opened
 from ordeal.run import OPTIONS, environment
-from redis_servers import until
+from redis_servers import Sentinels, until
 
 import trio_ws
 
@@ -223,6 +223,41 @@ async def test_redis_dies_stands_still_is_full_and_is_out_of_reach(here: Path) -
         first.link.stall(0)
         await at.wait_ready(first)
         await at.publish(first)
+
+
+async def test_the_primary_dies_and_its_replica_takes_over(redis_directory: Path) -> None:
+    async with Sentinels(redis_directory, aof="always") as sentinels:
+        store = trio_ws.RedisStore(sentinels.url, wait_replicas=1)
+        async with trio_ws.open_node(store=store) as node, node.hub.subscribe("ada") as events:
+            numbers = itertools.count(1)
+            epochs = set()
+
+            async def publish() -> None:
+                number = next(numbers)
+
+                async def accepted() -> bool:
+                    try:
+                        receipt = await node.hub.publish("ada", "agent_thinking", number, id=f"e{number}")
+                    except trio_ws.StoreUnavailable:
+                        return False
+                    epochs.add(receipt.epoch)
+                    return True
+
+                await until(accepted)
+
+            await publish()
+            sentinels.primary.kill()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(publish)
+                await sentinels.wait_primary(sentinels.replica)
+                await sentinels.primary.start()  # a replica from now on: what is promised is in both
+            await publish()
+            got: list[object] = []
+            with trio.fail_after(PATIENCE):
+                while len(got) < 3:
+                    got += [event.payload for event in await events.receive()]
+            assert got == [1, 2, 3]
+            assert len(epochs) == 1
 
 
 async def _connected(
