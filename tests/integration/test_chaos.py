@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import trio
+from ordeal import cluster, rounds
 from ordeal.checker import check
 from ordeal.plan import FAULTS
 from ordeal.run import Ordeal, Tally, environment, run
 
 pytestmark = pytest.mark.integration
 
+FAULTS_OF_NODES = frozenset(rounds.FAULTS) - {"link-lost", "tabs"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,6 +40,26 @@ async def test_a_server_that_is_killed_under_load_keeps_its_promises(
     assert tally.faults.keys() == FAULTS.keys()
     assert tally.copies
     assert tally.answered > 30
+    assert tally.healed is not None
+
+
+async def test_nodes_that_die_with_their_redis_keep_the_promises_of_all(
+    redis_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")
+    environment()
+    redis_directory.mkdir()  # noqa: ASYNC240
+    # The three rounds of this seed have eight kinds of faults.
+    options = {"kills": 2, "redis_faults": 6, "users": 2, "rate": 100, "length": 1.0}
+    ordeal = cluster.Ordeal(redis_directory, "suite-17", faults=FAULTS_OF_NODES, **options)
+    tally = cluster.Tally()
+    with trio.fail_after(240):
+        await cluster.run(ordeal, tally)
+    assert check(redis_directory, over=True) == []
+    assert tally.faults["kill"] >= 2  # some nodes are killed again as they start
+    assert tally.redis_faults == 6
+    assert tally.answered > 10
+    assert tally.looks == tally.number + 1
     assert tally.healed is not None
 
 
