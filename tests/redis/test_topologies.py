@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from redis_servers import RedisCluster, RedisServer, Sentinels, until
 
 from tests.store.records import event, log, session
@@ -13,9 +14,12 @@ from trio_ws.core.records import Batch, KeyRecord, Part, Removal, RevokedRecord,
 from trio_ws.errors import StoreError
 from trio_ws.redis import RedisStore
 from trio_ws.redis.cluster import slot_of
+from trio_ws.redis.connection import Connection
+from trio_ws.redis.line import Line, to
 from trio_ws.redis.link import Redis
 from trio_ws.redis.refusals import Refused
 from trio_ws.redis.script import Script
+from trio_ws.redis.url import Place, parse
 
 SET = Script("set", "return redis.call('SET', KEYS[1], ARGV[1])")
 
@@ -48,6 +52,18 @@ async def test_sentinels(redis_directory: Path, nursery: trio.Nursery) -> None:
             return bool(received)
 
         await until(heard)
+
+
+async def test_lines_leave_a_primary_that_was_deposed_each_by_itself() -> None:
+    old, new = Place("127.0.0.1", 1), Place("127.0.0.1", 2)
+    lines = []
+    for place in (old, new):
+        line = Line(to(place), parse("redis+sentinel://host/name"), 2)
+        line._connection = Connection(trio.testing.memory_stream_pair()[0], place, 2)
+        lines.append((line, line._connection))
+    for line, _ in lines:
+        line.move(new)
+    assert [connection.failure for _, connection in lines] == ["the primary is 127.0.0.1:2 now", None]
 
 
 def test_slots() -> None:

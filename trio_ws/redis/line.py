@@ -147,6 +147,11 @@ class Line:
         if self._connection is not None:
             self._connection.drop(reason)
 
+    def move(self, place: Place) -> None:
+        """Drop the connection, where it is not to `place`: there the server is now."""
+        if self._connection is not None and self._connection.place != place:
+            self._connection.drop(f"the primary is {place} now")
+
     async def _keep(self) -> None:
         while True:
             try:

@@ -39,13 +39,12 @@ class Sentinels:
 
     Args:
       timeout: seconds for a call, and for an attempt to connect.
-      on_other: called when the primary is another one than `find` has told last.
+      on_told: told each second where the primary is.
     """
 
-    def __init__(self, target: Target, timeout: float, on_other: Callable[[str], None]) -> None:
+    def __init__(self, target: Target, timeout: float, on_told: Callable[[Place], None]) -> None:
         self._target = target
-        self._on_other = on_other
-        self._told: Place | None = None
+        self._on_told = on_told
         login = attrs.evolve(target, login=target.sentinel_login, db=0)
         self._lines = [Line(to(place), login, timeout) for place in target.places]
         # Amid a failover, what is told of the primary has the new epoch already, and the address of the old one.
@@ -61,10 +60,8 @@ class Sentinels:
                 nursery.start_soon(line.run)
             while True:
                 await trio.sleep(LOOK)
-                told = self._told
                 with suppress(StoreError):
-                    if await self.find() != told and told is not None:
-                        self._on_other(f"the sentinels say that the primary is {self._told} now")
+                    self._on_told(await self.find())
 
     async def find(self) -> Place:
         """The primary.
@@ -92,8 +89,7 @@ class Sentinels:
             why = troubles[0] if troubles else f"none has answered within {PATIENCE:g} s"
             raise Unreachable(f"where Redis {self._target} is, no sentinel tells: {why}")
         votes = Counter(answers)
-        self._told = max(votes, key=lambda answer: (answer.epoch, votes[answer])).place
-        return self._told
+        return max(votes, key=lambda answer: (answer.epoch, votes[answer])).place
 
     async def _ask(self, line: Line) -> _Answer:
         connection = await line.connection()

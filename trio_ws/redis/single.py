@@ -12,7 +12,7 @@ from .line import Line, to
 from .script import Script, Word, packed
 from .sentinel import Sentinels
 from .subscriber import Subscriber
-from .url import Target
+from .url import Place, Target
 
 
 class OneServer:
@@ -21,7 +21,7 @@ class OneServer:
     def __init__(self, target: Target, timeout: float, replicas: int) -> None:
         self._target = target
         self._timeout = timeout
-        self._sentinels = Sentinels(target, timeout, self._look_anew) if target.kind == "sentinel" else None
+        self._sentinels = Sentinels(target, timeout, self._move) if target.kind == "sentinel" else None
         self._find = self._sentinels.find if self._sentinels is not None else to(target.places[0])
         self._line = self._open_line()
         # Whoever waits for replicas has all that is asked after him wait, too.
@@ -72,6 +72,6 @@ class OneServer:
             self._find, self._target, self._timeout, replicas=replicas, only_primary=True, on_push=on_push
         )
 
-    def _look_anew(self, reason: str) -> None:
+    def _move(self, place: Place) -> None:
         for line in self._lines:
-            line.look_anew(reason)
+            line.move(place)
