@@ -140,6 +140,8 @@ class Ownership:
         except StoreError as error:
             change.error = error
         finally:
+            if change.owner is None and change.error is None:
+                change.error = StoreError("this node has ended")
             del self._changing[user]
             change.done.set()
 
