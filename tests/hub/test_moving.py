@@ -274,3 +274,13 @@ async def test_a_failing_store_says_so_again_when_it_is_not_suspended_any_more()
         with pytest.raises(StoreUnavailable, match="away"):
             await hub.publish("ada", "alarm", priority=CRITICAL)
         store.failing = None
+
+
+async def test_what_comes_after_a_drop_is_committed_at_once() -> None:
+    async with life(Store()) as hub:
+        hub.publish_nowait("ada", "alarm", 1, priority=CRITICAL)
+        hub.drop("ada")  # before a commit has begun, and it is all that there was to write
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        await hub.publish("bob", "alarm", 2, priority=CRITICAL)
+        assert trio.current_time() - began < 0.1

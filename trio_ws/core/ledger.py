@@ -142,11 +142,12 @@ class Ledger:
           wall_offset: what is to be added to that clock for the time of day.
         """
         assert not self._drawn, "a batch is under way"
+        self._urgency = -1  # also where what was urgent has left meanwhile: what comes next is told of again
         if not self._dirty and not self._closed:
             return None
         batch = Batch(closed=list(self._closed))
         self._closed.clear()
-        dirty, self._dirty, self._urgency = self._dirty, {}, -1
+        dirty, self._dirty = self._dirty, {}
         for box in dirty:
             assert box.track is not None
             if box.closed:
