@@ -10,6 +10,7 @@
     scripts/measure redis [--calls 10000] [--reps 3] [--restarts 200]   CPU of a call; cancellation, restarts
     scripts/measure redis-kills [--kills 100] [--failovers 0] [--seed 1]   is all there that was committed?
     scripts/measure redis-store [--seconds 3]             commits to Redis: events a second, CPU on both sides; memory
+    scripts/measure cluster [--events 200] [--flood 3000] [--kills 12]   ways over nodes: latency, CPU; an owner's death
     scripts/measure rooms                                 lines of code in each folder of the package
 
 Clients are the package's own; they reach the server through `trio_ws.faults`, which cuts them: `cut` sends RST in both
@@ -286,6 +287,10 @@ def main() -> None:
     kills.add_argument("--seed", type=int, default=1)
     in_redis = commands.add_parser("redis-store")
     in_redis.add_argument("--seconds", type=float, default=3.0)
+    cluster = commands.add_parser("cluster")
+    cluster.add_argument("--events", type=int, default=200)
+    cluster.add_argument("--flood", type=int, default=3000)
+    cluster.add_argument("--kills", type=int, default=12)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -317,6 +322,10 @@ def main() -> None:
         import redis_store
 
         trio.run(redis_store.measure, chosen.seconds)
+    elif chosen.command == "cluster":
+        import cluster_figures
+
+        trio.run(cluster_figures.measure, chosen.events, chosen.flood, chosen.kills)
     else:
         rooms()
 
