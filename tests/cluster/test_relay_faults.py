@@ -176,6 +176,43 @@ async def test_the_session_of_an_edge_that_died_is_parked() -> None:
         assert session.cut_at == pytest.approx(died)  # when it was last heard
 
 
+async def test_an_outage_of_the_store_costs_no_relayed_connection() -> None:
+    """Heartbeats go on, whatever nodes can't tell each other; and what they could not tell is told later."""
+    async with cluster("a", "b") as (_, (a, b)):
+        async with tab(b) as one:
+            plain = await b.plain()
+            await a.hub.publish("ada", "agent_started", 1)
+            await one.until(1)
+            for node in (a, b):
+                node.life.store.away = True
+            await trio.sleep(12)
+            assert a.hub.engine.suspended
+            assert b.hub.engine.suspended
+            for node in (a, b):
+                node.life.store.away = False
+            await trio.sleep(3)
+            await a.hub.publish("ada", "agent_completed", 2)
+            await one.until(2)
+            assert one.at[1] == pytest.approx(trio.current_time(), abs=0.1)
+            assert [(await plain.frame())["payload"] for _ in range(2)] == [1, 2]
+            await trio.sleep(10)
+            assert one.dials == 1
+        assert a.peers.cut == b.peers.cut == 0
+
+
+async def test_who_is_silent_in_an_outage_is_dropped_after_it() -> None:
+    async with cluster("a", "b") as (_, (a, b)):
+        client, _ = await b.client()
+        for node in (a, b):
+            node.life.store.away = True
+        await trio.sleep(12)
+        for node in (a, b):
+            node.life.store.away = False
+        assert (await client.closed()).code == 4501
+        assert 14 < trio.current_time() < 18
+        assert a.hub.stats()["sessions"] == {"active": 0, "parked": 1}
+
+
 async def test_no_byte_reaches_another_users_connection() -> None:
     async with cluster("a", "b") as (_nodes, (a, b)):
         assert await a.hub.place("bob") is None

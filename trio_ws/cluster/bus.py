@@ -1,12 +1,14 @@
-"""The bus between nodes: messages at most once, in order; what goes to one node in a turn goes together.
+"""The bus between nodes: messages in order, and once as a rule; what goes to one node in a turn goes together.
 
-Nothing that matters may hang on it alone: who needs an answer asks again (`calls.py`), who needs all of a stream
-numbers it.
+While the store can't be reached, or nobody listens there for a moment, what waits is sent again. So an outage that is
+short loses little, and may bring something twice. Nothing that matters may hang on the bus alone: who needs an answer
+asks again (`calls.py`), who needs all of a stream numbers it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -33,6 +35,18 @@ MOST_WAITING: Final = 8 * 1024 * 1024
 MOST_AT_ONCE: Final = 256 * 1024
 """About how many bytes go in one sending."""
 
+AGAIN: Final = 0.05
+"""Seconds until something is sent again that could not be sent, or that nobody has listened to."""
+
+DEAF_PATIENCE: Final = 1.0
+"""Seconds for which nobody has listened at a node after which what waits for it is lost."""
+
+RETURN: Final = 1.5
+"""Seconds that a node may need to listen again, after the store could not be reached."""
+
+PATIENCE: Final = 60.0
+"""Seconds for which the store could not be reached after which what waits is lost."""
+
 
 class Bus:
     """One node's end of the bus.
@@ -43,7 +57,6 @@ class Bus:
       wall_clock: seconds since the Unix epoch.
 
     Attributes:
-      deaf: how often in a row nodes did not listen to what was sent to them.
       sent, received, lost: messages, since the start; lost are those known to be.
       closed: this node's hub has ended: nothing is sent any more.
       delay: how long what has come was on its way, as far as the wall clocks of the machines agree.
@@ -53,7 +66,6 @@ class Bus:
     def __init__(
         self, store: SharedStore, nursery: trio.Nursery, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.deaf: dict[str, int] = {}
         self.sent = self.received = self.lost = 0
         self.delay = Histogram()
         self.closed = False
@@ -63,6 +75,8 @@ class Bus:
         self._store = store
         self._nursery = nursery
         self._hearers: dict[str, Hear] = {}
+        self._deaf: dict[str, float] = {}  # since when
+        self._failed_at = -math.inf
         self._waiting: dict[str, list[bytes]] = {}
         self._sizes: dict[str, int] = {}
 
@@ -111,19 +125,42 @@ class Bus:
                     count += 1
                 self._waiting[node] = waiting[count:]
                 self._sizes[node] -= size
-                try:
-                    heard = await self._store.send(node, self._parcel(waiting[:count]))
-                except StoreError:
-                    self.lost += count
-                    continue
-                if heard:
-                    self.sent += count
-                    self.deaf.pop(node, None)
-                else:
-                    self.lost += count
-                    self.deaf[node] = self.deaf.get(node, 0) + 1
+                if not await self._deliver(node, waiting[:count]):
+                    self.lost += count + len(self._waiting[node])
+                    return
+                self.sent += count
         finally:
             del self._waiting[node], self._sizes[node]
+
+    async def _deliver(self, node: str, encoded: list[bytes]) -> bool:
+        """Send this until it is heard; returns False where that is given up."""
+        began = trio.current_time()
+        while not self.closed:
+            try:
+                heard = await self._store.send(node, self._parcel(encoded))
+            except StoreError:
+                self._failed_at = trio.current_time()
+                if self._failed_at - began >= PATIENCE:
+                    return False
+            else:
+                if heard:
+                    self._deaf.pop(node, None)
+                    return True
+                self._deaf.setdefault(node, trio.current_time())
+                if self.deaf_for(node) >= DEAF_PATIENCE:
+                    return False
+            await trio.sleep(AGAIN)
+        return False
+
+    def deaf_for(self, node: str) -> float:
+        """Seconds for which nobody has listened at a node to what was sent there; 0 where somebody does. After an
+        outage of the store, all have a moment to listen again."""
+        since = self._deaf.get(node)
+        return 0.0 if since is None else max(0.0, trio.current_time() - max(since, self._failed_at + RETURN))
+
+    def is_behind(self, node: str) -> bool:
+        """Whether something waits to be sent to a node."""
+        return node in self._waiting
 
     async def run(self) -> None:
         """Take what is sent to this node, until cancelled."""

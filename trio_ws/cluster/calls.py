@@ -32,8 +32,8 @@ AGAIN: Final = 0.1
 PATIENCE: Final = 1.0
 """Seconds between looks at a call that takes its time."""
 
-DEAF: Final = 2
-"""How often in a row a node has not listened, when it counts as gone. Once may be a connection that is made again."""
+DEAF_FOR: Final = 0.3
+"""Seconds for which nobody has listened at a node that is gone. A connection to the store is made again sooner."""
 
 REMEMBERED: Final = 30.0
 """Seconds that answers are remembered."""
@@ -116,14 +116,14 @@ class Calls:
                     break
                 if self._bus.closed:
                     raise HubClosed("the hub has ended")
-                deaf = self._bus.deaf.get(node, 0)
-                if deaf >= DEAF or not self._lives(node):
+                deaf_for = self._bus.deaf_for(node)
+                if deaf_for >= DEAF_FOR or not self._lives(node):
                     self.failed += 1
                     raise NodeGone(f"node {node} is gone")
-                if not deaf:
-                    pause = PATIENCE if asked.heard else min(2 * pause, PATIENCE)
-                self.repeated += 1
-                self._bus.post(node, call)
+                pause = AGAIN if deaf_for else PATIENCE if asked.heard else min(2 * pause, PATIENCE)
+                if not self._bus.is_behind(node):
+                    self.repeated += 1
+                    self._bus.post(node, call)
         finally:
             del self._asked[id]
         if asked.answer.error is not None:

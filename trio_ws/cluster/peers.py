@@ -1,7 +1,7 @@
 """The nodes that this one relays connections to, or for: what was lost on the way, how much is on the way, who is gone.
 
-Twice a second each tells the other how much it has said on each relay (`Tally`). So what the bus has lost is known half
-a second later at the latest, also where nothing follows; and a node to which nothing can be told any more is *gone*.
+Four times a second each tells the other how much it has said on each relay (`Tally`). So what the bus has lost is known
+soon, also where nothing follows; and a node to which nothing can be told any more is *gone*.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ import trio
 from ..config import KIB, MIB
 from . import relayed
 from .bus import Bus
+from .calls import DEAF_FOR
 from .relayed import Down, Tally, Up
 
-TALLY: Final = 0.5
+TALLY: Final = 0.25
 """Seconds between tallies to one node, while there are at most `FEW`; where there are more, they come less often."""
 
-FEW: Final = 40
-"""Nodes that are told every half second."""
+FEW: Final = 20
+"""Nodes that are told so often."""
 
 LOOK: Final = 0.1
 """Seconds between looks at who is gone."""
-
-DEAF_FOR: Final = 0.4
-"""Seconds for which nobody has listened at a node that is gone. A connection to the store is made again sooner."""
 
 MISSED_FOR: Final = 0.7
 """Seconds for which a node that is gone has had no lease. After an outage of the store, each needs a moment for its."""
@@ -71,7 +69,7 @@ class Peer:
       got, reported: of those that came from it, and that it was told of.
       waiting: what waits for room in the window.
       told_at: when the last tally was.
-      deaf_since, missed_since: since when nobody listens there, and it has no lease; None while it is not so.
+      missed_since: since when it has no lease; None while it has.
     """
 
     def __init__(self, node: str) -> None:
@@ -82,7 +80,6 @@ class Peer:
         self.sent = self.arrived = self.got = self.reported = 0
         self.waiting: dict[Waiting, None] = {}
         self.told_at = -math.inf
-        self.deaf_since: float | None = None
         self.missed_since: float | None = None
 
     @property
@@ -164,22 +161,18 @@ class Peers:
         if self._is_suspended():
             self.away_at = now
             for peer in self._peers.values():
-                peer.deaf_since = peer.missed_since = None
+                peer.missed_since = None
             return
         due = now - TALLY * max(1.0, len(self._peers) / FEW)
         for peer in list(self._peers.values()):
-            deaf, missed = peer.node in self._bus.deaf, not self._lives(peer.node)
-            if not deaf:
-                peer.deaf_since = None
-            elif peer.deaf_since is None:
-                peer.deaf_since = now
-            if not missed:
+            if self._lives(peer.node):
                 peer.missed_since = None
             elif peer.missed_since is None:
                 peer.missed_since = now
-            if _lasts(peer.deaf_since, DEAF_FOR, now) or _lasts(peer.missed_since, MISSED_FOR, now):
+            missed = peer.missed_since is not None and now - peer.missed_since >= MISSED_FOR
+            if missed or self._bus.deaf_for(peer.node) >= DEAF_FOR:
                 self._part_with(peer)
-            elif (peer.relays or peer.up or peer.down) and (deaf or peer.told_at <= due):
+            elif (peer.relays or peer.up or peer.down) and peer.told_at <= due:
                 self._tell(peer)
 
     def _tell(self, peer: Peer) -> None:
@@ -217,7 +210,3 @@ class Peers:
             self.edge.check(sender, tally.down)
         if self.owner is not None:
             self.owner.check(sender, tally.up)
-
-
-def _lasts(since: float | None, seconds: float, now: float) -> bool:
-    return since is not None and now - since >= seconds - 1e-6

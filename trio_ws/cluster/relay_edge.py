@@ -7,6 +7,7 @@ given; and it pings plain clients.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -31,6 +32,8 @@ AGAIN: Final = 0.15
 REPORT: Final = 64 * KIB
 """Bytes that the socket has taken after which the owner is told."""
 
+_PING: Final = re.compile(rb'\{"t":"ping","seq":\d+,"next":([\d.]+)\}')
+
 _HAS_SECRETS: Final = re.compile(rb'"(?:auth|hello)"|\\u00[67]')
 """Finds every message that has a frame with a token in it, however its letters are escaped, and some others."""
 
@@ -47,7 +50,9 @@ class Hold:
     """
 
     __slots__ = (
+        "_armed_for",
         "_credited",
+        "_due",
         "_early",
         "_edge",
         "_heard",
@@ -76,6 +81,7 @@ class Hold:
         self._taken = self._credited = 0  # bytes: that have come, and that the owner was told of
         self._stuck = self._left = False
         self._early: list[Down] | None = []  # what overtook the answer that has the welcome
+        self._due = self._armed_for = math.inf  # when the client is pinged from here
 
     # -- from the owner
 
@@ -85,8 +91,7 @@ class Hold:
             self._send(frames)
         self._expect()
         if self._plain:
-            engine = self._edge.engine
-            engine.arm(self, engine.clock() + engine.config.heartbeat_idle)
+            self._ping_at(self._edge.engine.clock() + self._edge.engine.config.heartbeat_idle)
         early, self._early = self._early or [], None
         for item in early:
             self.take(item)
@@ -117,6 +122,8 @@ class Hold:
         size = sum(map(len, frames))
         self._edge.peers.got(self.peer, size)
         self._taken += size
+        if not self._plain:
+            self._expect_next(frames[-1])
         if not self._link.send(frames):
             if not self._stuck:
                 self._stuck = True
@@ -207,10 +214,33 @@ class Hold:
         longest = config.heartbeat_idle + config.heartbeat_grace
         self._link.expect_by(self._edge.engine.clock() + (longest if self._plain else 2 * longest))
 
+    def _expect_next(self, frame: bytes) -> None:
+        """Within so many seconds the client is to hear something more, as the newest frame says. Where it is not from
+        the owner, since the store can't be reached, it is from here: that need not cost a connection."""
+        config = self._edge.engine.config
+        said = _PING.match(frame)
+        promised = float(said[1]) if said is not None else config.heartbeat_active
+        self._ping_at(self._edge.engine.clock() + promised + config.heartbeat_grace / 2)
+
+    def _ping_at(self, at: float) -> None:
+        self._due = at
+        if at < self._armed_for:
+            self._armed_for = at
+            self._edge.engine.arm(self, at)
+
     def on_timer(self, now: float) -> float:
-        """A plain client is pinged."""
-        self._link.send([])
-        return now + self._edge.engine.config.heartbeat_idle
+        """The client is to hear something, unless it has meanwhile."""
+        if self._due <= now:
+            config = self._edge.engine.config
+            if self._plain:
+                self._due = now + config.heartbeat_idle
+                self._link.send([])
+            else:
+                self._due = now + config.heartbeat_active
+                if not (self.deaf or self._stuck):
+                    self._link.send([wire.ping(0, config.heartbeat_active)])
+        self._armed_for = self._due
+        return self._due
 
     def _next(self) -> int:
         self._said += 1
