@@ -213,6 +213,52 @@ async def test_who_is_silent_in_an_outage_is_dropped_after_it() -> None:
         assert a.hub.stats()["sessions"] == {"active": 0, "parked": 1}
 
 
+async def test_a_node_that_is_cut_off_keeps_no_client_for_ever() -> None:
+    async with cluster("a", "b", "c") as (_, (a, b, c)), tab(b, c) as one:
+        b.life.store.away = True
+        began = trio.current_time()
+        await trio.sleep(25)
+        await a.hub.publish("ada", "agent_started", 1)
+        await one.until(1)
+        assert 20 < one.at[0] - began < 26
+        assert len(c.edge.holds) == 1
+
+
+async def test_an_owner_that_is_fenced_tells_who_is_relayed() -> None:
+    async with cluster("a", "b", "c") as (_, (a, b, c)), tab(b) as one:
+        await a.hub.publish("ada", "agent_started", 1)
+        await one.until(1)
+        await trio.sleep(0.1)
+        await c.life.store.claim("ada", a.life.store._tokens["ada"])
+        receipt = await c.hub.publish("ada", "agent_completed", 2)
+        await receipt.confirmed()
+        assert one.payloads == [1, 2]
+        assert one.dials == 2
+        assert c.lines
+        assert not a.lines
+
+
+async def test_how_it_ends_is_told_again_until_it_is_heard() -> None:
+    """Where it is lost, the client must not take the end of its session for a broken connection."""
+    async with cluster("a", "b") as (nodes, (a, b)):
+        client, welcome = await b.client()
+        await client.until("live")
+        lost = 0
+
+        def lose(sender: str, _to: str, message: bytes) -> bool:
+            nonlocal lost
+            told = b"ended by the operator" in message
+            lost += told
+            return told and lost < 4
+
+        nodes.lose = lose
+        assert a.hub.end_session("ada", welcome["session"])
+        assert (await client.closed()).code == 4403
+        assert lost == 4
+        await trio.sleep(0.1)
+        assert not a.lines
+
+
 async def test_no_byte_reaches_another_users_connection() -> None:
     async with cluster("a", "b") as (_nodes, (a, b)):
         assert await a.hub.place("bob") is None
@@ -231,8 +277,7 @@ async def test_a_relay_that_one_side_has_forgotten_is_ended_by_the_other() -> No
         client, _ = await b.client()
         await client.until("live")
         (line,) = a.lines.values()
-        line._closed = True  # so that it tells nothing
-        line.end(silent=False)
+        line.end(silent=False)  # and tells nothing
         await client.send({"t": "ping"})
         assert (await client.closed()).code == 4503
         client, _ = await b.client()

@@ -26,7 +26,7 @@ from .calls import CallFailed, Calls, NodeGone
 from .peers import Peer, Peers
 from .relayed import Attach, Closed, Down, Gone, Moved, NotWelcome, Renewed, Said, Taken, Welcomed
 
-AGAIN: Final = 0.15
+RETRY_AFTER: Final = 0.15
 """Seconds after which a client comes again whose relay was lost; some a little sooner."""
 
 REPORT: Final = 64 * KIB
@@ -136,11 +136,11 @@ class Hold:
         self._say(Taken(self.relay, self._next(), taken, self._stuck))
 
     def lose(self, reason: str) -> None:
-        """The relay is broken: the client is to come again."""
+        """The relay is of no use any more: the client is to come again."""
         self._edge.peers.cut += 1
         self.deaf = True
         self._leave(silent=False)
-        self._link.close(closing.DRAINING, reason, spread(AGAIN, self.relay))
+        self._link.close(closing.DRAINING, reason, spread(RETRY_AFTER, self.relay))
 
     # -- from the connection
 
@@ -252,7 +252,7 @@ class Hold:
 
     def _leave(self, *, silent: bool) -> None:
         """Say that the connection is gone; nothing follows."""
-        self._say(Gone(self.relay, self._next(), silent))
+        self._say(Gone(self.relay, silent))
         self._left = True
 
     def be_left(self) -> None:
@@ -345,8 +345,8 @@ class Edge:
         hold = self.holds.get(item.relay)
         if hold is not None and hold.peer.node == sender:
             hold.take(item)
-        elif not isinstance(item, Closed):
-            self.peers.say_up(self.peers.of(sender), Gone(item.relay, 0, silent=False))
+        else:
+            self.peers.say_up(self.peers.of(sender), Gone(item.relay, silent=False))
 
     def check(self, sender: str, said: Mapping[int, int]) -> None:
         """See `End`."""
@@ -361,5 +361,7 @@ class Edge:
             if hold.peer.node == node:
                 hold.be_left()
                 hold.close(
-                    closing.DRAINING, "the node that had the events is gone", spread(AGAIN, hold.relay)
+                    closing.DRAINING,
+                    "the node that has the events can't be reached",
+                    spread(RETRY_AFTER, hold.relay),
                 )

@@ -21,7 +21,7 @@ from ..identity import Identity
 from . import relayed
 from .calls import Calls
 from .peers import Peer, Peers
-from .relay_edge import AGAIN
+from .relay_edge import RETRY_AFTER
 from .relayed import (
     Attach,
     Attached,
@@ -42,6 +42,9 @@ WINDOW: Final = 256 * KIB
 
 CLOSE_GRACE: Final = 3.0
 """Seconds that an edge has to close a connection; after that it is taken for closed."""
+
+AGAIN: Final = 0.5
+"""Seconds after which it is told again."""
 
 
 class Line:
@@ -64,14 +67,15 @@ class Line:
         self._plain = plain
         self._said = self._heard = 0
         self._sent = self._taken = 0
-        self._stuck = self._blocked = self._closed = False
+        self._stuck = self._blocked = False
+        self._closed: Closed | None = None
         self._expected_by = math.inf
 
     # -- from the attachment
 
     def send(self, frames: list[bytes]) -> bool:
         """See `Link`."""
-        if self._closed or not frames:  # a plain client is pinged by the edge
+        if self._closed is not None or not frames:  # a plain client is pinged by the edge
             return True
         size = sum(map(len, frames))
         self._sent += size
@@ -102,16 +106,17 @@ class Line:
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
         """See `Link`."""
-        if self._closed:
+        if self._closed is not None:
             return
-        self._closed = True
-        self._say(Closed(self.relay, self._next(), code.code, reason, retry_after))
-        self._expected_by = self._owner.clock() + CLOSE_GRACE
-        self._owner.engine.arm(self, self._expected_by)
+        self._closed = Closed(self.relay, code.code, reason, retry_after)
+        self._say(self._closed)
+        now = self._owner.clock()
+        self._expected_by = now + CLOSE_GRACE
+        self._owner.engine.arm(self, now + AGAIN)
 
     def expect_by(self, deadline: float) -> None:
         """See `Link`."""
-        if not (self._closed or self._plain):  # of a plain client's life the edge knows
+        if self._closed is None and not self._plain:  # of a plain client's life the edge knows
             self._expected_by = deadline
             self._owner.engine.arm(self, deadline)
 
@@ -120,15 +125,17 @@ class Line:
 
     def on_timer(self, now: float) -> float:
         """The time has come by which something was to be heard."""
-        until = max(self._expected_by, self._owner.heard_since)
-        if until > now:
-            return until
-        if self._closed:
-            self.end(silent=False)
-        else:
+        if self._closed is None:
+            until = max(self._expected_by, self._owner.heard_since)
+            if until > now:
+                return until
             self.close(closing.TIMEOUT, "nothing was heard")
-            return self._expected_by
-        return math.inf
+        elif self._expected_by <= now:
+            self.end(silent=False)
+            return math.inf
+        else:
+            self._say(self._closed)
+        return now + AGAIN
 
     # -- from the edge
 
@@ -164,7 +171,7 @@ class Line:
     def lose(self) -> None:
         """The relay is broken: the client is to come again, and its session waits for it."""
         self._owner.peers.cut += 1
-        self.close(closing.DRAINING, "something was lost between two nodes", spread(AGAIN, self.relay))
+        self.close(closing.DRAINING, "something was lost between two nodes", spread(RETRY_AFTER, self.relay))
         self.end(silent=False)
 
     def end(self, *, silent: bool) -> None:
@@ -264,7 +271,7 @@ class Relayed:
         if line is not None:
             line.take(item)
         elif not isinstance(item, Gone):
-            again = Closed(item.relay, 0, closing.DRAINING.code, "the session is not here", AGAIN)
+            again = Closed(item.relay, closing.DRAINING.code, "the session is not here", RETRY_AFTER)
             self.peers.say_down(self.peers.of(sender), again)
 
     def check(self, sender: str, said: Mapping[int, int]) -> None:

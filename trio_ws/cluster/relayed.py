@@ -2,7 +2,7 @@
 *owner*.
 
 A relay is the two streams between them, each numbered from 1: a number that is left out means that the bus has lost
-something. Nothing is said again then: the connection is closed, and its client resumes.
+something. That is not said again: the connection is closed, and its client resumes.
 """
 
 from __future__ import annotations
@@ -71,10 +71,9 @@ class Sent(msgspec.Struct, array_like=True, tag=1):
 
 
 class Closed(msgspec.Struct, array_like=True, tag=2):
-    """The client is to be told why, and closed."""
+    """The client is to be told why, and closed. It has no number, for it is said again until the connection is gone."""
 
     relay: int
-    n: int
     code: int
     reason: str
     retry_after: float | None
@@ -116,14 +115,13 @@ class Renewed(msgspec.Struct, array_like=True, tag=3):
 
 
 class Gone(msgspec.Struct, array_like=True, tag=4):
-    """The connection is gone.
+    """The connection is gone; nothing follows.
 
     Attributes:
       silent: see `Attachment.detach`.
     """
 
     relay: int
-    n: int
     silent: bool
 
 
