@@ -1,9 +1,11 @@
 """Starts a server, some users, and Schemathesis; tells what it found.
 
-    scripts/fuzz-api [--seconds N] [--max-examples 100] [--seed 1] [--key]
+    scripts/fuzz-api [--seconds N] [--max-examples 100] [--seed 1] [--key] [--nodes]
 
 The server is a process of its own, which knows nothing of this; so is Schemathesis. At the end the server's books have
 to balance, its log to be clean, and its exit status to be 0. The exit status is 1 where anything was found.
+
+With --nodes there are two servers on a Redis: one has the users, and the other one is asked.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from urllib.parse import quote
 import attrs
 import httpx
 import trio
+from redis_servers import RedisServer
 
 import trio_ws
 
@@ -58,6 +61,7 @@ async def fuzz(
     seed: int,
     seconds: int | None = None,
     key: str | None = None,
+    nodes: bool = False,
     options: Sequence[str] = (),
 ) -> Findings:
     """Fuzzes a server that is started for it. Cancelled, all that was started ends.
@@ -67,34 +71,61 @@ async def fuzz(
       seed: the same one draws the same cases; what the server answers may still differ.
       seconds: for how long: less than it takes cuts it off, more repeats it. None runs each phase once.
       key: the API key that the server asks for; None for none.
+      nodes: there is another server, which has the users' logs.
       options: what Schemathesis is told besides.
     """
     findings = Findings()
     with tempfile.TemporaryDirectory() as directory:
-        async with _server(findings, key) as (ws, admin), trio.open_nursery() as nursery:
+        async with _servers(findings, key, Path(directory), nodes) as (ws, home, admin):
             headers = {} if key is None else {"authorization": f"Bearer {key}"}
-            async with httpx.AsyncClient(base_url=admin, headers=headers, trust_env=False) as client:
+            async with (
+                httpx.AsyncClient(base_url=home, headers=headers, trust_env=False) as owner,
+                httpx.AsyncClient(base_url=admin, headers=headers, trust_env=False) as client,
+                trio.open_nursery() as nursery,
+            ):
                 for user in USERS:
                     nursery.start_soon(_reside, client, ws, user)
-                    await _begin_runs(client, user)
+                    await _begin_runs(owner, user)
                 bounds = ["--seed", str(seed), "--max-examples", str(max_examples)]
                 if seconds is not None:
                     bounds += ["--max-time", str(seconds)]
                 bearer = [] if key is None else ["--header", f"Authorization:Bearer {key}"]
                 await _drive(findings, Path(directory), admin, [*bounds, *bearer, *options])
-                await _audit(findings, client)
+                for each in (owner, client):
+                    await _audit(findings, each)
                 nursery.cancel_scope.cancel()
     return findings
 
 
 @asynccontextmanager
-async def _server(findings: Findings, key: str | None) -> AsyncIterator[tuple[str, str]]:
+async def _servers(
+    findings: Findings, key: str | None, directory: Path, nodes: bool
+) -> AsyncIterator[tuple[str, str, str]]:
+    """Gives the addresses of a WebSocket, of the admin API of the same server, and of the admin API that is asked."""
+    if not nodes:
+        async with _server(findings, key, "memory") as (ws, admin):
+            yield ws, admin, admin
+        return
+    redis = RedisServer(directory / "redis")
+    await redis.start()
+    try:
+        async with (
+            _server(findings, key, redis.url) as (ws, home),
+            _server(findings, key, redis.url) as (_, admin),
+        ):
+            yield ws, home, admin
+    finally:
+        redis.kill()
+
+
+@asynccontextmanager
+async def _server(findings: Findings, key: str | None, store: str) -> AsyncIterator[tuple[str, str]]:
     """A server process; gives the addresses of its WebSocket and its admin API."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")}
     if key is not None:
         environment["TRIO_WS_API_KEY"] = key
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_ws", "serve", "--port", "0", "--admin-port", "0", "--store", "memory"]
+        [sys.executable, "-m", "trio_ws", "serve", "--port", "0", "--admin-port", "0", "--store", store]
         + ["--max-events", "20000", "--drain-timeout", "1"],
         stderr=subprocess.PIPE,
         env=environment,
@@ -197,7 +228,7 @@ async def _kill(process: trio.Process) -> None:
 async def _audit(findings: Findings, client: httpx.AsyncClient) -> None:
     """The books balance; and whoever was there still gets what comes."""
     delivery = (await client.get("/v1/stats")).json()["delivery"]
-    gone = ("settled", "held", "evicted", "expired", "superseded")
+    gone = ("settled", "held", "evicted", "expired", "superseded", "moved")
     if delivery["events_accepted"] != sum(delivery[f"events_{state}"] for state in gone):
         findings.failures.append(f"the books do not balance: {delivery}")
     for user in USERS:
@@ -222,6 +253,9 @@ def main() -> int:
     parser.add_argument("--max-examples", type=int, default=100, help="cases of an operation and phase [100]")
     parser.add_argument("--seed", type=int, default=1, help="what is drawn [1]")
     parser.add_argument("--key", action="store_true", help="with an API key")
+    parser.add_argument(
+        "--nodes", action="store_true", help="two servers on a Redis: one is asked for the other's users"
+    )
     given = parser.parse_args()
     findings = trio.run(
         partial(
@@ -230,6 +264,7 @@ def main() -> int:
             max_examples=given.max_examples,
             seed=given.seed,
             key=KEY if given.key else None,
+            nodes=given.nodes,
         )
     )
     print(findings.output)

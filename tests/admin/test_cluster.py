@@ -10,7 +10,7 @@ import pytest
 import trio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_ws.admin.cluster import TIMEOUT
 from trio_ws.admin.cluster_sampler import KEPT_FOR, ClusterSampler, Growth
@@ -47,8 +47,10 @@ async def play(nodes: Nodes, *users: str) -> None:
     for user, node in nodes.owners.items():
         with nodes.hubs[node].subscribe(user) as tab:
             await tab.receive()
-            with trio.move_on_after(0.001):
-                await tab.receive()  # which says that the first is processed
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tab.receive)  # which says that the first is processed
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
 
 
 async def stats(client: httpx.AsyncClient, path: str = STATS) -> dict[str, Any]:

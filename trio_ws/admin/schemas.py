@@ -209,12 +209,14 @@ def _node() -> Schema:
 def _store() -> Schema:
     group = _group(
         counts="quarantined bytes wal_bytes pending commits errors events_written users_asleep events_asleep"
-        " events_stored events_spilled",
+        " events_stored events_spilled owned",
         seconds="commit_p50 commit_p99",
     )
     group["properties"] |= {
         "kind": {"type": "string", "enum": ["memory", "sqlite", "redis"]},
         "path": {"type": "string"},
+        "version": TEXT,
+        "persistence": {"type": "string", "description": "What of Redis outlives its process."},
         "check": {"type": "string", "description": "What looking the whole file over has found."},
         "state": {"type": "string", "enum": list(STATES)},
         "error": {"type": ["string", "null"]},
