@@ -72,7 +72,7 @@ class Kept:
                 self.journal.write("kept", user=user, events=events, **told)
 
     async def _peek(self, redis: Redis, user: str) -> Log | None:
-        _, *reply = await redis.script(PEEK, KEYS.of(user), ("", 0, 0, MOST, REMEMBERED_IDS))
+        _, *reply = await redis.script(PEEK, KEYS.of(user), ("", 0, 0, 0, MOST, REMEMBERED_IDS))
         found = read(user, Reply(*reply))
         if found.void:
             self._wrong([f"changes of {user} were lost"])

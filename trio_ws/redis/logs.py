@@ -53,12 +53,14 @@ class Owned:
     Attributes:
       known: its version, after the last change that was confirmed.
       tried: after the last that was asked for.
+      made: after the last change of all that this node relies on, which another may have made.
       whole_at: when it was noted last which life of the server it is whole in.
     """
 
     token: str
     known: int
     tried: int
+    made: int
     whole_at: float
 
 
@@ -136,9 +138,10 @@ class Logs:
                 fate[user] = _TAKEN
                 continue
             before, owned.tried = owned.tried, owned.tried + 1
-            allowed = (owned.token, owned.known, before, owned.tried, int(may_be_void))
+            allowed = (owned.token, owned.known, before, owned.made)
             called.append((user, owned, owned.tried))
-            args = (*allowed, REMEMBERED_IDS, int("events" in words), *words)
+            how = (owned.tried, int(may_be_void), REMEMBERED_IDS, int("events" in words))
+            args = (*allowed, *how, *words)
             calls.append((self._keys.of(user), args))
         failed: StoreError | None = None
         replies = await self._redis.scripts(COMMIT, calls, replicated=True)
@@ -146,7 +149,7 @@ class Logs:
             if isinstance(reply, StoreError):
                 failed = reply
             elif reply == _OK:
-                owned.known = version
+                owned.known = owned.made = version
             else:
                 fate[user] = reply
                 self._forget(user, owned)
@@ -182,7 +185,7 @@ class Logs:
             if owned is None:
                 await trio.lowlevel.checkpoint()
                 raise Fenced([user])
-            args = (owned.token, owned.known, owned.tried, MOST, REMEMBERED_IDS)
+            args = (owned.token, owned.known, owned.tried, owned.made, MOST, REMEMBERED_IDS)
             standing, *reply = await self._redis.script(LOAD, self._keys.of(user), args)
             if standing == _OK:
                 return Reply(*reply)
@@ -250,13 +253,21 @@ class Logs:
         Returns: also, whether something of the log expires.
         """
         args = (f"{self._node}/{next(self._tokens)}", self._node, instead_of or "", int(is_sure))
-        found, version, is_due = await self._redis.script(CLAIM, (self._keys.log(user),), args)
+        found, version, before, is_due = await self._redis.script(CLAIM, (self._keys.log(user),), args)
         token = found.decode()
         owner = Owner(token.rpartition("/")[0], token)
         owned = self.owned.get(user)
-        if owner.node == self._node and (owned is None or owned.token != token):
-            self.owned[user] = Owned(token, int(version), int(version), trio.current_time())
+        if owned is not None and owned.token != token:
+            await self._take_leave(user, owned)
+        if owner.node == self._node and user not in self.owned:
+            self.owned[user] = Owned(token, int(version), int(version), int(before), trio.current_time())
         return owner, bool(is_due)
+
+    async def _take_leave(self, user: str, owned: Owned) -> None:
+        """A log is not what this node had: that is looked at before it is forgotten what it knew."""
+        args = (owned.token, owned.known, owned.tried, owned.made, 0)
+        await self._redis.script(STANDING, (self._keys.log(user),), args)
+        self._forget(user, owned)
 
     async def release(self, mine: dict[str, Owned]) -> None:
         """Have these, which were this node's, be nobody's."""
@@ -283,7 +294,7 @@ class Logs:
             mine[user].whole_at = now
         mine = {user: mine[user] for user in await self._doubtful(mine) | closely}
         calls = [
-            ((self._keys.log(user),), (o.token, o.known, o.tried, int(user in closely)))
+            ((self._keys.log(user),), (o.token, o.known, o.tried, o.made, int(user in closely)))
             for user, o in mine.items()
         ]
         for (user, owned), standing in zip(mine.items(), await self._call(STANDING, calls), strict=True):

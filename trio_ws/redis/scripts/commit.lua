@@ -1,8 +1,8 @@
 -- Changes one log, all at once, for its owner only. To do it again changes nothing.
 --
--- KEYS: those of a user. ARGV: the owner's token; the versions that it allows for, from and to; the version from now on;
--- whether the log may be void; how many keys of what is gone are remembered; whether there are new events; and then what
--- is to be done, in order: its name, how many arguments it has, and these.
+-- KEYS: those of a user. ARGV: the owner's token; the versions that it allows for, from and to; that of its last change;
+-- the version from now on; whether the log may be void; how many keys of what is gone are remembered; whether there are
+-- new events; and then what is to be done, in order: its name, how many arguments it has, and these.
 -- Returns: how the owner stands.
 --
 -- What must be known of an event here is at the start of its record (records.py): a MessagePack array of first, seq, id,
@@ -10,7 +10,7 @@
 --
 -- It is short of functions and calls where it is called for each commit of each user: they are half of what it costs.
 
-local stands = standing(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[5] == "1")
+local stands = standing(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6] == "1")
 if stands ~= OK then
   return stands
 end
@@ -18,9 +18,9 @@ end
 local events, confirmed, sessions, keys, runs = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local open, mortal, lesser, ids, aside = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local HEAD, OWNED, CRITICAL, CHUNK = 7, 8, 3, 1000
-local fields = {"version", ARGV[4]} -- what is to be set in the log in the end
+local fields = {"version", ARGV[5]} -- what is to be set in the log in the end
 
-if ARGV[7] == "0" then
+if ARGV[8] == "0" then
   -- Where memory is at its limit, Redis refuses a script whose first change may need some. This one needs none to speak
   -- of, and others may be waiting for what it frees.
   redis.call("ZREM", confirmed, "")
@@ -119,7 +119,7 @@ local function remember(seq, state, id)
 end
 
 local function forget_oldest()
-  redis.call("ZREMRANGEBYRANK", keys, 0, -tonumber(ARGV[6]) - 1)
+  redis.call("ZREMRANGEBYRANK", keys, 0, -tonumber(ARGV[7]) - 1)
 end
 
 local function remove(first, last, state, owned)
@@ -183,7 +183,7 @@ local function set_aside(place, what, told)
 end
 
 newest = tonumber(newest or "0")
-local at = 8
+local at = 9
 while at <= #ARGV do
   local act, from, to = ARGV[at], at + 2, at + 1 + tonumber(ARGV[at + 1])
   if act == "log" then

@@ -4,8 +4,7 @@
 -- Returns: nothing.
 
 local log = KEYS[1]
-local owner, version, user, void, lived =
-  unpack(redis.call("HMGET", log, "owner", "version", "user", "void", "life"))
+local owner, user, void, lived = unpack(redis.call("HMGET", log, "owner", "user", "void", "life"))
 if owner ~= ARGV[1] then
   return false
 end
@@ -14,7 +13,7 @@ if not (user or void) then
   return false
 end
 redis.call("HDEL", log, "") -- so that a full Redis takes what comes
-redis.call("HSET", log, "owner", "", "base", version)
+redis.call("HSET", log, "owner", "")
 if ARGV[2] == "1" and lived ~= life() then
   redis.call("HSET", log, "void", 1)
 end
