@@ -19,7 +19,7 @@ from trio_ws.store import Fenced
 USERS = ("ada", "bob", "eve")
 STEPS = 80
 GAPS = 4  # as scripts/claim.lua has it
-SEEDS = range(int(os.environ.get("LOSS_SEEDS", "5")))
+SEEDS = range(int(os.environ.get("LOSS_SEEDS", "5")))  # LOSS_SEEDS=500: a campaign
 
 
 class World:
