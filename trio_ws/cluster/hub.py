@@ -508,6 +508,11 @@ class ClusteredHub(Hub):
         box = self._boxes.get(user)
         return [] if box is None else list(box.sessions.values())
 
+    def end_now(self) -> None:
+        """See `Hub.end_now`."""
+        self.ownership.closed = True
+        super().end_now()
+
     async def drain(self, timeout: float | None = None) -> None:
         """As `Hub.drain`; then all logs are given back, so that other nodes have them without a wait."""
         await super().drain(timeout)

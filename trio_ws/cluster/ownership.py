@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from ..errors import StoreError
+from ..errors import HubClosed, StoreError
 from ..store import Fenced, Owner, SharedStore
 from .membership import Membership
 
@@ -46,6 +46,7 @@ class Ownership:
     Attributes:
       owned: whose logs this node has.
       claims, taken_over, released: how many there were, since the start.
+      closed: this node's hub has ended: it claims nothing more.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Ownership:
     ) -> None:
         self.owned: dict[str, Owner] = {}
         self.claims = self.taken_over = self.released = 0
+        self.closed = False
         self._store = store
         self._membership = membership
         self._nursery = nursery
@@ -77,8 +79,9 @@ class Ownership:
 
         Raises:
           StoreError: the store can't be asked.
+          HubClosed: this node's hub has ended.
         """
-        while True:
+        while not self.closed:
             if (owner := self.owned.get(user)) is not None:
                 return owner
             change = self._changing.get(user)
@@ -92,6 +95,7 @@ class Ownership:
                 raise StoreError(str(change.error)) from change.error
             if change.owner is not None and change.owner.node != self._store.node:
                 return change.owner
+        raise HubClosed("the hub has ended")
 
     def is_changing(self, user: str) -> bool:
         """Whether it is just being claimed, or released."""
