@@ -1,7 +1,8 @@
 """Events for users whose log another node has: brought there, and what becomes of them told here.
 
-An event that its publisher gave no id is given one before it is forwarded. So it may be asked for again, of whoever has
-the log by then, and is one event all the same.
+An event that must be durable, and that its publisher gave no id, is given one before it is forwarded. So it may be asked
+for again, of whoever has the log by then, and is one event all the same. Of one that need not be, the next owner would
+not know: where it is in doubt, its publisher is told so.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Forwarded(msgspec.Struct, array_like=True):
 
     user: str
     type: str
-    id: str
+    id: str | None
     retention: int
     tracked: bool
     key: str | None
@@ -56,6 +57,7 @@ class Forwarded(msgspec.Struct, array_like=True):
 class Accepted(msgspec.Struct, array_like=True, tag=True):
     """The receipt of an event, as it stands."""
 
+    id: str
     seq: int
     epoch: str
     state: str
@@ -118,7 +120,8 @@ class Forwarding:
         """Have an event accepted by whoever has the user's log; as `Publisher.submit`.
 
         Raises:
-          StoreUnavailable: it can't be found out who has it, or that node can't make it durable.
+          StoreUnavailable: it can't be found out who has it, that node can't make it durable, or it is gone, and the
+            event was not to be durable: it may have been accepted.
         """
         given = parcel.id
         patience = _Patience()
@@ -130,18 +133,21 @@ class Forwarding:
                 except OwnedElsewhere:
                     await patience.pause("the log moves")
                     continue
-            parcel.id = parcel.id or self._hub.engine.fresh_id()
+            if given is None and self._hub.is_durable(parcel):
+                parcel.id = parcel.id or self._hub.engine.fresh_id()
             body = _encode(_to_be_forwarded(user, parcel, commit=commit))
             try:
                 outcome = _outcomes.decode(await self._ask(elsewhere.node, user, "publish", body))
             except (NodeGone, OwnedElsewhere) as error:
+                if parcel.id is None and isinstance(error, NodeGone):
+                    raise StoreUnavailable(f"{error}; the event may have been accepted") from error
                 await patience.pause(str(error))
                 continue
             if isinstance(outcome, Accepted):
                 self.forwarded += 1
                 duplicate = outcome.duplicate and given is not None
                 return RemoteReceipt(
-                    self._hub, user, parcel.id, outcome.epoch, outcome.seq, outcome.state, duplicate
+                    self._hub, user, outcome.id, outcome.epoch, outcome.seq, outcome.state, duplicate
                 )
             if outcome.kind == "closed":  # it goes away, and hands over what it has
                 await self._hub.ask_for(user, elsewhere.node)
@@ -221,7 +227,7 @@ class Forwarding:
             raise CallFailed(str(error)) from None
         except _REFUSALS as error:
             return _encode(_refused(error))
-        return _encode(Accepted(receipt.seq, receipt.epoch, receipt.state, receipt.duplicate))
+        return _encode(Accepted(receipt.id, receipt.seq, receipt.epoch, receipt.state, receipt.duplicate))
 
     async def _confirmed_here(self, sender: str, body: bytes) -> bytes:
         asked = _followed.decode(body)
@@ -354,7 +360,6 @@ def receipt_of(hub: ClusteredHub, box: Mailbox, seq: int, id: str) -> Receipt | 
 
 
 def _to_be_forwarded(user: str, parcel: Parcel, *, commit: bool) -> Forwarded:
-    assert parcel.id is not None
     return Forwarded(
         user,
         parcel.type,

@@ -314,6 +314,10 @@ class ClusteredHub(Hub):
         await self.intake.encode_any(parcel, payload)
         return await self.forwarding.publish(user, parcel)
 
+    def is_durable(self, parcel: Parcel) -> bool:
+        """Whether an event is durable before its publisher is told that it was accepted."""
+        return self._durability.ledger.is_durable(parcel.retention)
+
     async def submit_here(self, user: str, parcel: Parcel, *, commit: bool = True) -> Receipt:
         """Have an event accepted in a log that is here.
 
