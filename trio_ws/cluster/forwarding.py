@@ -1,8 +1,8 @@
 """Events for users whose log another node has: brought there, and what becomes of them told here.
 
-An event that must be durable, and that its publisher gave no id, is given one before it is forwarded. So it may be asked
-for again, of whoever has the log by then, and is one event all the same. Of one that need not be, the next owner would
-not know: where it is in doubt, its publisher is told so.
+An event that must be durable, and that its publisher gave no id, is given one before it is forwarded. So it may be
+asked for again, of whoever has the log by then, and is one event all the same. Of one that need not be, the next owner
+would not know: where it is in doubt, its publisher is told so.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 5.0
 """Seconds for which it is tried again to find out who has a log, or to be answered by who goes away."""
+
+GRACE: Final = 0.2
+"""Seconds beyond a deadline in which another node may yet tell how things stood then."""
 
 PAUSE: Final = 0.1
 """Seconds until that is tried again."""
@@ -176,7 +179,7 @@ class Forwarding:
         Raises:
           ConfirmationTimeout: as `Receipt.confirmed`.
         """
-        with trio.CancelScope(deadline=deadline):
+        with trio.CancelScope(deadline=deadline + GRACE):
             return await self._follow(receipt, deadline)
         raise ConfirmationTimeout(receipt.last_known)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, Final, Literal
 
 import attrs
@@ -17,7 +18,7 @@ from ..core.buffer import UNREAD
 from ..core.histogram import Histogram
 from ..core.limits import spread
 from ..core.pool import Ask, Refused
-from ..errors import HubClosed, OwnedElsewhere, StoreError, StoreUnavailable
+from ..errors import EventTooLarge, HubClosed, OwnedElsewhere, StoreError, StoreUnavailable
 from ..event import Priority
 from ..hub import Hub, Identity, Link, Receipt
 from ..hub.alerts import OnAlert
@@ -47,6 +48,9 @@ SWEEP: Final = 1.0
 PART: Final = 0.5
 """What part of the tokens is looked at in one sweep."""
 
+AT_ONCE: Final = 64
+"""To how many users an event goes at once, where it is for many."""
+
 ADOPTED: Final = 32
 """How many users of dead nodes, or of nobody, are seen to in one sweep."""
 
@@ -55,6 +59,9 @@ IDLE: Final = 60.0
 
 RELEASED: Final = 500
 """How many logs are given back in one call of the store."""
+
+COMMITS: Final = 3
+"""How many commits are waited for until a log has nothing to write any more; one that goes on changing stays."""
 
 ASKED: Final = 3
 """How often a node is asked for a log that it says to have given away, while the store says otherwise."""
@@ -209,15 +216,17 @@ class ClusteredHub(Hub):
         if box is None or not self._may_go(user):
             return False
         assert box.track is not None
-        if not (box.track.idle and box.track.is_tight):
+        commits = 0
+        while not (box.track.idle and box.track.is_tight):
+            if commits == COMMITS:
+                return False
+            commits += 1
             box.track.tighten()
             try:
                 await self._durability.wait_for_next()
             except StoreUnavailable:
                 return False
             if self._boxes.get(user) is not box or not self._may_go(user):
-                return False
-            if not (box.track.idle and box.track.is_tight):
                 return False
         self.handed_over += 1
         await self._release([user])
@@ -370,29 +379,32 @@ class ClusteredHub(Hub):
         ttl: float | None = None,
         confirm: bool = False,
     ) -> list[Receipt]:
-        """As `Hub.broadcast`, wherever their logs are; ``"*"`` are all whose log is here."""
+        """As `Hub.broadcast`, wherever their logs are; ``"*"`` are all whose log is here.
+
+        Raises: as `publish`; where a node can't be reached, other users may have it.
+        """
         names = list(dict.fromkeys(self.users() if users == "*" else users))
+        parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
+        self._check_open()
+        for name in names:
+            check_name(name, "user")
+        await self.intake.encode_any(parcel, payload)
+        parcel.id = id or self.engine.fresh_id()
         receipts: dict[str, Receipt] = {}
-        shared = id or self.engine.fresh_id()
 
         async def publish(user: str) -> None:
-            receipts[user] = await self.publish(
-                user,
-                type,
-                payload,
-                id=shared,
-                priority=priority,
-                key=key,
-                merge=merge,
-                ttl=ttl,
-                confirm=confirm,
-            )
+            receipts[user] = await self.forwarding.publish(user, copy(parcel))
 
-        async with own_nursery() as nursery:
-            async with trio.open_nursery() as inner:
-                for name in names:
-                    inner.start_soon(publish, name)
-            nursery.cancel_scope.cancel()
+        errors: list[BaseException] = []
+        for at in range(0, len(names), AT_ONCE):
+            try:
+                async with trio.open_nursery() as nursery:
+                    for name in names[at : at + AT_ONCE]:
+                        nursery.start_soon(publish, name)
+            except* (HubClosed, EventTooLarge, StoreUnavailable) as group:
+                errors += group.exceptions
+            if errors:
+                raise errors[0]
         return [receipts[name] for name in names]
 
     def receipt_here(self, user: str, epoch: str, seq: int, id: str) -> Receipt | None:

@@ -422,7 +422,7 @@ class RunHandle:
             self._run.lease = check_lease(lease)
             self._desk.touch(self)
         self._renewed = self._desk.clock()
-        if self._run.lease is not None:
+        if self._run.lease is not None and not self.moved:
             self._desk.arm(self, self._renewed + self._run.lease)
 
     async def close(

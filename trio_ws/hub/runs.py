@@ -350,7 +350,7 @@ class RunDesk:
 
     def look(self, handle: RunHandle, now: float) -> float:
         """Close what has passed its time; returns when to look again."""
-        if handle.outcome or self._engine.closed:
+        if handle.outcome or handle.moved or self._engine.closed:
             return math.inf
         if self.box(handle.user) is None:
             self.publisher.loader.load_soon(handle.user)
