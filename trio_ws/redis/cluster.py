@@ -189,8 +189,11 @@ class Cluster:
         [count] = await self.ask([packed("SPUBLISH" if sharded else "PUBLISH", channel, message)], [channel])
         if isinstance(count, Exception):
             return count
-        settling = count == 0 and any(self._server(place).line.is_settling for place in self._primaries)
-        return count if sharded and not settling else None
+        if not sharded:
+            return None
+        if count == 0 and any(self._server(place).line.is_settling for place in self._primaries):
+            return Unreachable("nobody listens yet, after the connection was lost")
+        return count
 
     async def subscribe(
         self,

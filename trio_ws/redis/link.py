@@ -129,8 +129,9 @@ class Redis:
     async def publish(self, channel: str, message: bytes) -> int | None:
         """Send a message to those who subscribe to a channel; raises as `command` does.
 
-        Returns: how many there are; None where that can't be told: in a cluster before Redis 7; and where it seems to
-          be nobody shortly after a connection had to be made again: those who listen may have lost theirs, too.
+        Returns: how many there are; None where that can't be told, in a cluster before Redis 7. `Unreachable` is raised
+          also where it is nobody shortly after a connection had to be made again: those who listen may have lost theirs
+          too, and be back soon.
         """
         count: int | None = self._value(await self._servers.publish(channel, message))
         return count

@@ -9,6 +9,7 @@ import trio
 
 from .connection import OnPush
 from .line import Line, to
+from .refusals import Unreachable
 from .script import Script, Word, packed
 from .sentinel import Sentinels
 from .subscriber import Subscriber
@@ -49,7 +50,9 @@ class OneServer:
 
     async def publish(self, channel: str, message: bytes) -> Any:
         [count] = await self._line.ask([packed("PUBLISH", channel, message)])
-        return None if count == 0 and self._line.is_settling else count
+        if count == 0 and self._line.is_settling:
+            return Unreachable("nobody listens yet, after the connection was lost")
+        return count
 
     async def subscribe(
         self,
