@@ -213,15 +213,19 @@ async def test_who_is_silent_in_an_outage_is_dropped_after_it() -> None:
         assert a.hub.stats()["sessions"] == {"active": 0, "parked": 1}
 
 
-async def test_a_node_that_is_cut_off_keeps_no_client_for_ever() -> None:
-    async with cluster("a", "b", "c") as (_, (a, b, c)), tab(b, c) as one:
+@pytest.mark.parametrize("user", ["ada", "bob"])
+async def test_a_node_that_is_cut_off_keeps_no_client_for_ever(user: str) -> None:
+    """Whether it relays it, or had its log."""
+    async with cluster("a", "b", "c") as (_, (a, b, c)), tab(b, c, user=user) as one:
         b.life.store.away = True
         began = trio.current_time()
-        await trio.sleep(25)
-        await a.hub.publish("ada", "agent_started", 1)
+        await trio.sleep(15)
+        assert one.dials == 1
+        await a.hub.publish(user, "agent_started", 1)
         await one.until(1)
-        assert 20 < one.at[0] - began < 26
-        assert len(c.edge.holds) == 1
+        assert 20 < one.at[0] - began < 24
+        assert one.dials == 2
+        assert a.lines
 
 
 async def test_an_owner_that_is_fenced_tells_who_is_relayed() -> None:

@@ -25,7 +25,14 @@ async def test_what_is_told_while_redis_is_away_is_heard_when_it_is_back(
             nursery.start_soon(buses[-1].run)
         a, b = buses
         heard: list[int] = []
-        b.hear("news", lambda _sender, body: heard.append(int(body)))
+        all_heard = trio.Event()
+
+        def hear(_sender: str, body: bytes) -> None:
+            heard.append(int(body))
+            if len(heard) == 60:
+                all_heard.set()
+
+        b.hear("news", hear)
         node = b._store.node
 
         async def tell(first: int) -> None:
@@ -44,8 +51,7 @@ async def test_what_is_told_while_redis_is_away_is_heard_when_it_is_back(
             server.go_on()
         await tell(40)
         with trio.fail_after(20):
-            while len(heard) < 60:
-                await trio.sleep(0.01)
+            await all_heard.wait()
         assert heard == list(range(60))
         assert a.lost == 0
         assert a.deaf_for(node) == 0

@@ -66,6 +66,9 @@ COMMITS: Final = 3
 ASKED: Final = 3
 """How often a node is asked for a log that it says to have given away, while the store says otherwise."""
 
+ALONE: Final = 20.0
+"""Seconds for which a suspended node keeps its clients."""
+
 REVOKED: Final = 0.5
 """Seconds between looks at who is revoked."""
 
@@ -256,6 +259,16 @@ class ClusteredHub(Hub):
 
     def _claimed(self, user: str) -> None:
         self.engine.buffer.asleep[user] = UNREAD
+
+    def suspend(self) -> None:
+        """As `Hub.suspend`. Where that lasts, clients are sent away: other nodes may do better."""
+        super().suspend()
+        self.engine.nursery.start_soon(self._send_away_if_it_lasts, self.membership.suspensions)
+
+    async def _send_away_if_it_lasts(self, suspension: int) -> None:
+        await trio.sleep(ALONE)
+        if self.engine.suspended and self.membership.suspensions == suspension:
+            self.send_away("this node can't reach the store")
 
     def drop(self, user: str) -> None:
         """See `Hub.drop`."""

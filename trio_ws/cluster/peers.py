@@ -24,9 +24,6 @@ TALLY: Final = 0.25
 FEW: Final = 20
 """Nodes that are told so often."""
 
-ALONE: Final = 20.0
-"""Seconds for which relays are kept while this node can't reach the store: others may do better."""
-
 LOOK: Final = 0.1
 """Seconds between looks at who is gone."""
 
@@ -103,7 +100,7 @@ class Peers:
     Attributes:
       edge, owner: the relays whose edge this node is, and whose owner it is.
       cut: relays that were closed as something was lost, or a node gone, since the start.
-      away_since, away_at: since when this node is suspended, None where it is not; and when it last was.
+      away_at: when this node was last seen to be suspended.
     """
 
     def __init__(
@@ -116,7 +113,6 @@ class Peers:
         self.edge: End[Down] | None = None
         self.owner: End[Up] | None = None
         self.cut = 0
-        self.away_since: float | None = None
         self.away_at = -math.inf
         self._bus = bus
         self._clock = clock
@@ -165,15 +161,10 @@ class Peers:
 
     def _look(self, now: float) -> None:
         if self._is_suspended():
-            if self.away_since is None:
-                self.away_since = now
             self.away_at = now
-            for peer in list(self._peers.values()):
+            for peer in self._peers.values():
                 peer.missed_since = None
-                if now - self.away_since >= ALONE:
-                    self._part_with(peer)
             return
-        self.away_since = None
         due = now - TALLY * max(1.0, len(self._peers) / FEW)
         for peer in list(self._peers.values()):
             if self._lives(peer.node):

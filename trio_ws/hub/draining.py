@@ -55,9 +55,7 @@ class Draining:
 
     async def _drain(self, limit: float) -> None:
         engine = self.engine
-        spread = 0.5 + min(4.5, len(self._connections()) / 50)
-        for connection in self._connections():
-            connection.drain(0.5, spread)
+        self._tell_when_to_come_back()
         for attachment in engine.attachments:
             engine.flusher.mark(attachment, urgent=True)
         deadline = engine.clock() + limit
@@ -67,6 +65,18 @@ class Draining:
             # Without a `retry_after`: it would take the place of the range that each was told, and all come at once.
             connection.close(closing.DRAINING, "the server is going away")
         await self._until(engine.clock() + CLOSE_GRACE, attrgetter("fenced"))
+
+    def send_away(self, reason: str) -> None:
+        """See `Hub.send_away`."""
+        self._tell_when_to_come_back()
+        for connection in self._connections():
+            connection.close(closing.DRAINING, reason)
+
+    def _tell_when_to_come_back(self) -> None:
+        """Tell all who are connected that the server goes away; they come back at different times."""
+        latest = 0.5 + min(4.5, len(self._connections()) / 50)
+        for connection in self._connections():
+            connection.drain(0.5, latest)
 
     def _connections(self) -> list[Attachment | RemoteAttachment]:
         return [*self.engine.attachments, *self.engine.guests]

@@ -329,6 +329,15 @@ class Hub(Publisher):
             attachment.resume()
         self.engine.react()
 
+    def send_away(self, reason: str) -> None:
+        """Have all who are connected here come again, in a while and maybe elsewhere: they are closed with 4503. Not a
+        checkpoint.
+
+        Args:
+          reason: why, as they are told.
+        """
+        self._draining.send_away(reason)
+
     def _set_suspended(self, suspended: bool) -> None:
         self.engine.suspended = suspended
         if self.engine.durability is not None:
