@@ -227,3 +227,28 @@ async def test_the_figures_of_a_real_node_are_as_they_are_described() -> None:
         assert told["cluster"]["calls_forwarded"] == 1
         scraped = (await w.clients[1].get("/metrics?scope=cluster")).text
         assert 'trio_ws_cluster_calls_forwarded_total{node="b"} 1.0' in scraped
+
+
+async def test_who_publishes_at_another_node_does_not_notice_that_one_goes_away() -> None:
+    async with world("a", "b", drain_timeout=3) as w, trio.open_nursery() as nursery:
+        assert await w.lives[0].hub.place("ada") is None
+        peer = Peer(w.lives[0].hub, "ada")
+        peer.connect()  # who acks nothing: the node waits for it
+        await w.clients[1].post("/v1/users/ada/events", json=critical())
+        nursery.start_soon(w.lives[0].drain)
+        await trio.sleep(0.1)
+        assert w.lives[0].hub.draining
+        begun = trio.current_time()
+        told: list[Any] = []
+
+        async def batch() -> None:
+            told.extend(await lines(w.clients[1], *[critical(user="ada", payload=n) for n in range(3)]))
+
+        async with trio.open_nursery() as publishing:
+            publishing.start_soon(batch)
+            response = await w.clients[1].post("/v1/users/ada/events", json=critical())
+        assert response.status_code == 202, response.text
+        assert trio.current_time() > begun + 1
+        assert [answer["duplicate"] for answer in told] == [False] * 3
+        events = (await w.clients[1].get("/v1/users/ada/events")).json()["events"]
+        assert len({event["id"] for event in events}) == len(events) == 5

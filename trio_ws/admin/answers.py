@@ -82,9 +82,10 @@ def moved() -> ApiError:
     return ApiError(503, "moved", "the user's log is going to another node", retry_after=1)
 
 
-def is_moved(body: bytes) -> bool:
-    """Whether the body of an answer, or a line of one, is that: nothing was done."""
-    return body.startswith(b'{"error":{"code":"moved"')
+def is_for_another(body: bytes) -> bool:
+    """Whether the body of an answer of a node, or a line of one, says that the log is another's, or soon will be, as
+    that node is going away: nothing was done."""
+    return body.startswith((b'{"error":{"code":"moved"', b'{"error":{"code":"draining"'))
 
 
 def retry_after(hub: Hub) -> int:

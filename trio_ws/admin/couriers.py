@@ -18,7 +18,7 @@ import trio
 from ..hub import Hub
 from ..hub.elsewhere import Cluster, HttpAnswer, HttpCall, NoAnswer
 from ..hub.intake import check_name
-from .answers import ApiError, internal_error, is_moved, moved
+from .answers import ApiError, internal_error, is_for_another, moved
 from .batch import LINES
 from .events import refusals
 from .forwarding import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE, answer_here, unanswered
@@ -276,12 +276,15 @@ class _Courier:
                 sent.in_doubt = True
             return [None] * len(group)
         if answer.status != 200:
-            return [_as_line(answer)] * len(group)
+            return [None if self._is_for_another(answer.body) else _as_line(answer)] * len(group)
         lines = answer.body.split(b"\n")[:-1]
         if len(lines) != len(group):
             logger.error("a node has answered %d of %d lines", len(lines), len(group))
             return [encoded(internal_error())] * len(group)
-        return [None if is_moved(line) else line for line in lines]
+        return [None if self._is_for_another(line) else line for line in lines]
+
+    def _is_for_another(self, answer: bytes) -> bool:
+        return is_for_another(answer) and not self._couriers.hub.draining
 
     async def _make(self, call: HttpCall) -> HttpAnswer:
         if self._node == self._couriers.cluster.node:
@@ -326,10 +329,8 @@ def encoded(error: ApiError) -> bytes:
     return msgspec.json.encode(error.body(status=error.status))
 
 
-def _as_line(answer: HttpAnswer) -> bytes | None:
-    """The refusal of a call as the answer to each of its lines; None where the log has moved."""
-    if is_moved(answer.body):
-        return None
+def _as_line(answer: HttpAnswer) -> bytes:
+    """The refusal of a call as the answer to each of its lines."""
     try:
         told = msgspec.json.decode(answer.body)
         told["error"]["status"] = answer.status

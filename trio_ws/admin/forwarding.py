@@ -25,11 +25,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import InvalidEvent, StoreUnavailable
+from ..errors import HubClosed, InvalidEvent, StoreUnavailable
 from ..hub import Hub
 from ..hub.elsewhere import AnswerCall, Elsewhere, HttpAnswer, HttpCall, NoAnswer
 from ..hub.intake import check_name
-from .answers import ApiError, internal_error, is_moved, moved
+from .answers import ApiError, internal_error, is_for_another, moved
 from .events import priority_of, refusals
 from .requests import HOP, read_body
 
@@ -85,7 +85,7 @@ class Forward:
         user = None if HOP in scope else _user_of(scope["path"])
         try:
             there = None if user is None else await self._hub.place(user)
-        except StoreUnavailable:
+        except (StoreUnavailable, HubClosed):
             there = None  # who answers says so, in its words
         if user is None or there is None:
             await self._app(scope, receive, send)
@@ -218,7 +218,7 @@ async def ask(hub: Hub, user: str, there: Elsewhere | None, forwarded: Forwarded
             else:
                 if before and call.method == "DELETE" and answer.status == 404:
                     return HttpAnswer(status=204)  # it was done by who did not live to say so
-                if not has_moved(answer):
+                if answer.status != 503 or not is_for_another(answer.body) or hub.draining:
                     return answer
                 in_doubt = before
             if in_doubt and not forwarded.repeatable:
@@ -234,11 +234,6 @@ async def answer_here(hub: Hub, call: HttpCall) -> HttpAnswer:
     """Have a call answered by this node."""
     assert hub.on_call is not None
     return await hub.on_call(call)
-
-
-def has_moved(answer: HttpAnswer) -> bool:
-    """Whether a node says that it has not the log of that user, and has done nothing."""
-    return answer.status == 503 and is_moved(answer.body)
 
 
 def unanswered(**details: Any) -> ApiError:
