@@ -160,6 +160,10 @@ async def test_metrics_of_all_nodes_are_told_apart(autojump_clock: MockClock) ->
             assert sorted(bucket.value for bucket in buckets) == [1, 2]
         own = await nodes.clients["a"].get("/metrics")
         assert "node=" not in own.text
+        nodes.about["b"] = b'{"name":"node a"}'
+        both = (await nodes.clients["a"].get("/metrics?scope=cluster")).text
+        assert 'trio_ws_cluster_users_owned{node="node a/a"}' in both
+        assert 'trio_ws_cluster_users_owned{node="node a/b"}' in both
 
 
 async def test_states_of_nodes_and_a_suspended_one_is_not_ready() -> None:

@@ -17,6 +17,7 @@ from trio_ws.admin import lines as lines_of
 from trio_ws.config import Config
 from trio_ws.core.records import Batch, UserRecord
 from trio_ws.core.wire import payload_of
+from trio_ws.errors import StoreError
 from trio_ws.hub.elsewhere import HttpAnswer, HttpCall, NoAnswer
 
 from .nodes import Nodes, open_nodes
@@ -211,6 +212,37 @@ async def test_all_who_are_known_in_the_cluster_are_reached_once(monkeypatch: py
         assert again == told
         for user, node in list(nodes.owners.items()):
             assert held(nodes, node, user).count("all") == 1
+
+
+async def test_a_store_that_fails_while_everybody_is_reached_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_nodes() as nodes:
+
+        async def fail(*_: object) -> None:
+            raise StoreError("away")
+
+        monkeypatch.setattr(nodes.clusters["b"].store, "users", fail)
+        [told, other] = await post(nodes, {"users": "*", "type": "note", "id": "e"}, note("ann"))
+        assert (told["error"]["code"], told["error"]["status"]) == ("store_unavailable", 503)
+        assert other["seq"] == 1
+
+
+async def test_who_moves_while_everybody_is_reached_counts_once(autojump_clock: MockClock) -> None:
+    async with open_nodes() as nodes:
+        nodes.owners.update(ann="a", bob="b", cyd="c")
+        await post(nodes, *[note(user) for user in nodes.owners])
+
+        async def carry(node: str, call: HttpCall, make: Make) -> HttpAnswer:
+            if node == "c":
+                await trio.sleep(1)
+                nodes.owners["ann"] = "c"
+                nodes.hubs["c"].publish_nowait("ann", "note", None)
+            return await make()
+
+        nodes.carry = carry
+        [told] = await post(nodes, {"users": "*", "type": "note", "id": "e", "payload": "all"})
+        assert told == {"id": "e", "users": 3, "accepted": 3, "refused": 0}
 
 
 async def test_a_node_that_lives_and_does_not_answer_is_told_of(autojump_clock: MockClock) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -98,10 +99,14 @@ class AllNodes:
           accept: the header, which says in what format.
         """
         told = await self._ask("/metrics", accept=accept)
+        named = Counter(_about(record)["name"] for record in self._nodes())
         families: dict[bytes, list[bytes]] = {}
         answered = families[_ANSWERED] = []
         for record in self._nodes():
-            label = b"node=" + _encode(_about(record)["name"] or record.node)
+            name = _about(record)["name"]
+            # Two have one name for a while, where one takes the place of the other.
+            called = f"{name}/{record.node}" if name and named[name] > 1 else name or record.node
+            label = b"node=" + _encode(called)
             answered.append(b"trio_ws_cluster_answered{%b} %d" % (label, record.node in told))
             for head, samples in _families(told.get(record.node, b"")):
                 families.setdefault(head, []).extend(_labelled(sample, label) for sample in samples)

@@ -31,6 +31,7 @@ from ..errors import (
     InvalidEvent,
     OwnedElsewhere,
     RunEnded,
+    StoreError,
     StoreUnavailable,
     TooManyRuns,
     UnknownRun,
@@ -329,7 +330,7 @@ def refusals(hub: Hub) -> Iterator[None]:
         raise ApiError(503, "draining", message, retry_after=retry_after(hub)) from None
     except OwnedElsewhere:
         raise moved() from None
-    except StoreUnavailable as error:
+    except (StoreUnavailable, StoreError) as error:
         raise ApiError(503, "store_unavailable", str(error), retry_after=retry_after(hub)) from None
 
 

@@ -133,6 +133,7 @@ class LinesOfCluster:
             if answer := await sent.answered():
                 told = _decode(answer)
                 counts.add(told)
+                counts.forget(len(reached.intersection(told["names"])))  # who has moved meanwhile
                 reached.update(told["names"])
             else:
                 missing.add(node)
@@ -158,13 +159,9 @@ class LinesOfCluster:
         total = attrs.evolve(counts)
         for line in each:
             told = await self._told(line)
-            if "error" in told:
-                total.refused += 1
-            elif told["duplicate"]:
-                continue  # who has moved meanwhile was reached before
-            else:
-                total.accepted += 1
             total.users += 1
+            total.refused += "error" in told
+            total.accepted += "error" not in told
         return _encode({"id": id, **attrs.asdict(total)})
 
 
@@ -187,6 +184,11 @@ class Counts:
         self.users += told["users"]
         self.accepted += told["accepted"]
         self.refused += told["refused"]
+
+    def forget(self, n: int) -> None:
+        """So many of those who have it were counted twice."""
+        self.users -= n
+        self.accepted -= n
 
 
 class LinesOfOthers:
