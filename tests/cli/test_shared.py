@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ import trio
 from redis_servers import RedisServer
 from trio.testing import MockClock
 
-from trio_ws.cli.shared import Interrupted, opened_node
+from trio_ws.cli.shared import Interrupted, opened_node, told_to_others
 from trio_ws.cli.systemd import ServiceManager
 from trio_ws.errors import StoreError
 from trio_ws.hub.opening import ATTEMPT_PAUSE, own_nursery
@@ -92,6 +94,20 @@ async def test_what_waiting_does_not_mend_is_an_error(trouble: StoreError, autoj
     with pytest.raises(StoreError) as caught:
         await enter(Late(AWAY, trouble))
     assert caught.value is trouble
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ({"admin_host": "0.0.0.0", "admin_port": 8766}, f"{socket.gethostname()}:8766"),
+        ({"admin_host": "::", "admin_port": 0}, None),
+        ({"admin_host": "127.0.0.1"}, None),
+        ({"admin_host": "unix:/run/x"}, None),
+    ],
+)
+def test_what_is_told_to_the_other_nodes(given: dict[str, Any], address: str | None) -> None:
+    told = told_to_others(load({"store": "redis://x", "node_name": "a", **given}, {}).settings)
+    assert (told["name"], told.get("address")) == ("a", address)
 
 
 async def test_a_signal_ends_the_wait(autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from ..addresses import is_loopback, netloc
 from ..errors import InvalidConfig, StoreError
 from ..settings import Settings
 from .output import Failure
@@ -61,7 +63,7 @@ async def opened_node(
     from ..cluster import open_node
     from ..hub.opening import own_nursery
 
-    about: dict[str, object] = {"name": settings.node}
+    about = told_to_others(settings)
     waiting = Waiting(manager)
     watching = trio.CancelScope()
 
@@ -82,6 +84,14 @@ async def opened_node(
                 yield opened.hub
     if opening.cancelled_caught:
         raise Interrupted
+
+
+def told_to_others(settings: Settings) -> dict[str, object]:
+    """How people know a node: its name, and where its admin API is, if others than this machine reach it."""
+    about: dict[str, object] = {"name": settings.node}
+    if settings.admin_port and not is_loopback(settings.admin_host):
+        about["address"] = netloc(socket.gethostname(), settings.admin_port)
+    return about
 
 
 @attrs.define
