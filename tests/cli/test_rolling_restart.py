@@ -18,7 +18,7 @@ from redis_servers import RedisServer
 
 import trio_ws
 
-from ..cli.fake_admin import environment, finish, start
+from .fake_admin import environment, finish, start
 
 pytestmark = [
     pytest.mark.integration,
