@@ -133,9 +133,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
         async with (
             open_hub(settings.limits(), store=settings.open_store(), on_alert=on_alert)
             if shared is None
-            else opened_node(
-                settings, shared, on_alert, signals=signals, manager=manager
-            ) as hub,
+            else opened_node(settings, shared, on_alert, signals=signals, manager=manager) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
         ):
