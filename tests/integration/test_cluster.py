@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -15,7 +16,7 @@ import pytest
 import trio
 from ordeal.nodes import HERE, Node, Nodes, opened
 from ordeal.run import OPTIONS, environment
-from redis_servers import Sentinels, until
+from redis_servers import RedisServer, Sentinels, until
 
 import trio_ws
 
@@ -258,6 +259,35 @@ async def test_the_primary_dies_and_its_replica_takes_over(redis_directory: Path
                     got += [event.payload for event in await events.receive()]
             assert got == [1, 2, 3]
             assert len(epochs) == 1
+
+
+async def test_a_redis_that_comes_back_with_nothing_is_a_new_epoch_and_no_silent_hole(
+    redis_directory: Path,
+) -> None:
+    async with RedisServer(redis_directory) as server:  # without a file
+        store = trio_ws.RedisStore(server.url)
+        async with trio_ws.open_node(store=store) as node, trio.open_nursery() as nursery:
+            [(host, port)] = await nursery.start(partial(trio_ws.serve, node.hub, port=0, insecure=True))
+            tab = Tab(await nursery.start(_connected, f"ws://{host}:{port}/ws"))
+            nursery.start_soon(tab.read)
+            before = await node.hub.publish("ada", "agent_started", id="old")
+            await before.confirmed()
+            await server.restart()
+
+            async def begun_anew() -> bool:
+                try:
+                    after = await node.hub.publish("ada", "agent_completed", id="new")
+                except trio_ws.StoreUnavailable:
+                    return False
+                return after.epoch != before.epoch
+
+            await until(begun_anew)
+            with trio.fail_after(PATIENCE):
+                while "new" not in tab.got[-1:]:
+                    await tab.changed.park()
+            assert tab.client.statistics().resets == 1
+            assert tab.got[0] == "old"
+            nursery.cancel_scope.cancel()
 
 
 async def _connected(
