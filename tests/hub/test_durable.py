@@ -67,10 +67,12 @@ async def until(condition: Callable[[], object]) -> None:
             await trio.sleep(0.01)
 
 
-async def connected(hub: Hub, user: str = "ada", before: Peer | None = None, **options: Any) -> Peer:
+async def connected(
+    hub: Hub, user: str = "ada", before: Peer | None = None, start: str | None = None, **options: Any
+) -> Peer:
     """A client of `user`, that goes on from where `before` was."""
     await hub.load(user, to_connect=True)
-    ask: dict[str, Any] = {}
+    ask: dict[str, Any] = {} if start is None else {"start": start}
     if before is not None:
         ask = {"session": before.welcome["session"], "epoch": before.welcome["epoch"], "seq": before.cursor}
     return Peer(hub, user, **options).connect(**ask)
@@ -624,6 +626,30 @@ async def test_a_log_that_sleeps_is_woken_when_a_session_of_it_expires_and_when_
         assert not store._logs["ada"].runs
         assert len(store._logs["ada"].events) == 2
         assert hub.loader.loaded - loaded < 10  # when it is time, and not at each cleanup
+
+
+async def test_a_snapshot_does_not_end_amid_deltas_that_were_joined_while_some_were_not_durable() -> None:
+    store = Store()
+    async with life(store, durability="all", max_events_per_user=3) as hub:
+        run = await hub.open_run("ada", "r")
+        store.hold()
+        run.delta_nowait("a")  # is in the commit that is under way
+        await trio.sleep(0.1)
+        for text in "bc":
+            run.delta_nowait(text)  # for "c" room is made: "a" and "b" are joined
+        box = hub.engine.buffer.mailboxes["ada"]
+        assert [(entry.first, entry.seq) for entry in box.entries.values()] == [(1, 1), (2, 3), (4, 4)]
+        first = store.open_gate
+        store.hold()
+        first.set()
+        await until(lambda: box.safe == 2)
+        peer = await connected(hub, start="snapshot")
+        await trio.sleep(0.1)
+        assert not peer.kinds("snapshot")
+        store.let_go()
+        await until(lambda: peer.cursor == 4)
+        (snapshot,) = peer.kinds("snapshot")
+        assert (snapshot["seq"], snapshot["payload"]["text"]) == (4, "abc")
 
 
 async def test_who_stays_connected_is_not_looked_for_in_the_store() -> None:

@@ -207,6 +207,8 @@ class Session:
         if self.cursor <= self.acked:
             self._flight.progress_at = now  # nothing was in flight: what is taken now has just begun to be
         ready = box.ready
+        if self._untold and not self._can_tell():
+            return frames
         while self._untold and size < max_bytes:
             size += self._tell(self._untold.pop(0), frames)
         while self.cursor < ready and size < max_bytes:
@@ -214,6 +216,8 @@ class Session:
             if entry is not None and entry.seq > ready:
                 break  # deltas that were joined with what is not ready
             if entry is None or self._spared(entry, now) is not None:
+                if not self._can_tell():
+                    break
                 if begun < self.cursor:
                     self._note_sent(now, begun, top)
                 self._take_gaps(now, frames)
@@ -383,6 +387,12 @@ class Session:
                 healed += count
         frames.append(wire.gap(gap.first, gap.last, gap.reason, gap.lost, gap.critical, follow, healed))
         frames += snapshots
+
+    def _can_tell(self) -> bool:
+        """Whether agents' runs can be told of: not where what may be shown ends amid deltas that were joined in the
+        log. The commit that is due for the rest of them moves that on."""
+        box = self.box
+        return box.runs is None or self.plain or box.boundary(box.safe) == box.safe
 
     def _tell(self, id: str, frames: list[bytes]) -> int:
         """Put the snapshot of an agent's run into a frame, as of all that may be told of; returns its length.

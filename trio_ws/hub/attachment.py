@@ -11,18 +11,14 @@ import logging
 import math
 from typing import Any, Final, Protocol
 
-from ..config import KIB
 from ..core import closing, wire
 from ..core import payload as payloads
 from ..core.closing import CloseCode
 from ..core.session import Impossible, Session
 from ..identity import Identity
-from .engine import Engine
+from .engine import CHUNK, Engine
 
 logger = logging.getLogger(__name__)
-
-CHUNK: Final = 64 * KIB
-"""About how many bytes one connection is given in one turn."""
 
 LIVELY: Final = 30.0
 """Seconds after an event during which its user's heartbeats come at the active interval."""
@@ -187,7 +183,7 @@ class Attachment:
         if self.fenced or session.blocked is not None or self._engine.suspended:
             return
         try:
-            frames = session.take(now, CHUNK)
+            frames = session.take(now, self._engine.chunk)
             if frames:
                 self._send(frames, now)
             if session.plain:

@@ -36,6 +36,10 @@ MEMORY_CRITICAL_TTL: Final = 86400.0
 """`critical_ttl` where none is set and nothing is durable: a day."""
 
 
+CHUNK: Final = 64 * 1024
+"""About how many bytes one connection is given in one turn."""
+
+
 def new_token() -> str:
     """An unguessable id: 144 random bits in 24 characters."""
     return secrets.token_urlsafe(18)
@@ -68,6 +72,7 @@ class Engine:
       suspended: nothing is accepted for now, and no event is sent.
       stopping: is set when draining begins.
       on_woken: is called with each log that came into memory from the store.
+      chunk: about how many bytes one connection is given in one turn; less is for tests, so that replays are cut short.
       see_to_rests: is called where something is to be done about what is in the store only.
       after_step: is called after each step of the core, for whoever drains.
     """
@@ -123,6 +128,7 @@ class Engine:
         self.revocations = Revocations()
         self.draining = self.closed = self.suspended = False
         self.stopping = trio.Event()
+        self.chunk = CHUNK
         self.on_woken: Callable[[Mailbox], None] | None = None
         self.after_step: Callable[[], None] | None = None
         self.see_to_rests: Callable[[], None] | None = None

@@ -75,6 +75,7 @@ class Plan:
       latency, jitter: of each piece of data on its way.
       segment: bytes that travel in one piece at most; 0 leaves pieces whole.
       window: bytes under way at most in each direction of a connection.
+      chunk: about how many bytes a connection is given in one turn.
       handler: how long a tab takes for an event at most.
       failing: share of the events that a tab's handler fails on.
       faults: how often each kind of `FAULTS` happens, a second; what is not named does not.
@@ -110,6 +111,7 @@ class Plan:
     jitter: float = 0.01
     segment: int = 0
     window: int = 65536
+    chunk: int = 65536
     handler: float = 0.0
     failing: float = 0.0
     lookers: float = 0.0
@@ -218,6 +220,7 @@ class Plan:
             failing=0.0,
             limits=limits,
             characters=characters,
+            chunk=rng.choice((65536, 300, 1)),  # while a snapshot and what follows are sent, runs go on
         )
 
     def to_json(self) -> str:
@@ -260,6 +263,7 @@ class Plan:
             "jitter",
             "segment",
             "window",
+            "chunk",
             "handler",
             "failing",
             "lookers",

@@ -172,6 +172,7 @@ class World:
             self._over,
             on_dead_letter=self.letters.take,
             disk=self.disk,
+            chunk=plan.chunk,
         )
         self.faults: Counter[str] = Counter()
         self._healed: float | None = None

@@ -112,6 +112,18 @@ def a_gap_is_not_healed(patch: Patch) -> None:
     around(patch, Session, "_tell", tell)
 
 
+def deltas_are_joined_across_a_snapshot(patch: Patch) -> None:
+    """Half of what comes as one is in the snapshot. Who folds has the run as it is."""
+
+    def tell(original: Any, self: Session, id: str, frames: list[bytes]) -> int:
+        high = self.box.sent_high
+        size: int = original(self, id, frames)
+        self.unjoined, self.box.sent_high = 0, high
+        return size
+
+    around(patch, Session, "_tell", tell)
+
+
 def deltas_of_two_runs_are_joined(patch: Patch) -> None:
     """Neighbours are taken for one stream, whose run they are of does not count. Who folds has the run as it is."""
 

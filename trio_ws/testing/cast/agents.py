@@ -164,7 +164,10 @@ class Agents:
                 return
             roll = rng.random()
             if roll < 0.4:
+                pause = rng.choice((0.0, 0.0, 0.01, 0.05))  # models speak at once, or word by word
                 for _ in range(rng.randint(1, 12)):
+                    if pause:
+                        await trio.sleep(rng.uniform(0, 2 * pause))
                     await run.delta(f"{rng.randint(0, 999)} ")
             elif roll < 0.5:
                 await run.progress(round(rng.random(), 3))

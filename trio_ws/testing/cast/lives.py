@@ -15,6 +15,7 @@ import trio
 from ...config import Config
 from ...hub import Hub
 from ...hub.dead_letters import OnDeadLetter
+from ...hub.engine import CHUNK
 from ..checkers.record import Record
 from ..disk import Disk
 from ..network.connection import Connection
@@ -38,6 +39,7 @@ class Lives:
       on_dead_letter: as `trio_ws.open_hub` takes it.
       over: is told of each hub that has ended, before it unwinds.
       disk: where hubs have their store.
+      chunk: about how many bytes a hub gives a connection in one turn.
 
     Attributes:
       hub: the one that runs now; None between two, and while one goes away. `up` is set while there is one.
@@ -55,6 +57,7 @@ class Lives:
         *,
         on_dead_letter: OnDeadLetter,
         disk: Disk | None = None,
+        chunk: int = CHUNK,
     ) -> None:
         self.hub: Hub | None = None
         self.up = trio.Event()
@@ -67,6 +70,7 @@ class Lives:
         self._over = over
         self._on_dead_letter = on_dead_letter
         self._disk = disk
+        self._chunk = chunk
         self._rng: random.Random = sim.derive("server")
         self._scope: trio.CancelScope | None = None
         self._listener: SimListener | None = None
@@ -94,6 +98,7 @@ class Lives:
             store = None if self._disk is None else self._disk.store()
             opened = self._sim.open_hub(self._config, store=store, on_dead_letter=self._on_dead_letter)
             async with opened as hub, trio.open_nursery() as nursery:
+                hub.engine.chunk = self._chunk
                 self._record.watch(hub)
                 await nursery.start(self._server, hub)
                 if not self._scope.cancel_called:  # else it has died as it came up
