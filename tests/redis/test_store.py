@@ -580,6 +580,44 @@ async def test_nonsense_in_the_log_does_not_stop_commits(ann: Node, redis_server
     assert [key.id for key in (await ann.kept("ada")).keys if key.id != "i"] == ["id-1", "id-2"]
 
 
+async def test_a_log_that_nothing_can_be_made_of_is_in_nobodys_way(
+    ann: Node, redis_server: RedisServer
+) -> None:
+    users = ["version", "rest", "events", "sessions", "newest", "ada"]
+    await ann.own(*users)
+    await ann.store.commit(
+        Batch(events=[event(user, 1) for user in users], users=[log(user, 1) for user in users])
+    )
+    for field in ("version", "rest", "newest"):
+        await redis_server.call("HSET", KEYS.log(field), field, "nonsense")
+    for place, key in (("events", KEYS.of("events")[1]), ("sessions", KEYS.of("sessions")[3])):
+        await redis_server.call("SET", key, place)
+    batch = Batch(
+        events=[event(user, 2) for user in users],
+        users=[log(user, 2) for user in users],
+        sessions=[session(user, "tab") for user in users],
+    )
+    with pytest.raises(Fenced) as fenced:
+        await ann.store.commit(batch)
+    assert fenced.value.taken == set(users[:4])
+    assert seqs(await ann.kept("ada")) == seqs(await ann.kept("newest")) == [1, 2]
+    await ann.own(*users)
+    for user in users[:4]:
+        with pytest.raises(StoreError, match="refused"):
+            await ann.store.load(user)
+    for place, score in (("events", "inf"), ("ids", "x")):
+        await ann.own(place)
+        await redis_server.call("DEL", *KEYS.of(place))
+        await ann.own(place)
+        await ann.store.commit(Batch(events=[event(place, 1)], users=[log(place, 9, rest=2)]))
+        await redis_server.call("ZADD", KEYS.of(place)[1], score if place == "events" else 5, b"nonsense")
+        await redis_server.call("HSET", KEYS.of(place)[9], b"\xff", "x", "k", score)
+        found = await ann.kept(place)
+        assert found.rest is not None
+        assert (seqs(found), found.rest.keys) == ([1], {})
+        assert len(await ann.store.read(place, Part(first=2, last=9, most=9))) == 0
+
+
 # -- keys, records, the server
 
 

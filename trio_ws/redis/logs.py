@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
@@ -25,6 +26,7 @@ from .changes import Word, changes
 from .keys import Keys
 from .link import Redis
 from .reading import MOST, Found, Reply, confirmed, events_of, read
+from .refusals import Refused
 from .script import Script
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,9 @@ READ: Final = Script.load("read")
 CLAIM: Final = Script.load("life", "claim")
 RELEASE: Final = Script.load("life", "release")
 LOOK: Final = Script.load("look")
+
+_DAMAGE: Final = "WRONGTYPE| attempt to | expected, got | not a float| not a valid float"
+"""What Redis and Lua say of values that are not what they should be."""
 
 _OK, _TAKEN, _ROLLED_BACK, _LATE = 0, 1, 2, 3
 
@@ -101,6 +106,16 @@ def _fenced(fate: dict[str, int]) -> Fenced:
     return Fenced(fate.keys() - rolled_back, rolled_back)
 
 
+def _version(value: bytes) -> int:
+    """A version; 0 where it makes no sense, which is none of any log."""
+    return int(value) if value.isdigit() else 0
+
+
+def _is_damage(error: StoreError) -> bool:
+    """Whether a script could make no sense of what it found in the keys of one user."""
+    return isinstance(error, Refused) and re.search(_DAMAGE, str(error)) is not None
+
+
 class Logs:
     """The logs of `node`.
 
@@ -146,12 +161,14 @@ class Logs:
         failed: StoreError | None = None
         replies = await self._redis.scripts(COMMIT, calls, replicated=True)
         for (user, owned, version), reply in zip(called, replies, strict=True):
-            if isinstance(reply, StoreError):
+            if isinstance(reply, StoreError) and not _is_damage(reply):
                 failed = reply
             elif reply == _OK:
                 owned.known = owned.made = version
             else:
-                fate[user] = reply
+                if isinstance(reply, StoreError):  # others are not to wait for it
+                    logger.error("a log can't be changed", extra={"user": user, "error": str(reply)})
+                fate[user] = reply if reply == _ROLLED_BACK else _TAKEN
                 self._forget(user, owned)
         if failed is not None:
             raise failed
@@ -260,7 +277,9 @@ class Logs:
         if owned is not None and owned.token != token:
             await self._take_leave(user, owned)
         if owner.node == self._node and user not in self.owned:
-            self.owned[user] = Owned(token, int(version), int(version), int(before), trio.current_time())
+            self.owned[user] = Owned(
+                token, _version(version), _version(version), _version(before), trio.current_time()
+            )
         return owner, bool(is_due)
 
     async def _take_leave(self, user: str, owned: Owned) -> None:
@@ -316,7 +335,7 @@ class Logs:
             if isinstance(reply, StoreError):
                 raise reply
             token, version, void = reply
-            if void or token != owned.token.encode() or not owned.known <= int(version) <= owned.tried:
+            if void or token != owned.token.encode() or not owned.known <= _version(version) <= owned.tried:
                 found.add(user)
         return found
 

@@ -18,7 +18,7 @@ import attrs
 from ..core.gaps import Run
 from ..core.records import EventRecord, Kept, KeptRest, UserRecord
 from ..store.reading import AT_ONCE, Misfit, lost, new_epoch, new_log
-from ..store.rows import Damaged
+from ..store.rows import Damaged, is_text
 from . import records
 from .changes import Word, log_words, put
 
@@ -162,7 +162,7 @@ def confirmed(events: list[EventRecord], marked: list[bytes], upto: int) -> list
 
 def _unknown_log(user: str, reply: Reply, events: list[EventRecord], newest_key: int) -> UserRecord:
     """The log of events of which nothing else is known: what is not there may have been lost, the newest one, too."""
-    rest = int(reply.rest or 0)
+    rest = _seq(reply.rest)
     if not reply.user and len(reply.events) == 2 * MOST:
         rest = _seq(reply.events[-1])
     newest = events_of(user, reply.newest, [])
@@ -171,8 +171,9 @@ def _unknown_log(user: str, reply: Reply, events: list[EventRecord], newest_key:
 
 
 def _rest(reply: Reply) -> KeptRest:
-    keys = {id.decode(): int(seq) for id, seq in _pairs(reply.ids)}
-    return KeptRest(reply.lesser, float(reply.due[1]) if reply.due else None, keys)
+    keys = {_text(id): _seq(seq) for id, seq in _pairs(reply.ids)}
+    known = {id: seq for id, seq in keys.items() if is_text(id) and seq}
+    return KeptRest(reply.lesser, float(reply.due[1]) if reply.due else None, known)
 
 
 def _sift(
@@ -195,8 +196,12 @@ def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _seq(score: bytes) -> int:
-    return int(float(score))
+def _seq(number: bytes) -> int:
+    """The seq that is meant; 0 where none is."""
+    try:
+        return max(0, int(float(number)))
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _text(name: bytes) -> str:

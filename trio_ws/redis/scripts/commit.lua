@@ -182,7 +182,7 @@ local function set_aside(place, what, told)
   redis.call("RPUSH", aside, told)
 end
 
-newest = tonumber(newest or "0")
+newest = tonumber(newest or "0") or 0
 local at = 9
 while at <= #ARGV do
   local act, from, to = ARGV[at], at + 2, at + 1 + tonumber(ARGV[at + 1])
