@@ -15,7 +15,7 @@ from trio_ws.core.records import Batch
 from trio_ws.errors import StoreError
 from trio_ws.store import Place, SharedMemory
 
-STEPS = ("claim", "release", "lost", "beat", "load", "commit", "orphans", "due", "revoked", "send")
+STEPS = ("claim", "release", "lost", "beat", "leave", "load", "commit", "orphans", "due", "revoked", "send")
 
 
 class CutOff(SharedMemory):

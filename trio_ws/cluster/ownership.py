@@ -7,6 +7,7 @@ So who has which log may be remembered here (`_others`) until it turns out to be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -22,6 +23,10 @@ REMEMBERED: Final = 100_000
 
 LOOKED_AT: Final = 500
 """How many tokens are looked at in one call of the store."""
+
+MOST_LOOKED_AT: Final = 2000
+"""How many are, at most, each time that some are: who owns very many must not keep the store busy with it. What is
+written is checked in any case."""
 
 
 @attrs.define(eq=False)
@@ -192,7 +197,7 @@ class Ownership:
         """Look at a part of the tokens, the next one each time. A checkpoint.
 
         Args:
-          part: of all, above 0, at most 1.
+          part: of all, above 0, at most 1; at most `MOST_LOOKED_AT`.
 
         Returns: who is not this node's any more, and is to be dropped; None where all are.
 
@@ -200,7 +205,7 @@ class Ownership:
           StoreError: the store can't be asked.
         """
         users = list(self.owned)
-        count = -int(-len(users) * part // 1)
+        count = min(math.ceil(len(users) * part), MOST_LOOKED_AT)
         if self._at >= len(users):
             self._at = 0
         some = users[self._at : self._at + count]
