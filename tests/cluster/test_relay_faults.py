@@ -13,7 +13,7 @@ import trio.testing
 
 import trio_ws
 from tests.server.memory import WireClient
-from trio_ws.cluster import peers, relay_owner
+from trio_ws.cluster import messages, peers, relay_owner, relayed
 
 from .relaying import Node, acked, cluster
 
@@ -307,6 +307,45 @@ async def test_a_hello_that_is_given_up_attaches_nothing() -> None:
         assert not b.edge.holds
         assert b.hub.stats()["connections"]["refused"]["store"] == 1
         await b.client()
+
+
+async def test_a_client_that_has_gone_while_its_hello_waited_takes_no_session() -> None:
+    """The call to attach it, and that it has gone, may come to the owner together, after an outage of the store."""
+    async with cluster("a", "b") as (_, (a, b)):
+        client, welcome = await a.client()
+        late = relayed.Attach(
+            relay=99,
+            user="ada",
+            expires=None,
+            issued=None,
+            path="/ws",
+            age=-1.0,  # later than the other, as it seems
+            session=welcome["session"],
+            epoch=welcome["epoch"],
+            seq=0,
+            start="retained",
+            plain=False,
+        )
+        b.hub.bus.post("a", messages.Call(10**6, "attach", relayed.encode(late)))
+        b.hub.bus.tell("a", "relay.up", relayed.encode(relayed.Gone(99, silent=False)))
+        await trio.sleep(1)
+        await client.send({"t": "ping"})
+        await client.until("pong")
+        assert not a.lines
+
+
+async def test_a_client_that_comes_while_the_owner_drains_is_back_soon() -> None:
+    async with cluster("a", "b") as (_, (a, b)):
+        client, _ = await a.client()  # it holds up the drain, as it acks nothing
+        await a.hub.publish("ada", "agent_started", 1)
+        await client.until("event")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.life.drain)
+            await client.until("drain")
+            async with tab(b) as one:
+                await one.until(1)
+                assert trio.current_time() < 3
+                assert not b.edge.holds
 
 
 # -- windows

@@ -38,6 +38,10 @@ _HAS_SECRETS: Final = re.compile(rb'"(?:auth|hello)"|\\u00[67]')
 """Finds every message that has a frame with a token in it, however its letters are escaped, and some others."""
 
 
+_NOTHING: Final = b"?"
+"""What is no frame, whatever it was."""
+
+
 class Hold:
     """A `RemoteAttachment`: a connection's hold on a session that another node has.
 
@@ -160,7 +164,7 @@ class Hold:
         try:
             frames = list(zip(wire.split(data), wire.decode_client(data), strict=False))
         except wire.NotAFrame:
-            return data
+            return _NOTHING
         others = []
         for text, frame in frames:
             if isinstance(frame, wire.Auth):

@@ -46,6 +46,12 @@ CLOSE_GRACE: Final = 3.0
 AGAIN: Final = 0.5
 """Seconds after which it is told again."""
 
+DRAINED: Final = 0.7
+"""Seconds after which a node that drains has given its logs to others, as a rule."""
+
+REMEMBERED: Final = 1024
+"""Of how many connections it is remembered that they had gone before they were attached."""
+
 
 class Line:
     """A `Link`: the way out to a client at another node.
@@ -208,6 +214,7 @@ class Relayed:
         self.lines: dict[tuple[str, int], Line] = {}
         self._hub = hub
         self._owns = owns
+        self._gone: dict[tuple[str, int], None] = {}
         peers.owner = self
         calls.handle("attach", self._attach)
 
@@ -239,8 +246,13 @@ class Relayed:
             return NotWelcome(
                 closing.DRAINING.code, "the user's events can't be read now", hub.retry_after, "store"
             )
-        if line.over:  # the edge has said so meanwhile
-            return Moved()
+        if line.over or (line.peer.node, line.relay) in self._gone:
+            return Moved()  # as the edge has said meanwhile, or before, nobody waits for it
+        if hub.draining:
+            after = spread(DRAINED, line.relay)
+            return NotWelcome(
+                closing.DRAINING.code, "the user's events move to another node", after, "draining"
+            )
         ask = Ask(
             session=wanted.session,
             epoch=wanted.epoch,
@@ -270,7 +282,11 @@ class Relayed:
         line = self.lines.get((sender, item.relay))
         if line is not None:
             line.take(item)
-        elif not isinstance(item, Gone):
+        elif isinstance(item, Gone):
+            self._gone[sender, item.relay] = None  # its call may have come with it, and is worked on later
+            if len(self._gone) > REMEMBERED:
+                del self._gone[next(iter(self._gone))]
+        else:
             again = Closed(item.relay, closing.DRAINING.code, "the session is not here", RETRY_AFTER)
             self.peers.say_down(self.peers.of(sender), again)
 
