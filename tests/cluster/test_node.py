@@ -261,8 +261,10 @@ async def test_lost_commits_make_a_new_epoch() -> None:
 
 @pytest.mark.parametrize("seconds", [1.0, 1.6, 1.9, 2.5, 10.0])
 async def test_who_hears_nothing_itself_takes_nobody_for_dead(seconds: float) -> None:
-    async with running("a", "b") as (nodes, (a, b)):
+    async with running("a") as (nodes, (a,)):
         peer = await connect(a)
+        await trio.sleep(0.45)
+        b = await nodes.start("b")  # which beats long after a, and shortly before it
         await b.hub.publish("ada", "alarm", 1, priority=CRITICAL)
         for life in (a, b):
             life.store.away = True

@@ -232,7 +232,7 @@ class SharedMemory:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
         leases, now = self._place.leases, trio.current_time()
-        if now - self._place.beaten_at > lease:  # nobody could: whoever had a lease then has one now
+        if now - self._place.beaten_at > lease / 2:  # nobody could: whoever had a lease then has one now
             for held in leases.values():
                 if held.until > self._place.beaten_at:
                     held.until = now + lease

@@ -2,7 +2,7 @@
 -- for how many milliseconds, an id for the data where it has none.
 -- Returns: the id of the data; and by turns the nodes that live, for how many milliseconds yet, and what they say.
 --
--- Where nobody could beat for longer than a lease, Redis was away, and no node is to blame: whoever had a lease then
+-- Where nobody could beat for longer than half a lease, Redis was away, and no node is to blame: whoever had a lease then
 -- has one now.
 
 local leases, about, set = KEYS[1], KEYS[2], KEYS[3]
@@ -11,7 +11,7 @@ local time, lease = redis.call("TIME"), tonumber(ARGV[3])
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call("HSETNX", set, "id", ARGV[4])
 local last = tonumber(redis.call("HGET", set, "beat") or "0")
-if now - last > lease then
+if 2 * (now - last) > lease then
   for _, node in ipairs(redis.call("ZRANGE", leases, string.format("%.0f", last), "+inf", "BYSCORE")) do
     redis.call("ZADD", leases, string.format("%.0f", now + lease), node)
   end
