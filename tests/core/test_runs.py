@@ -9,18 +9,9 @@ from typing import Any
 import pytest
 
 from trio_ws.core.run_fold import RunFold
+from trio_ws.core.run_grammar import MAX_CALLS, MAX_QUESTIONS, Happened, check_payload
 from trio_ws.core.run_view import FOLDED, MAX_TOOL_TEXT, MAX_VALUE, RunView
-from trio_ws.core.runs import (
-    BACKLOG,
-    MAX_BACKLOG,
-    MAX_CALLS,
-    MAX_QUESTIONS,
-    NONSENSE,
-    Happened,
-    RunBooks,
-    Runs,
-    check_payload,
-)
+from trio_ws.core.runs import BACKLOG, MAX_BACKLOG, NONSENSE, RunBooks, Runs
 from trio_ws.errors import (
     IllegalTransition,
     InvalidEvent,

@@ -215,7 +215,7 @@ async def test_the_end_comes_where_there_is_no_room() -> None:
             await hub.cancel_run("ada", "r")
             await trio.sleep_forever()
         assert run.outcome == "cancelled"
-        assert run.question(question) == trio_ws.core.runs.Closed("withdrawn")
+        assert run.question(question) == trio_ws.core.run_grammar.Closed("withdrawn")
         assert hub.statistics().buffer_events == 8
         with pytest.raises(trio.WouldBlock):
             hub.publish_nowait("ada", "note")

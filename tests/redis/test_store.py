@@ -17,7 +17,8 @@ from redis_servers import RedisServer
 
 from tests.store.records import event, events, log, session
 from trio_ws.core.records import Batch, EventRecord, Kept, KeyRecord, Part, Removal, RevokedRecord
-from trio_ws.core.runs import Happened, Run
+from trio_ws.core.run_grammar import Happened
+from trio_ws.core.runs import Run
 from trio_ws.errors import InvalidConfig, StoreError
 from trio_ws.redis import RedisStore, records
 from trio_ws.redis.keys import Keys

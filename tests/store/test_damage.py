@@ -18,7 +18,8 @@ from tests.hub.peers import Peer
 from trio_ws.config import Config
 from trio_ws.core.gaps import Run as Gone
 from trio_ws.core.records import Batch, KeyRecord
-from trio_ws.core.runs import Happened, Run
+from trio_ws.core.run_grammar import Happened
+from trio_ws.core.runs import Run
 from trio_ws.errors import StoreUnavailable
 from trio_ws.hub import Hub, open_hub
 from trio_ws.store import SqliteStore, rows

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..core.answers import MAX_CHOICES, MAX_PROMPT
-from ..core.runs import Closed
+from ..core.run_grammar import Closed
 from ..errors import StoreUnavailable
 from ..hub import Hub, Receipt, RunHandle
 from ..hub.hub import DEFAULT_LEASE

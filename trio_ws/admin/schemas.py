@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ..core.refusals import REASONS
+from ..core.run_grammar import PAYLOADS
 from ..core.run_view import FOLDED
-from ..core.runs import PAYLOADS
 from ..core.story import STEPS
 from ..hub.alerts import NAMES
 from ..hub.durability import STATES

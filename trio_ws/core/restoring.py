@@ -12,7 +12,8 @@ from .entry import CLASS_LOW, FIRM, RESET, SETTLED, Entry, placeholder
 from .gaps import ANY_TYPE, MAX_AGENTS, Run
 from .mailbox import Mailbox
 from .records import EventRecord, Kept, KeyRecord, SessionRecord, UserRecord
-from .runs import NONSENSE, Happened, Runs
+from .run_grammar import Happened
+from .runs import NONSENSE, Runs
 from .runs import Run as AgentRun
 from .session import Session
 

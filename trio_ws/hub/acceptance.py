@@ -9,7 +9,7 @@ from ..core.entry import Entry
 from ..core.mailbox import Mailbox
 from ..core.records import KeyRecord
 from ..core.restoring import gone_entry
-from ..core.runs import Happened
+from ..core.run_grammar import Happened
 from ..errors import EventTooLarge
 from .attachment import Attachment
 from .engine import Engine

@@ -15,8 +15,7 @@ import trio
 
 from ..core.answers import check_question
 from ..core.entry import CLASS_NORMAL, FIRM
-from ..core.run_view import CANCELLING, FOLDED, RunView
-from ..core.runs import (
+from ..core.run_grammar import (
     ASKED,
     DELTA,
     DELTAS,
@@ -26,9 +25,10 @@ from ..core.runs import (
     RETENTION,
     THINKING,
     Closed,
-    Run,
     check_payload,
 )
+from ..core.run_view import CANCELLING, FOLDED, RunView
+from ..core.runs import Run
 from ..errors import (
     IllegalTransition,
     InvalidEvent,

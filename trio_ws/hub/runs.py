@@ -18,18 +18,9 @@ import trio
 from ..core.answers import is_valid
 from ..core.entry import FIRM
 from ..core.mailbox import Mailbox
+from ..core.run_grammar import CANCELLING_EVENT, CLOSED, COMPLETED, LOST, STARTED, TOOL_COMPLETED, digest_of
 from ..core.run_view import CANCELLING
-from ..core.runs import (
-    CANCELLING_EVENT,
-    CLOSED,
-    COMPLETED,
-    LOST,
-    STARTED,
-    TOOL_COMPLETED,
-    Run,
-    Runs,
-    digest_of,
-)
+from ..core.runs import Run, Runs
 from ..errors import (
     IllegalTransition,
     InvalidEvent,

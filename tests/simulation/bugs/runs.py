@@ -7,7 +7,8 @@ from typing import Any
 
 from trio_ws.core import wire
 from trio_ws.core.mailbox import Mailbox
-from trio_ws.core.runs import Grammar, Run, Runs
+from trio_ws.core.run_grammar import Grammar
+from trio_ws.core.runs import Run, Runs
 from trio_ws.core.session import Session
 from trio_ws.core.track import Track
 from trio_ws.hub.attachment import Attachment

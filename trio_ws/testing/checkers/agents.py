@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from ...core.run_grammar import TERMINAL
 from ...core.run_view import RunView
-from ...core.runs import TERMINAL
 from .bookkeeping import Balance, Bounds
 from .sight import Checker, Line, Step, Told
 from .traffic import Accounting, Fencing

@@ -18,7 +18,7 @@ from ...core import wire
 from ...core.closing import CloseCode
 from ...core.entry import FIRM
 from ...core.pool import Ask, Refused
-from ...core.runs import RETENTION, TERMINAL
+from ...core.run_grammar import RETENTION, TERMINAL
 from ...event import Event, Gap
 from ...hub import Attachment, Hub, Identity, Link, OnMessage, Receipt
 from ...hub.acceptance import Acceptance
