@@ -255,7 +255,12 @@ class World:
         while trio.current_time() <= begun + HEALING_BOUND:
             await trio.sleep(LOOK_EVERY)
             why = self._unsettled(list(stay.values()))
-            if not why:
+            again = [] if why else self._pending_for_the_next(list(stay.values()))
+            for tab in again:
+                # Its session was forgotten before its ack was kept: that is pending for the user's next session.
+                self.sim.sometimes("pending for the next session")
+                await tab.leave()
+            if not why and not again:
                 self._healed = trio.current_time() - begun
                 self.sim.trace.note("healed")
                 return
@@ -281,11 +286,18 @@ class World:
             if (saved.epoch, saved.seq) != (box.epoch, box.head):
                 return f"{tab.name} is at {saved.seq}, its log at {box.head}"
             session = box.sessions.get(saved.session)
-            if session is not None and session.acked < box.head:
+            if session is None:
+                return f"{tab.name} has a session that is not known"
+            if session.acked < box.head:
                 return f"{tab.name} is at {saved.seq}, and has acked {session.acked}"
         if left := self.record.left():
             return f"{left[0]} was promised"
         return ""
+
+    def _pending_for_the_next(self, tabs: list[Tab]) -> list[Tab]:
+        """The tabs of those for whom something critical was processed, and no ack of it was kept."""
+        boxes = {user: box for hub in self._hubs() for user, box in hub.engine.buffer.mailboxes.items()}
+        return [tab for tab in tabs if boxes[tab.user].unconfirmed]
 
     async def _empty(self) -> None:
         """Everybody has left: when all times to live are over, nothing is left."""
