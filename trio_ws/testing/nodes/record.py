@@ -87,6 +87,15 @@ class NodesRecord:
             self.violations.append(Violation(invariant=invariant, at=self._clock(), text=text))
         self.on_violation()
 
+    def set_back(self) -> None:
+        """The store is as it was some time ago. What it has lost may be lost; and where a log's owner died at the same
+        time nobody knows that anything is, so that a seq may be given again: the model has no marker by which
+        `RedisStore` would know."""
+        self.forgiven_until = self._clock()
+        self._names.clear()
+        for event in self.events.values():
+            event.names.clear()
+
     # -- publishers
 
     def publish(self, user: str, *, critical: bool) -> Published:

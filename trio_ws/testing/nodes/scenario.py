@@ -415,7 +415,7 @@ class World:
             if self._weather.calm:
                 return
             self._place.restore(before)
-            self.record.forgiven_until = trio.current_time()
+            self.record.set_back()
 
         Alarm(self.sim.timers).arm(trio.current_time() + seconds, restore)
         return True
