@@ -81,9 +81,19 @@ async def test_a_log_comes_to_who_connects_where_nobody_else_is_connected() -> N
         assert a.hub.users() == []
         assert peer.welcome["epoch"] == receipt.epoch
         peer.die()
+        await trio.sleep(1)
         other = await connect(a, before=peer)
         assert other.welcome["resumed"] is True
         nodes.check()
+
+
+async def test_a_log_stays_for_who_is_just_about_to_connect() -> None:
+    async with running("a", "b") as (_, (a, b)):
+        assert await a.hub.place("ada", to_connect=True) is None
+        elsewhere = await b.hub.place("ada", to_connect=True)
+        assert elsewhere is not None
+        await trio.sleep(1)
+        assert await b.hub.place("ada", to_connect=True) is None
 
 
 async def test_a_log_stays_where_its_user_is_connected() -> None:

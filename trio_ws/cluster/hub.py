@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -59,6 +60,12 @@ IDLE: Final = 60.0
 
 RELEASED: Final = 500
 """How many logs are given back in one call of the store."""
+
+LOOKED_AT: Final = 2000
+"""Of how many users it is seen in one sweep whether they are idle."""
+
+HELD_FOR: Final = 0.5
+"""Seconds for which a log stays for a connection that was about to be attached."""
 
 COMMITS: Final = 3
 """How many commits are waited for until a log has nothing to write any more; one that goes on changing stays."""
@@ -117,6 +124,8 @@ class ClusteredHub(Hub):
         self._durability = engine.durability
         self._boxes = engine.buffer.mailboxes
         self._sweeps = 0
+        self._round: list[str] = []  # whom it is yet to be seen of whether they are idle
+        self._expected: dict[str, float] = {}  # when a connection was about to be attached
         self._sent_for: set[str] = set()
         engine.buffer.admits = self.ownership.owned.__contains__
         engine.durability.follow = self.forwarding.follow
@@ -139,6 +148,8 @@ class ClusteredHub(Hub):
     async def place(self, user: str, *, to_connect: bool = False) -> ElsewhereUser | None:
         """See `Hub.place`."""
         if user in self._boxes:
+            if to_connect:
+                self._expected[user] = self.engine.clock()
             return None
         check_name(user, "user")
         asked = 0
@@ -159,10 +170,10 @@ class ClusteredHub(Hub):
                     continue
                 return ElsewhereUser(self, owner.node, user)
             await super().load(user, to_connect=to_connect)
-            if user in self._boxes:
-                return None
             if user in self.ownership.owned and user not in self.engine.buffer.asleep:
-                self.engine.buffer.mailbox(user)  # nothing is kept of it
+                self.engine.buffer.mailbox(user)  # a new one, where nothing is kept of it
+                if to_connect:
+                    self._expected[user] = self.engine.clock()
                 return None
 
     async def have_here(self, user: str) -> None:
@@ -240,6 +251,8 @@ class ClusteredHub(Hub):
         box = self._boxes.get(user)
         if box is None or self.engine.suspended:
             return False
+        if self._expected.get(user, -math.inf) + HELD_FOR > self.engine.clock():
+            return False
         return (
             not (box.runs is not None and box.runs.open)
             and not self.engine.room.line(user)
@@ -252,6 +265,7 @@ class ClusteredHub(Hub):
         """Give logs back of which nothing is to be written any more."""
         for user in users:
             self._moving.drop(user)
+            self._expected.pop(user, None)
         try:
             await self.ownership.release(users)
         except StoreError as error:
@@ -273,6 +287,7 @@ class ClusteredHub(Hub):
     def drop(self, user: str) -> None:
         """See `Hub.drop`."""
         self.ownership.lost(user)
+        self._expected.pop(user, None)
         super().drop(user)
 
     def fenced(self, fenced: Fenced) -> None:
@@ -502,25 +517,25 @@ class ClusteredHub(Hub):
 
     async def _release_idle(self) -> None:
         """Give back logs that nobody needs here: of users who have gone, and who sleep, or have not had an event for a
-        while."""
-        now, buffer = self.engine.clock(), self.engine.buffer
-        ledger, writing = self._durability.ledger, self._durability.writing
-
-        def is_unused(user: str) -> bool:
-            used = user in self._boxes or user in buffer.runs.users or self.loader.is_under_way(user)
-            return not (used or ledger.is_closing(user) or user in writing)
-
-        unused = [user for user in self.ownership.owned if is_unused(user)]
-        for at in range(0, len(unused), RELEASED):
-            writing = self._durability.writing
-            await self._release([user for user in unused[at : at + RELEASED] if is_unused(user)])
-        idle = [
-            box.user
-            for box in self._boxes.values()
-            if box.last_event_at + IDLE <= now and self._may_go(box.user)
-        ]
+        while. Each time the next of them are looked at, so that the loop is not held."""
+        if not self._round:
+            self._round = list(self.ownership.owned)
+        some, self._round = self._round[-LOOKED_AT:], self._round[:-LOOKED_AT]
+        now, writing = self.engine.clock(), self._durability.writing
+        await self._release([user for user in some if self._is_unused(user) and user not in writing])
+        idle = [user for user in some if self._is_idle(user, now)]
         for user in idle[:ADOPTED]:
             await self.hand_over(user)
+
+    def _is_unused(self, user: str) -> bool:
+        """Whether nothing of a user is here, or about to be written."""
+        if user in self._boxes or user in self.engine.buffer.runs.users:
+            return False
+        return not (self.loader.is_under_way(user) or self._durability.ledger.is_closing(user))
+
+    def _is_idle(self, user: str, now: float) -> bool:
+        box = self._boxes.get(user)
+        return box is not None and box.last_event_at + IDLE <= now and self._may_go(user)
 
     async def _hear_of_revoked(self) -> None:
         while True:
