@@ -49,7 +49,7 @@ class Late(SharedMemory):
 
 async def enter(store: SharedStore, signal_after: float = math.inf) -> float:
     """Open a node, and leave it at once; gives how long the opening took."""
-    settings = load({"store": "redis://x", "drain_timeout": 0}, {}).settings
+    settings = load({"store": "redis://x", "node_name": "a", "drain_timeout": 0}, {}).settings
     send, signals = trio.open_memory_channel[int](1)
 
     async def end() -> None:
@@ -59,9 +59,7 @@ async def enter(store: SharedStore, signal_after: float = math.inf) -> float:
     began = trio.current_time()
     async with own_nursery() as nursery:
         nursery.start_soon(end)
-        async with opened_node(
-            settings, store, None, about={"name": "a"}, signals=signals, manager=ServiceManager()
-        ) as hub:
+        async with opened_node(settings, store, None, signals=signals, manager=ServiceManager()) as hub:
             took = trio.current_time() - began
             assert (await hub.publish("ada", "agent_started")).seq == 1
             # From here on signals are for who serves.
