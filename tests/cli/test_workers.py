@@ -97,7 +97,7 @@ async def staged(
     manager = tmp_path / "manager"
     told: list[dict[str, str]] = []
     with (
-        trio.fail_after(20),
+        trio.fail_after(60),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
         Notices() as notices,
     ):
@@ -226,6 +226,7 @@ async def test_who_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         await until(lambda: stage.log("hang"))
         stage.plan.write_text("serve")
         await until(lambda: stage.log("serve"))
+        monkeypatch.setattr(workers, "PATIENCE", 60.0)
         assert await stage.end() == 0
 
 
@@ -279,6 +280,7 @@ async def test_a_successor_that_is_of_no_use_replaces_nobody(
         await until(lambda: stage.alive() == before)
         assert {await stage.ask() for _ in range(20)} <= {*before}
         # And another try is possible.
+        monkeypatch.setattr(workers, "SUCCESSION", 60.0)
         stage.plan.write_text("serve")
         stage.send(signal.SIGUSR2)
         await until(lambda: len(stage.log("drained")) == 2)
@@ -303,7 +305,7 @@ async def test_workers_end_with_their_supervisor_however_it_ends(tmp_path: Path)
     )
     arguments = [sys.executable, "-c", program, str(FAKE), str(tmp_path / "plan")]
     process = await trio.lowlevel.open_process(arguments, stdout=subprocess.PIPE)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         text = b""
         assert process.stdout is not None
         while b"ready" not in text:
@@ -356,7 +358,7 @@ async def test_a_server_takes_the_sockets_that_it_is_handed(tmp_path: Path) -> N
     admin = await SharedAddress.listen("127.0.0.1", 0)
     handed = Handed([*tcp.open(), *unix.open()], admin.open())
     command = [sys.executable, "-m", "trio_ws", "serve", "--store", "memory", "--insecure", "--port", "1"]
-    with trio.fail_after(30), Notices() as notices:
+    with trio.fail_after(60), Notices() as notices:
         pid = start_worker(command, handed, {"NOTIFY_SOCKET": notices.address})
         for one in (*handed.ws, *handed.admin):
             one.close()
