@@ -304,3 +304,22 @@ def test_the_runs_of_a_user(admin: FakeAdmin) -> None:
     assert admin.requests[0][1] == "/v1/users/a%2Fb/runs"
     status, out, _ = trio_ws("runs", "ada", "--json", "--url", admin.url)
     assert [json.loads(line)["run"] for line in out.splitlines()] == ["r", "q", "f", "r"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["backup", "x", "--store", "memory"], "there is nothing to copy: the store is in memory"),
+        (
+            ["backup", "x", "--store", "redis://h"],
+            "a Redis is copied by its own means: its RDB file, or a replica",
+        ),
+        (
+            ["demo", "--workers", "2", "--store", "redis://h"],
+            "the demo is one process: workers are for trio-ws serve",
+        ),
+    ],
+)
+def test_what_is_for_another_store_or_command(arguments: list[str], line: str) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert (result.exit_code, result.stderr) == (2, f"trio-ws: {line}\n")

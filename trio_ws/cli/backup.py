@@ -31,7 +31,10 @@ def command(target: Path, new_epochs: bool, **given: Any) -> None:
     # Imported here, so that a wrong argument and --help need no store.
     from ..store.backup import back_up
 
-    kind, _, path = load_settings(given).settings.store.partition(":")
+    settings = load_settings(given).settings
+    if settings.is_shared:
+        raise Failure("a Redis is copied by its own means: its RDB file, or a replica", 2)
+    kind, _, path = settings.store.partition(":")
     if kind != "sqlite":
         raise Failure("there is nothing to copy: the store is in memory", 2)
     try:
