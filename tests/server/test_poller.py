@@ -290,10 +290,11 @@ async def test_who_ends_anothers_connection_in_the_same_batch() -> None:
         assert len(poller) == 0
 
 
-async def test_a_number_that_was_closed_without_a_word() -> None:
+@pytest.mark.parametrize("newcomer", [False, True])
+async def test_a_number_that_was_closed_without_a_word(newcomer: bool) -> None:
     async with open_poller() as poller:
         assert poller is not None
-        gone = Pair(poller)
+        gone = Pair(poller, newcomer=newcomer)
         number = gone.ours.fileno()
         gone.ours.close()
         others = [Pair(poller)]
@@ -305,9 +306,12 @@ async def test_a_number_that_was_closed_without_a_word() -> None:
         await settle()
         assert there.taken == [b"x"]
         assert gone.taken == []
+        poller.forget(number, there.take)
+        there.theirs.send(b"not read any more")
+        await settle()
+        poller.forget(number, there.take)
+        assert there.taken == [b"x"]
         os.close(there.ours.detach())
-        poller.forget(number, there.take)
-        poller.forget(number, there.take)
         for pair in others[:-1]:
             pair.close()
         assert len(poller) == 0

@@ -77,6 +77,8 @@ class Poller:
         self._watched[number] = take
         if newcomer:
             self._newcomers.add(number)
+        else:
+            self._newcomers.discard(number)  # one that was closed without a word had this number, maybe
 
     def forget(self, number: int, take: Take) -> None:
         """Hand nothing more to `take`; to be called before the descriptor is closed. Idempotent."""
