@@ -245,3 +245,19 @@ async def test_who_waits_for_an_answer_is_told_when_this_node_ends(nodes: Nodes)
     assert trio.current_time() == ended
     with pytest.raises(HubClosed):
         await a.calls.call("b", "wait", b"")
+
+
+async def test_what_was_answered_is_forgotten_once_the_answer_has_come(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    done = 0
+
+    async def do(_sender: str, _body: bytes) -> bytes:
+        nonlocal done
+        done += 1
+        return bytes(1000)
+
+    b.calls.handle("do", do)
+    for _ in range(50):
+        await a.calls.call("b", "do", b"")
+    assert done == 50
+    assert len(b.calls._done) == 1

@@ -1,8 +1,8 @@
 """Calls from node to node, over a bus that may lose what it carries: asked again until answered, and done once.
 
-Who is asked remembers what it answers for a while, by the id of the call; a call that comes again while it is worked on
-is told so, and is not begun anew. Who asks gives up when the other node lives no longer: then it may have been done
-or not.
+Who is asked remembers what it answers, by the id of the call, until the next call says that the answer has come, or for
+a while; a call that comes again while it is worked on is told so, and is not begun anew. Who asks gives up when the
+other node lives no longer: then it may have been done or not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ DEAF_FOR: Final = 0.3
 """Seconds for which nobody has listened at a node that is gone. A connection to the store is made again sooner."""
 
 REMEMBERED: Final = 30.0
-"""Seconds that answers are remembered."""
+"""Seconds that answers are remembered, where nothing more is heard of who has asked."""
+
+MOST_HEARD: Final = 1000
+"""Of how many answers that have come a node is told at most."""
 
 
 class NodeGone(StoreError):
@@ -85,6 +88,7 @@ class Calls:
         self._ids = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._done: dict[tuple[str, int], _Done] = {}
+        self._heard: dict[str, list[int]] = {}  # by node: whose answers have come, which is to be told
         self._swept_at = -math.inf
         bus.on_message = self._take
         bus.on_closed = self._end
@@ -106,7 +110,7 @@ class Calls:
         asked = self._asked[id] = _Asked(trio.Event())
         self.made += 1
         pause = AGAIN
-        call = Call(id, verb, body)
+        call = Call(id, verb, body, self._heard.pop(node, []))
         try:
             self._bus.post(node, call)
             while True:
@@ -146,8 +150,14 @@ class Calls:
             if isinstance(message, Answer) and asked.answer is None:
                 asked.answer = message
                 asked.done.set()
+                heard = self._heard.setdefault(sender, [])
+                if len(heard) < MOST_HEARD:
+                    heard.append(message.id)
 
     def _work_on(self, sender: str, call: Call) -> None:
+        for id in call.heard:
+            if (known := self._done.get((sender, id))) is not None and known.answer is not None:
+                del self._done[sender, id]
         done = self._done.get((sender, call.id))
         if done is None:
             self._forget_old()
@@ -180,3 +190,5 @@ class Calls:
         self._swept_at = now
         for key in [key for key, done in self._done.items() if done.until <= now]:
             del self._done[key]
+        for node in [node for node in self._heard if not self._lives(node)]:
+            del self._heard[node]

@@ -21,11 +21,13 @@ class Call(_Message, tag="call"):
     Attributes:
       id: of the call, unique among those of the node that asks.
       verb: what is to be done.
+      heard: calls whose answers have come: nobody asks for these again.
     """
 
     id: int
     verb: str
     body: bytes
+    heard: list[int] = []
 
 
 class Answer(_Message, tag="answer"):
