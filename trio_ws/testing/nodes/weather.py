@@ -87,7 +87,8 @@ class Exposed:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `SharedStore`."""
-        await self._store.run(task_status=task_status)
+        task_status.started()
+        await self._store.run()
 
     async def open(self) -> Opened:
         """See `Store`. A node that comes up waits for the store."""
