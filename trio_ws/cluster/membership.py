@@ -69,6 +69,7 @@ class Membership:
         self._nodes: dict[str, NodeRecord] = {}
         self._begun_at = self._heard_at = trio.current_time()
         self._left = False
+        self._speaking = trio.Lock()
 
     def lives(self, node: str) -> bool:
         """Whether a node had a lease at the last beat, which has not ended since. Who hears nothing itself knows
@@ -89,8 +90,11 @@ class Membership:
         Raises:
           StoreError: that could not be said.
         """
-        begun_at = trio.current_time()
-        found = await self._store.beat(msgspec.json.encode(self._about()), LEASE)
+        async with self._speaking:
+            if self._left:
+                return
+            begun_at = trio.current_time()
+            found = await self._store.beat(msgspec.json.encode(self._about()), LEASE)
         self.beats += 1
         self._begun_at, self._heard_at = max(self._begun_at, begun_at), trio.current_time()
         before, self._nodes = self._nodes, {record.node: record for record in found}
@@ -158,6 +162,7 @@ class Membership:
         """This node lives no longer. A checkpoint; it raises nothing: its lease ends by itself."""
         self._left = True
         try:
-            await self._store.leave()
+            async with self._speaking:  # a beat that is under way would be heard after it
+                await self._store.leave()
         except StoreError as error:
             logger.warning("the store could not be told that this node leaves: %s", error)
