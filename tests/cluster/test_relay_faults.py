@@ -13,7 +13,7 @@ import trio.testing
 
 import trio_ws
 from tests.server.memory import WireClient
-from trio_ws.cluster import messages, peers, relay_owner, relayed
+from trio_ws.cluster import messages, peers, relay_edge, relay_owner, relayed
 
 from .relaying import Node, acked, cluster
 
@@ -411,3 +411,24 @@ async def test_what_is_on_its_way_to_a_node_is_bounded(monkeypatch: pytest.Monke
         assert [(await client.until("event"))["seq"] for _ in range(60)] == list(range(1, 61))
         assert 100_000 < max(on_the_way) < 200_000
         await client.send(acked(60))
+
+
+async def test_who_floods_while_the_store_is_away_cuts_off_nobody_else() -> None:
+    """What waits for a node is bounded for all who are relayed to it together, so one alone may not fill it."""
+    async with cluster("a", "b") as (_, (a, b)):
+        good, _ = await b.client()
+        flooder, _ = await b.client()
+        for node in (a, b):
+            node.life.store.away = True
+        for n in range(40):
+            await flooder.send({"t": "message", "id": f"m{n}", "type": "say", "payload": "x" * 60_000})
+            await good.send(acked(0))
+        assert (await flooder.closed()).code == 4503
+        assert b.hub.bus.backlog("a") < peers.BEHIND + 2 * relay_edge.MOST_SAID
+        for node in (a, b):
+            node.life.store.away = False
+        await trio.sleep(2)
+        await a.hub.publish("ada", "agent_started", 1)
+        assert (await good.until("event"))["seq"] == 1
+        assert b.hub.bus.lost == 0
+        assert b.peers.cut == 1

@@ -158,6 +158,10 @@ class Bus:
         since = self._deaf.get(node)
         return 0.0 if since is None else max(0.0, trio.current_time() - max(since, self._failed_at + RETURN))
 
+    def backlog(self, node: str) -> int:
+        """How many bytes wait to be sent to a node, beside those that are on their way."""
+        return self._sizes.get(node, 0)
+
     def is_behind(self, node: str) -> bool:
         """Whether something waits to be sent to a node."""
         return node in self._waiting

@@ -33,6 +33,9 @@ MISSED_FOR: Final = 0.7
 WINDOW: Final = 4 * MIB
 """Bytes of frames on their way to one node; beyond, no session writes to it until it has got some of them."""
 
+BEHIND: Final = MIB
+"""Bytes that wait to be sent to a node; beyond, no client is to add much to them."""
+
 REPORT: Final = 512 * KIB
 """Bytes of frames after which it is told at once that they have come."""
 
@@ -143,6 +146,10 @@ class Peers:
         if not isinstance(item, Gone):
             peer.up[item.relay] = item.n
         self._bus.tell(peer.node, "relay.up", relayed.encode(item))
+
+    def is_behind(self, peer: Peer) -> bool:
+        """So much waits to be sent to it, as while the store is away, that more might be lost, and others' with it."""
+        return self._bus.backlog(peer.node) > BEHIND
 
     def got(self, peer: Peer, size: int) -> None:
         """Frames of so many bytes have come."""

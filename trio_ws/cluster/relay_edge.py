@@ -32,6 +32,10 @@ RETRY_AFTER: Final = 0.15
 REPORT: Final = 64 * KIB
 """Bytes that the socket has taken after which the owner is told."""
 
+MOST_SAID: Final = 128 * KIB
+"""Bytes that a client may say while the way to the owner is behind. What waits there is bounded for all together: one
+who fills it would cut off the others."""
+
 _PING: Final = re.compile(rb'\{"t":"ping","seq":\d+,"next":([\d.]+)\}')
 
 _HAS_SECRETS: Final = re.compile(rb'"(?:auth|hello)"|\\u00[67]')
@@ -66,6 +70,7 @@ class Hold:
         "_said",
         "_stuck",
         "_taken",
+        "_waiting",
         "deaf",
         "fenced",
         "peer",
@@ -83,6 +88,7 @@ class Hold:
         self._plain = plain
         self._said = self._heard = 0
         self._taken = self._credited = 0  # bytes: that have come, and that the owner was told of
+        self._waiting = 0  # bytes that it has said since the way to the owner is behind
         self._stuck = self._left = False
         self._early: list[Down] | None = []  # what overtook the answer that has the welcome
         self._due = self._armed_for = math.inf  # when the client is pinged from here
@@ -156,7 +162,12 @@ class Hold:
         data = message if isinstance(message, bytes) else message.encode()
         if not self._plain and _HAS_SECRETS.search(data):
             data = self._without_secrets(data)
-        if data:
+        if not data:
+            return
+        self._waiting = self._waiting + len(data) if self._edge.peers.is_behind(self.peer) else 0
+        if self._waiting > MOST_SAID:
+            self.lose("it says more than can be handed on")
+        else:
             self._say(Said(self.relay, self._next(), data))
 
     def _without_secrets(self, data: bytes) -> bytes:
