@@ -118,6 +118,14 @@ async def test_no_server(
         with pytest.raises(Refused, match="its user may not do this") as caught:
             await ada.command("SET", "a", 2)
         assert caught.value.code == "NOPERM"
+        cluster = Redis(f"redis+cluster://:se%3Acret%2F@127.0.0.1:{server.port}")
+        await nursery.start(cluster.run)
+        with pytest.raises(Refused, match="it is no Redis Cluster") as caught:
+            await cluster.command("PING")
+        assert not caught.value.passes
+        secure = Redis(f"rediss://127.0.0.1:{server.port}", timeout=0.2)
+        await nursery.start(secure.run)
+        await fails(secure, "no answer by TLS within 0.2 s")
     assert "cret" not in caplog.text
     assert "wrong@" not in caplog.text
 

@@ -269,8 +269,14 @@ class Cluster:
                 [answer] = await self._server(place).line.ask([_MAP])
                 if ranges := _ranges(answer, place):
                     told[ranges] += 1
+                elif isinstance(answer, hiredis.ReplyError):
+                    self._trouble = refused(answer, place)
                 elif isinstance(answer, StoreError):
                     self._trouble = answer
+                else:
+                    self._trouble = Unreachable(
+                        f"in the Redis cluster {self._target} nobody has any slots yet"
+                    )
                 if 2 * told.total() > len(places):
                     nursery.cancel_scope.cancel()
 

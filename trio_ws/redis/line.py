@@ -197,6 +197,7 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
     Raises:
       Unreachable: nobody is there, or not in time.
     """
+    wanted = "answer"
     try:
         with trio.fail_after(timeout):
             if not place.port:
@@ -204,6 +205,7 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
             stream = await trio.open_tcp_stream(place.host, place.port)
             if target.tls is None:
                 return stream
+            wanted = "answer by TLS"
             secured = trio.SSLStream(stream, target.tls, server_hostname=place.host)
             try:
                 await secured.do_handshake()
@@ -212,6 +214,6 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
                 raise
             return secured
     except trio.TooSlowError:
-        raise Unreachable(f"Redis at {place} can't be reached: no answer within {timeout:g} s") from None
+        raise Unreachable(f"Redis at {place} can't be reached: no {wanted} within {timeout:g} s") from None
     except (OSError, trio.BrokenResourceError) as error:
         raise Unreachable(f"Redis at {place} can't be reached: {why(error)}") from None

@@ -17,10 +17,13 @@ _ADVICE: Final = {
     "WRONGPASS": "user name or password is wrong",
     "NOPERM": "its user may not do this",
     "CLUSTERDOWN": "a part of the cluster is down",
+    "MOVED": "it is one of a Redis Cluster, whose URL begins with redis+cluster://",
     "MASTERDOWN": "a replica that has lost its primary",
     "NOREPLICAS": "too few replicas are there",
     "BUSY": "it is busy with a script",
 }
+
+_NO_CLUSTER: Final = "it is no Redis Cluster: the URL of one server begins with redis://"
 
 _PASSING: Final = frozenset(
     (
@@ -61,7 +64,7 @@ def refused(error: ReplyError, place: object) -> Refused:
     """The error that the server at `place` has answered with."""
     text = str(error)
     code = text.partition(" ")[0]
-    advice = _ADVICE.get(code)
+    advice = _NO_CLUSTER if "cluster support disabled" in text else _ADVICE.get(code)
     return Refused(
         code,
         f"Redis at {place} refused: {advice} ({text})" if advice else f"Redis at {place} refused: {text}",
