@@ -9,7 +9,7 @@ import trio
 
 from trio_ws.cluster.membership import BEAT, LEASE, MARGIN, Membership
 from trio_ws.errors import StoreError
-from trio_ws.store import Place
+from trio_ws.store import NodeRecord, Place
 
 from .world import CutOff
 
@@ -25,13 +25,18 @@ class Member:
         self.looking = 0.0
         self.failures = 0
         self.gone: list[str] = []
+        self.left: list[bool] = []
         self.membership = Membership(
             self.store,
             lambda: {"name": name},
             on_suspended=lambda: self.suspended_at.append(trio.current_time()),
             on_back=self._look,
-            on_gone=lambda record: self.gone.append(record.node),
+            on_gone=self._note_gone,
         )
+
+    def _note_gone(self, record: NodeRecord) -> None:
+        self.gone.append(record.node)
+        self.left.append(record.left > 0)
 
     async def _look(self) -> None:
         await trio.sleep(self.looking)
@@ -66,7 +71,7 @@ async def test_who_beats_lives_and_is_known_to_all() -> None:
 
 async def test_who_is_cut_off_stops_before_others_may_take_over() -> None:
     async with members("a", "b") as (a, b):
-        await trio.sleep(5)
+        await trio.sleep(5.2)
         a.store.away = True
         began = trio.current_time()
         await trio.sleep(LEASE)
@@ -81,6 +86,17 @@ async def test_who_is_cut_off_stops_before_others_may_take_over() -> None:
         assert not a.membership.suspended
         assert len(a.back_at) == 1
         assert a.membership.suspensions == 1
+
+
+async def test_who_leaves_is_told_from_who_dies() -> None:
+    async with members("a", "b", "c") as (a, b, c):
+        await trio.sleep(5.2)
+        await b.membership.leave()
+        await trio.sleep(BEAT)
+        assert (a.gone, a.left) == (["b"], [True])
+        c.store.away = True
+        await trio.sleep(LEASE + BEAT)
+        assert (a.gone, a.left) == (["b", "c"], [True, False])
 
 
 async def test_a_beat_that_hangs_is_no_beat() -> None:
@@ -132,6 +148,7 @@ async def test_looking_at_what_is_left_may_take_long_and_may_fail() -> None:
 
 async def test_who_has_left_beats_no_more() -> None:
     async with members("a", "b") as (a, b):
+        await trio.sleep(0.2)  # no beat is under way
         await a.membership.leave()
         await trio.sleep(5)
         assert "a" not in a.place.leases

@@ -304,10 +304,10 @@ class ClusteredHub(Hub):
         return {**self._told_about(), "state": state}
 
     def _node_is_gone(self, record: NodeRecord) -> None:
-        in_order = b'"state":"draining"' in record.about
-        logger.log(
-            logging.INFO if in_order else logging.WARNING, "a node is gone", extra={"peer": record.node}
-        )
+        if record.left > 0:
+            logger.info("a node has left", extra={"peer": record.node})
+        else:
+            logger.warning("a node is gone", extra={"peer": record.node})
         self.ownership.node_is_gone(record.node)
 
     # -- publishing

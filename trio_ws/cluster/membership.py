@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import attrs
 import msgspec
 import trio
 
@@ -43,7 +44,7 @@ class Membership:
       about: what there is to tell of this node to the others, with each beat: what has a JSON form.
       on_suspended: is called when the lease may be over.
       on_back: is awaited when a beat has got through after that; the node is suspended until it returns.
-      on_gone: is called with each node that lives no longer.
+      on_gone: is called with each node that lives no longer; its `left` is above 0 where it has given its lease up.
 
     Attributes:
       suspended: others may believe that this node is dead.
@@ -96,11 +97,13 @@ class Membership:
             begun_at = trio.current_time()
             found = await self._store.beat(msgspec.json.encode(self._about()), LEASE)
         self.beats += 1
-        self._begun_at, self._heard_at = max(self._begun_at, begun_at), trio.current_time()
+        now = trio.current_time()
+        since, self._heard_at = now - self._heard_at, now
+        self._begun_at = max(self._begun_at, begun_at)
         before, self._nodes = self._nodes, {record.node: record for record in found}
         for node, record in before.items():
             if node not in self._nodes:
-                self._on_gone(record)
+                self._on_gone(attrs.evolve(record, left=record.left - since))
 
     async def run(self) -> None:
         """Beat until cancelled, or until this node has left."""
