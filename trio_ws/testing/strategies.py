@@ -41,6 +41,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "jitter": (0.0, 0.01, 0.05),
     "segment": (0, 100, 7, 1),
     "window": (65536, 262144, 16384, 4096),
+    "chunk": (65536, 300, 1),
     "handler": (0.0, 0.01, 0.3, 3.0),
     "failing": (0.0, 0.05, 0.3),
     "lookers": (0.0, 0.3),

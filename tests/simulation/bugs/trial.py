@@ -15,7 +15,7 @@ from trio_ws.testing.campaign import TWICE_EVERY
 from trio_ws.testing.network.levels import LevelName
 from trio_ws.testing.scenario import simulate
 
-WITHIN = 200
+WITHIN = 400
 """Seeds, from 0 on, in which each must be caught."""
 
 CHANCE = "same seed, same trace and bytes"

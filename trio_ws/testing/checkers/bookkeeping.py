@@ -38,9 +38,13 @@ class Bounds(Checker):
         assert hub is not None
         limits, books, pool = hub.config, hub.engine.books, hub.engine.pool
         boxes = hub.engine.buffer.mailboxes.values()
-        # Who comes back to a log in a store is given it, however full memory is: a step before there is a session. It
-        # may stay until a cleanup finds that its session is over.
-        self._fetched = {box for box in boxes if box in self._fetched or self.record.coming[box.user]}
+        # Who comes back to a log in a store is given it, however full memory is: a step before there is a session. And
+        # who is connected is given what waits there. It may stay until a cleanup finds that its session is over.
+        self._fetched = {
+            box
+            for box in boxes
+            if box in self._fetched or self.record.coming[box.user] or (box.rest is not None and box.sessions)
+        }
         there = sum(bool(box.sessions) or box in self._fetched for box in boxes) * self.record.durable
         # And given what waits in the store, besides as much that waits for others.
         most = (1 + self.record.durable) * limits.max_events_per_user
