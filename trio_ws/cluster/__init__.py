@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .hub import ClusteredHub, Node, open_node
+from .hub import ClusteredHub
+from .opening import Node, open_node
 
 __all__ = ["ClusteredHub", "Node", "open_node"]

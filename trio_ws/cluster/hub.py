@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from copy import copy
 from typing import Any, Final, Literal
 
-import attrs
 import msgspec
 import trio
 
-from ..config import Config
 from ..core.buffer import UNREAD
-from ..core.histogram import Histogram
 from ..core.limits import spread
-from ..core.pool import Ask, Refused
 from ..errors import EventTooLarge, HubClosed, OwnedElsewhere, StoreError, StoreUnavailable
 from ..event import Priority
-from ..hub import Hub, Identity, Link, Receipt
-from ..hub.alerts import OnAlert
+from ..hub import Hub, Receipt
 from ..hub.cleanup import sweep
-from ..hub.dead_letters import OnDeadLetter
-from ..hub.elsewhere import HttpAnswer, HttpCall, NoAnswer, RemoteAttachment
-from ..hub.engine import Engine, new_token
+from ..hub.elsewhere import HttpAnswer, HttpCall, NoAnswer
+from ..hub.engine import Engine
 from ..hub.inbox import has_letters
 from ..hub.intake import check_name
-from ..hub.opening import OnWaiting, once_there, opened, own_nursery
 from ..hub.parcel import Parcel
 from ..store import Fenced, NodeRecord, Opened, SharedStore
 from .bus import Bus
 from .calls import CallFailed, Calls, NodeGone
+from .elsewhere import ClusterSeen, ElsewhereUser
 from .forwarding import Forwarding, receipt_of
 from .membership import Membership
 from .ownership import Ownership
@@ -76,6 +68,9 @@ ASKED: Final = 3
 ALONE: Final = 20.0
 """Seconds for which a suspended node keeps its clients."""
 
+RELEASE_GRACE: Final = 2.0
+"""Seconds that it may take to give all logs back."""
+
 REVOKED: Final = 0.5
 """Seconds between looks at who is revoked."""
 
@@ -102,7 +97,7 @@ class ClusteredHub(Hub):
         assert engine.durability is not None
         self.node, self.store = store.node, store
         self._told_about = about
-        self.cluster = _Cluster(self)
+        self.cluster = ClusterSeen(self)
         nursery = engine.nursery
         self.bus = Bus(store, nursery, engine.wall_clock)
         self.membership = Membership(
@@ -567,146 +562,3 @@ class ClusteredHub(Hub):
                 for at in range(0, len(left), RELEASED):
                     await self._release(left[at : at + RELEASED])
             await self.membership.leave()
-
-
-RELEASE_GRACE: Final = 2.0
-"""Seconds that it may take to give all logs back."""
-
-
-class ElsewhereUser:
-    """A user whose log another node has; as `hub.elsewhere.Elsewhere`."""
-
-    def __init__(self, hub: ClusteredHub, node: str, user: str) -> None:
-        self.node = node
-        self._hub = hub
-        self._user = user
-
-    async def attach(
-        self, identity: Identity, ask: Ask, link: Link, *, path: str
-    ) -> RemoteAttachment | Refused:
-        """See `hub.elsewhere.Elsewhere`."""
-        try:
-            return await self._hub.edge.attach(self.node, identity, ask, link, path=path)
-        except NoAnswer as error:
-            gone = isinstance(error.__cause__, NodeGone)
-            self._hub.ownership.forget(self._user, self.node, gone=gone)
-            raise
-
-    async def ask(self, call: HttpCall) -> HttpAnswer:
-        """See `hub.elsewhere.Elsewhere`."""
-        return await self._hub.ask_http(self.node, self._user, call)
-
-
-@attrs.frozen
-class Node:
-    """One node of a cluster. Made by `open_node`.
-
-    Attributes:
-      hub: its hub, which is used as any other: it reaches users wherever their log is.
-    """
-
-    hub: ClusteredHub
-
-    @property
-    def id(self) -> str:
-        """The id of this node's life."""
-        return self.hub.node
-
-
-class _Cluster:
-    """The nodes, as one of them sees them; as `hub.elsewhere.Cluster`."""
-
-    def __init__(self, hub: ClusteredHub) -> None:
-        self._hub = hub
-        self.node, self.store = hub.node, hub.store
-
-    @property
-    def suspended(self) -> bool:
-        """See `hub.elsewhere.Cluster`."""
-        return self._hub.engine.suspended
-
-    @property
-    def bus_delay(self) -> Histogram:
-        """See `hub.elsewhere.Cluster`."""
-        return self._hub.bus.delay
-
-    def nodes(self) -> list[NodeRecord]:
-        """See `hub.elsewhere.Cluster`."""
-        return self._hub.membership.nodes()
-
-    async def ask(self, node: str, call: HttpCall) -> HttpAnswer:
-        """See `hub.elsewhere.Cluster`."""
-        return await self._hub.ask_http(node, None, call)
-
-    def moved(self, user: str, node: str) -> None:
-        """See `hub.elsewhere.Cluster`."""
-        self._hub.ownership.forget(user, node)
-
-    def stats(self) -> dict[str, Any]:
-        """See `hub.elsewhere.Cluster`."""
-        hub = self._hub
-        return {
-            "owned": len(hub.ownership.owned),
-            "claims": hub.ownership.claims,
-            "take_overs": hub.ownership.taken_over,
-            "handed_over": hub.handed_over,
-            "released": hub.ownership.released,
-            "fenced": hub.fenced_off,
-            "forwarded": hub.forwarding.forwarded,
-            "calls_forwarded": hub.calls_forwarded,
-            "relayed": len(hub.edge.holds),
-            "relays_cut": hub.peers.cut,
-            "calls": hub.calls.made,
-            "calls_repeated": hub.calls.repeated,
-            "lost_messages": hub.bus.lost,
-            "beats": hub.membership.beats,
-            "suspensions": hub.membership.suspensions,
-        }
-
-
-@asynccontextmanager
-async def open_node(
-    config: Config | None = None,
-    *,
-    store: SharedStore,
-    about: Callable[[], dict[str, object]] = dict,
-    on_dead_letter: OnDeadLetter | None = None,
-    on_alert: OnAlert | None = None,
-    on_waiting: OnWaiting | None = None,
-    wall_clock: Callable[[], float] = time.time,
-    new_id: Callable[[], str] = new_token,
-) -> AsyncIterator[Node]:
-    """Run one node of a cluster for as long as the block lasts: a hub that shares its users with those of other nodes.
-
-    Leaving the block drains the hub, and gives all that it has to the others; leaving it by an exception, or cancelled,
-    ends it at once, and the others take over when its lease is over.
-
-    Args:
-      config: the limits of this node; those of one user hold over all nodes, as each user's log is one node's. Nodes
-        should have the same.
-      store: what the nodes share, such as `trio_ws.RedisStore`; opened here, and closed.
-      about: what is told of this node to the others, such as its address; asked again for each beat.
-      on_waiting: has the store waited for, where it is not there or not ready yet; called after each attempt, with what
-        is in the way. None raises that.
-      on_dead_letter, on_alert, wall_clock, new_id: see `open_hub`. Dead letters are handed over by the node that has
-        the log.
-
-    Raises:
-      StoreError: the store can't be opened, or is not there.
-    """
-    async with own_nursery() as outer:
-        await outer.start(store.run)
-        async with opened(store, on_waiting) as found, own_nursery() as nursery:
-            engine = Engine(
-                config or Config(),
-                nursery,
-                on_dead_letter=on_dead_letter,
-                on_alert=on_alert,
-                store=store,
-                wall_clock=wall_clock,
-                new_id=new_id,
-            )
-            hub = ClusteredHub(engine, store, about)
-            await once_there(hub.membership.beat, on_waiting)
-            async with hub.running(found):
-                yield Node(hub)
