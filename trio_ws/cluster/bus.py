@@ -104,14 +104,6 @@ class Bus:
         """As `post`, of something that needs no answer."""
         self.post(node, Told(subject, body))
 
-    async def tell_all(self, subject: str, body: bytes) -> None:
-        """Tell every node, this one too. A checkpoint.
-
-        Raises:
-          StoreError: it could not be sent.
-        """
-        await self._store.send_to_all(self._parcel([messages.encode(Told(subject, body))]))
-
     def _parcel(self, encoded: list[bytes]) -> bytes:
         return messages.parcel(self._store.node, self._wall_clock(), encoded)
 

@@ -31,7 +31,6 @@ class Keys:
         self.due = shared + "due"
         self.revoked = shared + "revoked"
         self.revoked_until = shared + "revoked-until"
-        self.to_all = shared + "all"
 
     def of(self, user: str) -> tuple[str, ...]:
         """Those of a user, as the scripts take them."""

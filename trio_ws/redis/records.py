@@ -26,7 +26,6 @@ from ..store.rows import Damaged
 FORMAT: Final = 1
 
 _MERGE, _TRACKED, _TRUNCATED, _OWNED, _CONFIRMED = 1, 2, 4, 8, 16
-_HEAD: Final = 7
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(

@@ -209,13 +209,9 @@ class RedisStore:
         """See `SharedStore`."""
         return await self._redis.publish(self._keys.to_node(node), message) != 0
 
-    async def send_to_all(self, message: bytes) -> None:
-        """See `SharedStore`."""
-        await self._redis.publish(self._keys.to_all, message)
-
     async def listen(self, take: Callable[[bytes], None]) -> None:
         """See `SharedStore`."""
-        await self._redis.subscribe([self._keys.to_all, self._keys.to_node(self.node)], take)
+        await self._redis.subscribe([self._keys.to_node(self.node)], take)
 
     # -- small values
 

@@ -126,9 +126,6 @@ class SharedStore(Store, Protocol):
     async def send(self, node: str, message: bytes) -> bool:
         """Have a message brought to a node; False where nobody listens there, as far as can be told."""
 
-    async def send_to_all(self, message: bytes) -> None:
-        """As `send`, to every node, this one too."""
-
     async def listen(self, take: Callable[[bytes], None]) -> None:
         """Hand over what is sent to this node, until cancelled. A connection that breaks is made again: what was sent
         meanwhile is lost. Raises nothing."""

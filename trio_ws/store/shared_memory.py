@@ -280,11 +280,6 @@ class SharedMemory:
                 channel.send_nowait((trio.current_time() + delay, message))
         return True
 
-    async def send_to_all(self, message: bytes) -> None:
-        """See `SharedStore`."""
-        for node in list(self._place.channels):
-            await self.send(node, message)
-
     async def listen(self, take: Callable[[bytes], None]) -> None:
         """See `SharedStore`."""
         send, receive = trio.open_memory_channel[tuple[float, bytes]](10_000)

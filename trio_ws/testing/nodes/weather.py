@@ -162,10 +162,6 @@ class Exposed:
         """See `SharedStore`."""
         return await self._pass(self._store.send, node, message)
 
-    async def send_to_all(self, message: bytes) -> None:
-        """See `SharedStore`."""
-        await self._pass(self._store.send_to_all, message)
-
     async def listen(self, take: Callable[[bytes], None]) -> None:
         """See `SharedStore`. What comes while the store is away does not arrive."""
 
