@@ -142,7 +142,9 @@ async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
         ids = [(await server.call("CLUSTER", "MYID")).decode() for server in cluster.servers]
         await there.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
         await first.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-        await first.call("MIGRATE", "127.0.0.1", there.port, "", 0, 1000, "KEYS", key)
+        held = await first.call("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+        assert key.encode() in held
+        await first.call("MIGRATE", "127.0.0.1", there.port, "", 0, 5000, "KEYS", *held)
         assert await redis.command("GET", key, key=key) == key.encode()
         assert await redis.script(SET, [key], ["asked"]) == b"OK"
         for server in (there, first):
