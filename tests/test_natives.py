@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from compiling import NATIVES, ROOT
-from natives import with_natives
+from compiling.__main__ import NATIVES, ROOT
+from compiling.natives import with_natives
 
 from trio_ws.core import entry
 from trio_ws.hub import parcel

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import attrs
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from .compare import Noise, say
 from .peers import all_peers

@@ -15,4 +15,5 @@ publishers.py   a process that publishes, and repeats what was not answered
 tabs.py         a process of clients, whose sessions outlive it
 journal.py      what each of them writes: a line for each thing that happened, never changed
 checker.py      reads the journals, and says what was promised and is not so; evidence.py, what it reads
+prove.py        another command, `scripts/prove`: the run of a real command, through connections that are cut
 """

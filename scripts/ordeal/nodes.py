@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from . import lives
 from .forwarder import Address, Forwarder

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import durability
 import pytest
 import trio
+from measuring import durability
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import attrs
 import pytest
-import sizing
-from sizing import Load, Measured, Policy, need
+from measuring import sizing
+from measuring.sizing import Load, Measured, Policy, need
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sizing.md"
 

@@ -14,7 +14,7 @@ import attrs
 import httpx
 import pytest
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 import trio_ws
 

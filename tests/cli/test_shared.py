@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 from trio.testing import MockClock
 
 from trio_ws.cli.shared import Interrupted, opened_node, told_to_others

@@ -14,9 +14,9 @@ import attrs
 import httpx
 import pytest
 import trio
+from loopback.redis import RedisServer, Sentinels, until
 from ordeal.nodes import HERE, Node, Nodes, opened
 from ordeal.run import OPTIONS, environment
-from redis_servers import RedisServer, Sentinels, until
 
 import trio_ws
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from fuzzing.__main__ import KEY, fuzz
+from api_fuzzing.__main__ import KEY, fuzz
 
 pytestmark = pytest.mark.integration
 

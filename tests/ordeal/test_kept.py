@@ -7,9 +7,9 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from loopback.redis import RedisServer
 from ordeal.journal import Journal, read
 from ordeal.kept import KEYS, Kept
-from redis_servers import RedisServer
 
 from trio_ws import RedisStore
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from redis_servers import RedisServer, installed
+from loopback.redis import RedisServer, installed
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from trio_ws.cluster.bus import Bus
 from trio_ws.redis import RedisStore

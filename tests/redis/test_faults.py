@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from redis_servers import RedisServer, until
+from loopback.redis import RedisServer, until
 
 from tests.server.certificates import write_certificate
 from trio_ws.errors import StoreError

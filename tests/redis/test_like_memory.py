@@ -10,7 +10,7 @@ import attrs
 import trio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from tests.store.records import event, log, session
 from trio_ws.core.gaps import Run

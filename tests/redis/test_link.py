@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from trio_ws.redis.link import Redis
 from trio_ws.redis.refusals import Refused

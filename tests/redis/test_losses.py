@@ -9,7 +9,7 @@ from collections import defaultdict
 
 import pytest
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from tests.store.records import event, log
 from trio_ws.core.records import Batch

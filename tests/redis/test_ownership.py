@@ -12,8 +12,8 @@ from pathlib import Path
 
 import attrs
 import trio
+from loopback.redis import RedisServer, Sentinels, until
 from ordeal.forwarder import Forwarder
-from redis_servers import RedisServer, Sentinels, until
 
 from trio_ws import RedisStore, StoreError
 from trio_ws.store import Fenced

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from redis_servers import RedisCluster, RedisServer, Refused, Sentinels, until
+from loopback.redis import RedisCluster, RedisServer, Refused, Sentinels, until
 
 from tests.server.certificates import write_certificate
 

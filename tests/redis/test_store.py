@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import pytest_trio
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from tests.store.records import event, events, log, session
 from trio_ws.core.records import Batch, EventRecord, Kept, KeyRecord, Part, Removal, RevokedRecord

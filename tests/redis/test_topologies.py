@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from redis_servers import RedisCluster, RedisServer, Sentinels, until
+from loopback.redis import RedisCluster, RedisServer, Sentinels, until
 
 from tests.store.records import event, log, session
 from trio_ws.core.records import Batch, KeyRecord, Part, Removal, RevokedRecord, RunRecord

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import pytest_trio
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from trio_ws.core.records import Batch, Kept, Removal, RevokedRecord, RunRecord
 from trio_ws.redis import RedisStore

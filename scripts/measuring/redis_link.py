@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import trio
-from redis_servers import RedisServer, installed
+from loopback.redis import RedisServer, installed
 
 from trio_ws.redis.link import Redis
 from trio_ws.redis.script import Script

@@ -26,7 +26,7 @@ from urllib.parse import quote
 import attrs
 import httpx
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 import trio_ws
 

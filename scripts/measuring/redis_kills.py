@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 import trio
-from redis_servers import RedisServer, Sentinels, installed, until
+from loopback.redis import RedisServer, Sentinels, installed, until
 
 from trio_ws import RedisStore
 from trio_ws.core.records import Batch, EventRecord, UserRecord

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, Final
 
 import trio
-from durability import cpu, serving
 
+from measuring.durability import cpu, serving
 from trio_ws.publisher import AsyncPublisher, Publisher
 
 USER: Final = "ada"

@@ -221,7 +221,7 @@ def tables() -> tuple[str, str]:
 def main() -> None:
     """Reads the options, and prints."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/sizing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for kind in (Load, Policy):
         for field in attrs.fields(kind):

@@ -30,15 +30,14 @@ import sys
 import time
 from pathlib import Path
 
-import durability
 import httpx
-import publishing
 import trio
-from loopback import faulty_network, server
+from loopback.server import faulty_network, server
 
 import trio_ws
+from measuring import durability, publisher
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STABLE = 5.5  # seconds that a connection must last until its next cut is a first one again
 
 
@@ -240,19 +239,19 @@ def rooms() -> None:
 
 def in_browser(cuts: int, tabs: int, events: int) -> None:
     """The figures of client.js."""
-    import browser_figures
+    from measuring import browser
 
-    print(browser_figures.size())
-    for name, rate in browser_figures.intake(events).items():
+    print(browser.size())
+    for name, rate in browser.intake(events).items():
         print(f"taken and acked by a page, {name}: {rate:,.0f} events a second")
     for fault in ("cut", "half_open"):
-        show(f"recovery in Chromium, {fault}", browser_figures.recovery(fault, cuts, tabs))
+        show(f"recovery in Chromium, {fault}", browser.recovery(fault, cuts, tabs))
 
 
 def main() -> None:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/measure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     recovery = commands.add_parser("recovery")
@@ -264,17 +263,17 @@ def main() -> None:
     latency.add_argument("--seconds", type=float, default=20)
     commands.add_parser("memory")
     commands.add_parser("dashboard")
-    browser = commands.add_parser("browser")
-    browser.add_argument("--cuts", type=int, default=100)
-    browser.add_argument("--tabs", type=int, default=10)
-    browser.add_argument("--events", type=int, default=20000)
+    paged = commands.add_parser("browser")
+    paged.add_argument("--cuts", type=int, default=100)
+    paged.add_argument("--tabs", type=int, default=10)
+    paged.add_argument("--events", type=int, default=20000)
     durable = commands.add_parser("durability")
     durable.add_argument("--events", type=int, default=3000)
     durable.add_argument("--reps", type=int, default=3)
     durable.add_argument("--held", type=int, nargs="*", default=[100_000, 1_000_000])
-    publisher = commands.add_parser("publisher")
-    publisher.add_argument("--events", type=int, default=500)
-    publisher.add_argument("--reps", type=int, default=3)
+    published = commands.add_parser("publisher")
+    published.add_argument("--events", type=int, default=500)
+    published.add_argument("--reps", type=int, default=3)
     redis = commands.add_parser("redis")
     redis.add_argument("--calls", type=int, default=10_000)
     redis.add_argument("--reps", type=int, default=3)
@@ -287,10 +286,10 @@ def main() -> None:
     kills.add_argument("--seed", type=int, default=1)
     in_redis = commands.add_parser("redis-store")
     in_redis.add_argument("--seconds", type=float, default=3.0)
-    cluster = commands.add_parser("cluster")
-    cluster.add_argument("--events", type=int, default=200)
-    cluster.add_argument("--flood", type=int, default=3000)
-    cluster.add_argument("--kills", type=int, default=12)
+    nodes = commands.add_parser("cluster")
+    nodes.add_argument("--events", type=int, default=200)
+    nodes.add_argument("--flood", type=int, default=3000)
+    nodes.add_argument("--kills", type=int, default=12)
     commands.add_parser("rooms")
     chosen = parser.parse_args()
     if chosen.command == "recovery":
@@ -309,23 +308,23 @@ def main() -> None:
     elif chosen.command == "durability":
         trio.run(durability.measure, chosen.events, chosen.reps, chosen.held)
     elif chosen.command == "publisher":
-        publishing.measure(chosen.events, chosen.reps)
+        publisher.measure(chosen.events, chosen.reps)
     elif chosen.command == "redis":
-        import redis_link
+        from measuring import redis_link
 
         trio.run(redis_link.measure, chosen.calls, chosen.reps, chosen.restarts)
     elif chosen.command == "redis-kills":
-        import redis_kills
+        from measuring import redis_kills
 
         trio.run(redis_kills.run, chosen.kills, chosen.failovers, chosen.seed)
     elif chosen.command == "redis-store":
-        import redis_store
+        from measuring import redis_store
 
         trio.run(redis_store.measure, chosen.seconds)
     elif chosen.command == "cluster":
-        import cluster_figures
+        from measuring import cluster
 
-        trio.run(cluster_figures.measure, chosen.events, chosen.flood, chosen.kills)
+        trio.run(cluster.measure, chosen.events, chosen.flood, chosen.kills)
     else:
         rooms()
 

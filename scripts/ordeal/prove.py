@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import trio
 import websockets
-from loopback import faulty_network, server
+from loopback.server import faulty_network, server
 from websockets.trio.client import connect
 
 
@@ -170,7 +170,7 @@ def text_of(events: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Read the arguments, run, exit with 1 where something was not as it should."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/prove", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=float, default=3, help="seconds between two cuts, about")
     parser.add_argument("--seed", type=int, default=int(time.time()))

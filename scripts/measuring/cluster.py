@@ -21,7 +21,7 @@ from typing import Final
 import attrs
 import httpx
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 import trio_ws
 

@@ -21,7 +21,7 @@ try:
 except ImportError:  # as a command it needs no hatchling
     BuildHookInterface = object
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GROUP = "trio_ws"
 """The modules share one library, of this name and `__mypyc`, beside the package."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from redis_servers import RedisServer
+from loopback.redis import RedisServer
 
 from trio_ws.core.records import Batch, EventRecord, Removal, SessionRecord, UserRecord
 from trio_ws.redis import RedisStore

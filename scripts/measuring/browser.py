@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-STATIC = Path(__file__).resolve().parent.parent / "trio_ws" / "admin" / "static"
+STATIC = Path(__file__).resolve().parents[2] / "trio_ws" / "admin" / "static"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 STABLE = 5.5  # seconds that a connection must last until its next cut is a first one again
 RATE = 10  # events a second for each tab

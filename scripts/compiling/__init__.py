@@ -1,0 +1,1 @@
+"""The hot path as C, by mypyc, from the same sources."""

@@ -1,0 +1,1 @@
+"""What the project promises, in figures: `scripts/measure`; and what they come to for many users: `scripts/sizing`."""
