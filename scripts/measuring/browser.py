@@ -22,6 +22,8 @@ from typing import Any
 
 import httpx
 
+from .times import show
+
 STATIC = Path(__file__).resolve().parents[2] / "trio_ws" / "admin" / "static"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 STABLE = 5.5  # seconds that a connection must last until its next cut is a first one again
@@ -172,3 +174,12 @@ def size() -> str:
         f"{name}: {len(source)} bytes, {len(gzip.compress(source))} compressed with gzip"
         for name, source in sources.items()
     )
+
+
+def measure(cuts: int, tabs: int, events: int) -> None:
+    """Measure all of it, and print."""
+    print(size())
+    for name, rate in intake(events).items():
+        print(f"taken and acked by a page, {name}: {rate:,.0f} events a second")
+    for fault in ("cut", "half_open"):
+        show(f"recovery in Chromium, {fault}", recovery(fault, cuts, tabs))

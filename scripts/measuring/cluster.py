@@ -7,10 +7,7 @@ client of it came: so the ways that an event can take are told apart by where el
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -18,10 +15,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import attrs
 import httpx
 import trio
 from loopback.redis import RedisServer
+from loopback.server import Server
 
 import trio_ws
 
@@ -36,40 +33,13 @@ WAYS: Final = {
 BATCH: Final = 100
 
 
-@attrs.define(eq=False)
-class Node:
-    """A process that serves."""
-
-    process: subprocess.Popen[str]
-    ws: str
-    http: str
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of CPU that it has used."""
-        return time.clock_gettime((~self.process.pid << 3) | 2)
+ROOM: Final = "--max-events", "100000", "--max-events-per-user", "5000"
+"""What each node is told."""
 
 
-def start(store: str) -> Node:
+def start(redis: RedisServer) -> Server:
     """One more node."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "trio_ws", "serve", "--insecure", "--port", "0", "--admin-port", "0"),
-            *("--store", store, "--max-events", "100000", "--max-events-per-user", "5000"),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("TRIO_WS_")},
-    )
-    assert process.stderr is not None
-    found: list[str] = []
-    while len(found) < 2:
-        line = process.stderr.readline()
-        if not line:
-            raise SystemExit(f"a node did not start; exit status {process.wait()}")
-        if line.startswith(("listening on ", "admin on ")):
-            found.append(line.split()[-1])
-    return Node(process, *found)
+    return Server.start("--store", redis.url, *ROOM)
 
 
 class Tab:
@@ -141,7 +111,7 @@ def percentiles(seconds: list[float]) -> str:
     return f"p50 {1000 * ranked[len(ranked) // 2]:7.1f} ms   p99 {1000 * ranked[-1 - len(ranked) // 100]:7.1f} ms"
 
 
-async def one_way(nodes: list[Node], way: str, events: int, flood: int) -> None:
+async def one_way(nodes: list[Server], way: str, events: int, flood: int) -> None:
     """Latency at 50 events a second, then CPU of a flood of as many as go."""
     published_at, client_at = (nodes[n] for n in WAYS[way])
     user = way.replace(" ", "-")
@@ -171,7 +141,7 @@ async def one_way(nodes: list[Node], way: str, events: int, flood: int) -> None:
         )
 
 
-async def deaths(redis: RedisServer, nodes: list[Node], count: int, *, silently: bool) -> None:
+async def deaths(redis: RedisServer, nodes: list[Server], count: int, *, silently: bool) -> None:
     """Kill the owner, or have it stand still, and see when its client at another node has the next event."""
     took, seen = [], []
     for n in range(count):
@@ -193,9 +163,8 @@ async def deaths(redis: RedisServer, nodes: list[Node], count: int, *, silently:
             took.append(time.monotonic() - died)
             await tab.until(2)
             seen.append(tab.at[1] - died)
-        nodes[0].process.kill()
-        nodes[0].process.wait()
-        nodes[0] = start(redis.url)
+        nodes[0].kill()
+        nodes[0] = start(redis)
     how = "owner stopped (SIGSTOP)" if silently else "owner killed (SIGKILL)"
     print(
         f"{how:44} published elsewhere after {percentiles(took)}; processed by its client after "
@@ -209,9 +178,9 @@ async def measure(events: int, flood: int, kills: int) -> None:
     with tempfile.TemporaryDirectory(prefix="trio-ws-") as folder:
         redis = RedisServer(Path(folder) / "redis", aof="always")
         await redis.start()
-        nodes: list[Node] = []
+        nodes: list[Server] = []
         try:
-            nodes += [start(redis.url) for _ in range(3)]
+            nodes += [start(redis) for _ in range(3)]
             await trio.sleep(1)  # all know of all
             for way in WAYS:
                 await one_way(nodes, way, events, flood)
@@ -219,6 +188,5 @@ async def measure(events: int, flood: int, kills: int) -> None:
             await deaths(redis, nodes, max(1, kills // 4), silently=True)
         finally:
             for node in nodes:
-                node.process.kill()
-                node.process.wait()
+                node.kill()
             redis.kill()

@@ -9,18 +9,15 @@ imports and all, to the line that tells its address, and to what a client of one
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import attrs
 import httpx
 import trio
+from loopback.server import serving
 
 import trio_ws
 from trio_ws.core.records import Batch, EventRecord, UserRecord
@@ -28,6 +25,8 @@ from trio_ws.store import SqliteStore
 
 OF_EACH: Final = 100
 """Events that are held of each user."""
+ROOM: Final = "--max-events", "2000000", "--max-bytes", str(1 << 30)
+"""What a server is told, so that it holds all of that."""
 PAYLOAD: Final = {"run": 7, "tool": "search", "text": "x" * 150}
 
 
@@ -43,41 +42,18 @@ class Cost:
         return sorted(self.took)[int(share * (len(self.took) - 1))] * 1e3
 
 
-@contextmanager
-def serving(store: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """A server over this store: the process, its WebSocket and its admin address."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "trio_ws", "serve", "--insecure", "--port", "0", "--admin-port", "0"),
-            *("--store", store, "--max-events", "2000000", "--max-bytes", str(1 << 30)),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    try:
-        told = [process.stderr.readline().rsplit(maxsplit=1) for _ in range(2)]
-        if not all(told):
-            raise SystemExit("the server did not start")
-        yield process, told[0][-1], told[1][-1]
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
 async def cost(store: str, events: int, publishers: int) -> Cost:
     """Publish so many critical events by so many publishers, each to a user of its own, whose client processes them."""
     took: list[float] = []
-    with serving(store) as (process, ws, http):
+    with serving("--store", store, *ROOM) as server:
 
         async def watch(user: str) -> None:
-            async with trio_ws.connect(ws, user=user) as client:
+            async with trio_ws.connect(server.ws, user=user) as client:
                 async for _ in client:
                     pass
 
         async def publish(user: str, count: int) -> None:
-            async with httpx.AsyncClient(base_url=http, trust_env=False, timeout=60) as client:
+            async with httpx.AsyncClient(base_url=server.http, trust_env=False, timeout=60) as client:
                 for _ in range(count):
                     began = time.perf_counter()
                     answer = await client.post(
@@ -92,19 +68,14 @@ async def cost(store: str, events: int, publishers: int) -> Cost:
                 nursery.start_soon(watch, user)
             for count in (20, events // publishers):  # the first is for warming up
                 took.clear()
-                before = cpu(process)
+                before = server.cpu
                 async with trio.open_nursery() as publishing:
                     for user in users:
                         publishing.start_soon(publish, user, count)
                 await trio.sleep(0.3)  # the last acks
-                used = cpu(process) - before
+                used = server.cpu - before
             nursery.cancel_scope.cancel()
     return Cost(used / len(took) * 1e6, took)
-
-
-def cpu(process: subprocess.Popen[str]) -> float:
-    """Seconds of CPU that a process has used, all its threads."""
-    return time.clock_gettime((~process.pid << 3) | 2)
 
 
 async def compare(events: int, reps: int) -> None:
@@ -149,10 +120,10 @@ async def fill(path: Path, events: int) -> None:
 async def start(path: Path, user: str) -> tuple[float, float, float, float]:
     """Seconds from the start to the address, to a client's first event, and to its last one; and of CPU until ready."""
     began = time.perf_counter()
-    with serving(f"sqlite:{path}") as (process, ws, _):
-        ready, used = time.perf_counter() - began, cpu(process)
+    with serving("--store", f"sqlite:{path}", *ROOM) as server:
+        ready, used = time.perf_counter() - began, server.cpu
         first = last = 0.0
-        async with trio_ws.connect(ws, user=user) as client:
+        async with trio_ws.connect(server.ws, user=user) as client:
             async for event in client:
                 last = time.perf_counter() - began
                 first = first or last
@@ -189,7 +160,7 @@ async def empty(reps: int) -> None:
     for _ in range(reps):
         with tempfile.TemporaryDirectory(prefix="trio-ws-") as directory:
             began = time.perf_counter()
-            with serving(f"sqlite:{directory}/it.db") as (process, _, _):
-                runs.append((time.perf_counter() - began, cpu(process)))
+            with serving("--store", f"sqlite:{directory}/it.db", *ROOM) as server:
+                runs.append((time.perf_counter() - began, server.cpu))
     ready, used = (statistics.median(column) for column in zip(*runs, strict=True))
     print(f"nothing held: ready {ready:.2f} s after the start ({used:.2f} s of CPU; {reps} starts)")

@@ -19,10 +19,11 @@ from functools import partial
 from typing import Any, Final
 
 import trio
+from loopback.server import Server, serving
 
-from measuring.durability import cpu, serving
 from trio_ws.publisher import AsyncPublisher, Publisher
 
+ROOM: Final = "--store", "memory", "--max-events", "2000000", "--max-bytes", str(1 << 30)
 USER: Final = "ada"
 TEXT: Final = "twenty characters.. "
 EVENT: Final = {"user": USER, "type": "delta", "payload": {"text": TEXT}, "merge": "append"}
@@ -87,13 +88,18 @@ WAYS: Final[dict[str, tuple[Callable[[str, int], None], int]]] = {
 def measure(events: int, reps: int) -> None:
     """Publish `events` each way (or times as many, where it is cheap), `reps` times; prints the medians."""
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
-    with tempfile.TemporaryFile() as nothing, serving("memory") as (server, ws, http):
-        tail = subprocess.Popen([sys.executable, "-m", "trio_ws", "tail", "--url", ws, USER], stdout=nothing)
+    with (
+        tempfile.TemporaryFile() as nothing,
+        serving(*ROOM) as server,
+    ):
+        tail = subprocess.Popen(
+            [sys.executable, "-m", "trio_ws", "tail", "--url", server.ws, USER], stdout=nothing
+        )
         try:
-            in_batches(http, 500)  # for warming up
+            in_batches(server.http, 500)  # for warming up
             for _ in range(reps):
                 for way, (publish, times) in WAYS.items():
-                    found[way].append(_cost(partial(publish, http), events * times, server))
+                    found[way].append(_cost(partial(publish, server.http), events * times, server))
         finally:
             tail.terminate()
             tail.wait()
@@ -103,12 +109,10 @@ def measure(events: int, reps: int) -> None:
         print(f"{way:32} {rate:10,.0f} {here:12.1f} {there:14.1f}")
 
 
-def _cost(
-    publish: Callable[[int], None], count: int, server: subprocess.Popen[str]
-) -> tuple[float, float, float]:
+def _cost(publish: Callable[[int], None], count: int, server: Server) -> tuple[float, float, float]:
     """Events a second, and microseconds of CPU for each, here and in the server."""
-    began, here, there = time.perf_counter(), time.process_time(), cpu(server)
+    began, here, there = time.perf_counter(), time.process_time(), server.cpu
     publish(count)
     took = time.perf_counter() - began
     used = time.process_time() - here
-    return count / took, used / count * 1e6, (cpu(server) - there) / count * 1e6
+    return count / took, used / count * 1e6, (server.cpu - there) / count * 1e6

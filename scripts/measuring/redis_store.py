@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 from loopback.redis import RedisServer
+from loopback.server import cpu_of
 
 from trio_ws.core.records import Batch, EventRecord, Removal, SessionRecord, UserRecord
 from trio_ws.redis import RedisStore
@@ -53,19 +54,13 @@ def joined(batches: list[Batch]) -> Batch:
     return whole
 
 
-def cpu(server: RedisServer) -> float:
-    """Seconds of CPU that a server has used, all its threads."""
-    assert server.pid is not None
-    return time.clock_gettime((~server.pid << 3) | 2)
-
-
 async def commits(store: RedisStore, server: RedisServer, size: int, users: int, seconds: float) -> str:
     """Commit batches of `size` events, of one user, or of as many users, for some seconds."""
     names = [f"{size}-{users}-{n}" for n in range(users)]
     for name in names:
         await store.claim(name)
     each, took, seq = size // users, [], 1
-    used, own, end = cpu(server), 0.0, time.perf_counter() + seconds
+    used, own, end = cpu_of(server.pid or 0), 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         batch = joined([step(name, seq, each) for name in names])
         began, before = time.perf_counter(), time.process_time()
@@ -73,7 +68,7 @@ async def commits(store: RedisStore, server: RedisServer, size: int, users: int,
         took.append(time.perf_counter() - began)
         own += time.process_time() - before
         seq += each
-    used = cpu(server) - used
+    used = cpu_of(server.pid or 0) - used
     events = len(took) * size
     took.sort()
     return (
@@ -100,9 +95,9 @@ async def ownership(store: RedisStore, server: RedisServer) -> None:
         await store.release(names)
 
     for what, act in (("claimed and loaded", claim), ("looked at", look), ("released", release)):
-        used, own = cpu(server), time.process_time()
+        used, own = cpu_of(server.pid or 0), time.process_time()
         await act()
-        used, own = cpu(server) - used, time.process_time() - own
+        used, own = cpu_of(server.pid or 0) - used, time.process_time() - own
         print(
             f"a log is {what}: Redis {used / len(names) * 1e6:.1f} µs, node {own / len(names) * 1e6:.1f} µs"
         )

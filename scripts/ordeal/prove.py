@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import trio
 import websockets
-from loopback.server import faulty_network, server
+from loopback.server import faulty_network, serving
 from websockets.trio.client import connect
 
 
@@ -87,8 +87,8 @@ async def prove(command: list[str], every: float, seed: int) -> bool:
     by_hand, cuts = ByHand(), Counter[str]()
     tailed: list[dict[str, Any]] = []
     trio_ws = [sys.executable, "-m", "trio_ws"]
-    with server() as (ws, http):
-        async with faulty_network(ws) as (network, url), trio.open_nursery() as nursery:
+    with serving("--store", "memory", "--max-events", "20000") as server:
+        async with faulty_network(server.ws) as (network, url), trio.open_nursery() as nursery:
             tail = await trio.lowlevel.open_process(
                 [*trio_ws, "tail", "ada", "--url", url], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
@@ -118,12 +118,14 @@ async def prove(command: list[str], every: float, seed: int) -> bool:
 
             nursery.start_soon(follow_both)
             nursery.start_soon(cut)
-            run = await trio.run_process([*trio_ws, "run", "--url", http, "ada", "--", *command], check=False)
+            run = await trio.run_process(
+                [*trio_ws, "run", "--url", server.http, "ada", "--", *command], check=False
+            )
             with trio.move_on_after(60):
                 await followed.wait()
             await trio.sleep(0.5)
             async with httpx.AsyncClient() as client:
-                stats = (await client.get(f"{http}/v1/stats")).json()
+                stats = (await client.get(f"{server.http}/v1/stats")).json()
             nursery.cancel_scope.cancel()
         tail.terminate()
         await tail.wait()
