@@ -244,6 +244,17 @@ async def test_what_is_revoked_at_one_node_is_so_at_all_within_a_second() -> Non
         assert a.hub.engine.revocations.covers("ada", None, a.hub.engine.wall_clock())
 
 
+async def test_who_was_revoked_for_a_time_stays_when_that_is_over() -> None:
+    async with running("a", "b", cleanup_interval=1.0) as (_, (a, b)):
+        b.hub.end_sessions("ada", revoke=3)
+        await b.hub.committed()
+        await trio.sleep(5)
+        peer = await connect(a)
+        await trio.sleep(5)
+        assert peer.code is None
+        assert not a.hub.engine.revocations
+
+
 async def test_who_is_idle_is_given_back() -> None:
     async with running("a", "b") as (nodes, (a, _)):
         receipt = await a.hub.publish("ada", "alarm", 1, priority=CRITICAL)

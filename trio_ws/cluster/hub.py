@@ -539,7 +539,7 @@ class ClusteredHub(Hub):
                 records = await self.store.revoked()
             except StoreError:
                 continue
-            for record in self.engine.revocations.learn(records):
+            for record in self.engine.revocations.learn(records, self.engine.wall_clock()):
                 for session in self._sessions_of(record.user):
                     self.reception.dismiss(session)
 

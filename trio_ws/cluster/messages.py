@@ -93,11 +93,14 @@ def open_parcel(data: bytes) -> tuple[str, float, list[Message]]:
     Raises:
       ValueError: it is no parcel.
     """
-    found = _parcels.decode(data)
+    try:
+        found = _parcels.decode(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
     messages: list[Message] = []
     for raw in found.messages:
         try:
             messages.append(_decoder.decode(raw))
-        except msgspec.ValidationError:
+        except ValueError:
             continue  # of a newer version
     return found.sender, found.at, messages

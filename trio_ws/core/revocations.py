@@ -30,10 +30,13 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._revoked)
 
-    def learn(self, records: Iterable[RevokedRecord]) -> list[RevokedRecord]:
-        """Take over what another process has revoked; returns what of it is news."""
+    def learn(self, records: Iterable[RevokedRecord], now: float) -> list[RevokedRecord]:
+        """Take over what another process has revoked; returns what of it is news. What is over by `now` is none, though a
+        store may have it yet."""
         news = []
         for record in records:
+            if record.until <= now:
+                continue
             known = self._revoked.get(record.user)
             if known is None or known.since < record.since:
                 until = record.until if known is None else max(known.until, record.until)
