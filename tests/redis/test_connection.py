@@ -228,6 +228,18 @@ async def test_scripts_are_sent_once_and_again_where_they_were_forgotten() -> No
         assert [words[0] for words in fake.asked].count(b"SCRIPT") == 2
 
 
+async def test_a_script_that_can_not_be_made_known_is_refused() -> None:
+    async with connected() as (connection, fake):
+        fake.special[b"SCRIPT"] = b"-NOPERM this user may not\r\n"
+        fake.special[b"WAIT"] = b":1\r\n"
+        for after, more in ((b"", []), (packed("WAIT", 1, 1000), [1])):
+            reply, *others = await connection.ask([ECHO.call([], ["a"])], ECHO, after)
+            assert str(reply) == "NOPERM this user may not"
+            assert others == more
+        del fake.special[b"SCRIPT"]
+        assert await connection.ask([ECHO.call([], ["a"])], ECHO) == [b"a"]
+
+
 async def test_what_comes_unasked() -> None:
     pushes: list[Any] = []
     async with connected(on_push=pushes.append) as (connection, fake):
@@ -244,9 +256,10 @@ async def test_what_comes_unasked() -> None:
     [
         (b"-WRONGPASS invalid username-password pair\r\n", Refused, "user name or password is wrong"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", Refused, "reading its data"),
+        (b"-ERR unknown command 'AUTH', with args beginning with: 'secret'\r\n", Refused, "with: '\\*"),
         (b"", Unreachable, "no answer within 2 s"),
     ],
-    ids=["password", "loading", "mute"],
+    ids=["password", "loading", "no AUTH", "mute"],
 )
 async def test_it_is_not_let_in(
     refusal: bytes, error: type[Exception], why: str, autojump_clock: MockClock
@@ -257,8 +270,9 @@ async def test_it_is_not_let_in(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fake.run)
         connection = Connection(ours, PLACE, 2)
-        with pytest.raises(error, match=why):
+        with pytest.raises(error, match=why) as caught:
             await connection.run(Login("ada", "secret"), 1, lambda _: pytest.fail("it is ready"))
+        assert "secret" not in str(caught.value)
         nursery.cancel_scope.cancel()
     assert fake.asked[:2] == [[b"AUTH", b"ada", b"secret"], [b"SELECT", b"1"]][: len(fake.asked)]
 

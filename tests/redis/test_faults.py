@@ -123,6 +123,9 @@ async def test_no_server(
         with pytest.raises(Refused, match="it is no Redis Cluster") as caught:
             await cluster.command("PING")
         assert not caught.value.passes
+        nowhere = Redis("redis://two..dots")
+        await nursery.start(nowhere.run)
+        await fails(nowhere, "two..dots:6379 can't be reached")
         secure = Redis(f"rediss://127.0.0.1:{server.port}", timeout=0.2)
         await nursery.start(secure.run)
         await fails(secure, "no answer by TLS within 0.2 s")

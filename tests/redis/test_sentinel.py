@@ -39,6 +39,13 @@ class Ignorant(Told):
         return [hiredis.ReplyError("ERR No such master with that name"), None]
 
 
+class Forgetful(Told):
+    """It is told to forget the primary between two questions."""
+
+    async def ask(self, questions: list[bytes]) -> list[Any]:
+        return [(await super().ask(questions))[0], None]
+
+
 def sentinels(*told: Told) -> Sentinels:
     found = Sentinels(parse("redis+sentinel://a,b,c/name"), 2, lambda place: None)
     found._lines = list(told)  # type: ignore[arg-type]
@@ -74,6 +81,7 @@ async def test_no_more_is_waited_for_than_most(autojump_clock: MockClock) -> Non
     ("told", "why"),
     [
         ([Ignorant(0, 0), Ignorant(0, 0)], "no sentinel tells: sentinel 26379: ERR No such master"),
+        ([Forgetful(1, 1)], "no sentinel tells: sentinel 26379"),
         ([Told(1, 1, delay=100)], "none has answered within 0.5 s"),
     ],
 )

@@ -65,8 +65,9 @@ def test_tls(tmp_path: Path) -> None:
     [
         ("http://:secret@host", "begins with one of redis://"),
         ("redis:host", "begins with one of redis://"),
-        ("redis://:secret@host:port", "'host:port' is none"),
-        ("redis://:secret@host:70000", "'host:70000' is none"),
+        ("redis://:secret@host:port", "HOST:PORT, and number 1 is none"),
+        ("redis+cluster://:secret@host,host:70000", "HOST:PORT, and number 2 is none"),
+        ("redis://ada:secret", "HOST:PORT"),
         ("redis://:sec/ret@host", "percent-encoded"),
         ("redis://:secret@a,b", "one host"),
         ("redis://:secret@host/one", "number from 0, not 'one'"),

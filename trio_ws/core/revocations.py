@@ -31,8 +31,8 @@ class Revocations:
         return len(self._revoked)
 
     def learn(self, records: Iterable[RevokedRecord], now: float) -> list[RevokedRecord]:
-        """Take over what another process has revoked; returns what of it is news. What is over by `now` is none, though a
-        store may have it yet."""
+        """Take over what another process has revoked; returns what of it is news. What is over by `now` is none, though
+        a store may have it yet."""
         news = []
         for record in records:
             if record.until <= now:

@@ -161,18 +161,22 @@ class Connection:
         data = [*calls, after] if after else calls
         if script is None:
             return await self.request(b"".join(data), len(data))
+        loaded = None
         if script.sha1 in self._scripts:
             replies = await self.request(b"".join(data), len(data))
         else:
             self._scripts.add(script.sha1)
-            replies = await self.request(b"".join((script.load_call, *data)), 1 + len(data))
-            del replies[0]
+            loaded, *replies = await self.request(b"".join((script.load_call, *data)), 1 + len(data))
         unknown = [n for n, reply in enumerate(replies) if is_refusal(reply, "NOSCRIPT")]
-        if unknown:  # somebody has had it forget what it was given
+        if unknown:
             self._scripts.discard(script.sha1)
+        if unknown and loaded is None:  # somebody has had it forget what it was given
             again = await self.ask([calls[n] for n in unknown], script, after)
             for n, reply in zip([*unknown, -1] if after else unknown, again, strict=True):
                 replies[n] = reply
+        elif is_refusal(loaded):
+            for n in unknown:
+                replies[n] = loaded
         return replies
 
     def drop(self, reason: str) -> None:
@@ -210,7 +214,7 @@ class Connection:
         *replies, role = await self.request(b"".join(commands), len(commands))
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise refused(reply, self.place)
+                raise refused(reply, self.place, login.password)
         if only_primary and isinstance(role, list) and role[0] == b"slave":
             raise Refused("READONLY", f"Redis at {self.place} is a replica, which takes no writes")
 

@@ -215,5 +215,6 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
             return secured
     except trio.TooSlowError:
         raise Unreachable(f"Redis at {place} can't be reached: no {wanted} within {timeout:g} s") from None
-    except (OSError, trio.BrokenResourceError) as error:
+    # A UnicodeError says that it is no name of a host.
+    except (OSError, UnicodeError, trio.BrokenResourceError) as error:
         raise Unreachable(f"Redis at {place} can't be reached: {why(error)}") from None

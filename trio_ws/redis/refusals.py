@@ -60,9 +60,11 @@ class Refused(StoreError):
         self.passes = code in _PASSING
 
 
-def refused(error: ReplyError, place: object) -> Refused:
-    """The error that the server at `place` has answered with."""
+def refused(error: ReplyError, place: object, secret: str | None = None) -> Refused:
+    """The error that the server at `place` has answered with; without the `secret` that it was given and may quote."""
     text = str(error)
+    if secret:
+        text = text.replace(secret, "***")
     code = text.partition(" ")[0]
     advice = _NO_CLUSTER if "cluster support disabled" in text else _ADVICE.get(code)
     return Refused(

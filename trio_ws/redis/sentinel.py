@@ -95,7 +95,7 @@ class Sentinels:
         connection = await line.connection()
         told, address = await connection.ask(self._questions)
         for reply in (told, address):
-            if is_refusal(reply):
+            if reply is None or is_refusal(reply):
                 raise Unreachable(f"sentinel {connection.place}: {reply}")
         about = dict(zip(told[::2], told[1::2], strict=True))
         host, port = address

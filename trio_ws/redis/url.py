@@ -166,11 +166,12 @@ def _login(text: str | None) -> Login:
 
 def _places(hosts: str, port: int) -> tuple[Place, ...]:
     places = []
-    for host in hosts.split(",") if hosts else ["localhost"]:
+    for n, host in enumerate(hosts.split(",") if hosts else ["localhost"], 1):
         found = _HOST.fullmatch(host)
         number = int(found[3] or port) if found else 0
         if found is None or not 0 < number < 65536:
-            raise InvalidConfig(f"a Redis URL has hosts as HOST or HOST:PORT, and {host!r} is none")
+            # It is not shown: without an @ behind it, a password would be a host.
+            raise InvalidConfig(f"a Redis URL has hosts as HOST or HOST:PORT, and number {n} is none")
         places.append(Place(unquote(found[1] or found[2]), number))
     return tuple(places)
 
