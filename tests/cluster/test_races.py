@@ -237,3 +237,15 @@ async def test_whatever_is_lost_on_the_bus_while_a_log_is_asked_for() -> None:
             await trio.sleep(1)
             assert payloads(peer) == [1]
             nodes.check()
+
+
+async def test_who_comes_for_a_log_that_is_taken_is_sent_to_who_has_it() -> None:
+    async with running("a", "b") as (nodes, (a, b)):
+        await a.hub.publish("ada", "alarm", 1, priority=CRITICAL)
+        a.hub.loader.let_sleep()
+        assert "ada" in a.hub.engine.buffer.asleep
+        token = nodes.place.data.owners["ada"].token
+        await b.store.claim("ada", instead_of=token)
+        elsewhere = await a.hub.place("ada")
+        assert elsewhere is not None
+        assert elsewhere.node == "b"

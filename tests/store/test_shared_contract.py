@@ -188,10 +188,12 @@ async def test_only_the_owner_writes_and_the_others_of_a_commit_are_written(
     await ben.commit(events("bob", 3))
 
 
-async def test_closing_a_log_is_the_owners_too(ann: SharedStore, ben: SharedStore) -> None:
+async def test_loading_and_closing_a_log_is_the_owners_too(ann: SharedStore, ben: SharedStore) -> None:
     await owned(ann, "ada")
     await ann.commit(events("ada", 1))
     await owned(ben, "ada")
+    with pytest.raises(Fenced):
+        await ann.load("ada")
     with pytest.raises(Fenced):
         await ann.commit(Batch(closed=["ada"]))
     assert await seqs(ben, "ada") == [1]

@@ -16,6 +16,7 @@ from ..core.records import Kept
 from ..core.restoring import restore, restore_runs, restored_session
 from ..errors import StoreError, StoreUnavailable
 from ..event import Priority
+from ..store import Fenced
 from .engine import Engine
 from .inbox import has_letters
 
@@ -68,10 +69,10 @@ class Loader:
             pass  # whoever needs it asks again
 
     async def _load(self, user: str, to_connect: bool) -> None:
+        durability = self._engine.durability
+        assert durability is not None  # or nobody would be asleep
         done = self._under_way[user] = trio.Event()
         try:
-            durability = self._engine.durability
-            assert durability is not None  # or nobody would be asleep
             kept = await durability.store.load(user)
             if self._under_way.get(user) is not done:
                 return  # the log became another process's meanwhile
@@ -80,6 +81,9 @@ class Loader:
             known = self._asleep.pop(user) != UNREAD
             if kept is not None:
                 self._wake(kept, known)
+        except Fenced as error:  # who needs it looks again who has it
+            if self._under_way.get(user) is done and durability.on_fenced is not None:
+                durability.on_fenced(error)
         except StoreError as error:
             raise StoreUnavailable(f"the store can't be read: {error}") from error
         finally:

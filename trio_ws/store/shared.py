@@ -70,8 +70,9 @@ class SharedStore(Store, Protocol):
     """A `Store` of several nodes; this object is one node's.
 
     `Store.commit` is all or nothing for each user here, not over all of them, and raises `Fenced`. `Store.open` tells
-    no users: there may be millions. `Store.load` is for users who were claimed; a user of whom commits were lost comes
-    back with another epoch. `Store.due` tells only users whom nobody owns, or whose owner has no lease.
+    no users: there may be millions. `Store.load` is for users who were claimed, and raises `Fenced` where that does not
+    hold any more; a user of whom commits were lost comes back with another epoch. `Store.due` tells only users whom
+    nobody owns, or whose owner has no lease.
 
     Every coroutine method is a checkpoint and raises `StoreError` where the store fails. Cancelled, or failed, it may
     have been done or not; to do it again is right.

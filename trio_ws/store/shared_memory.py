@@ -172,9 +172,12 @@ class SharedMemory:
             del data.owners[user]
 
     async def load(self, user: str) -> Kept | None:
-        """See `Store`."""
+        """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
         data = self._place.data
+        fenced = self._fenced([user])
+        if fenced is not None:
+            raise fenced
         kept = data.logs.kept(user)
         if kept is not None and data.void.get(user) == kept.user.epoch:
             fresh = self._place.new_token("epoch")
