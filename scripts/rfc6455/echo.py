@@ -23,6 +23,8 @@ CONFIG = trio_ws.Config(
     # What Autobahn's cases on limits send: 16 MiB in one message, 4 MiB in pieces of 64 bytes.
     max_message_bytes=16 * MIB,
     max_fragments=2**17,
+    receive_rate=1e9,
+    receive_burst=10**9,
     # An echo is never past its handshake.
     hello_timeout=3600,
     write_timeout=60,

@@ -85,15 +85,18 @@ def install() -> Path:
 async def judge(wstest: Path, port: int, cases: Sequence[str], output: Path) -> list[Verdict]:
     """Run cases against the server on `port`, and read the verdicts; Autobahn's own report is left in `output`."""
     specification = _specify(port, cases, output)
-    done = await trio.run_process(
-        [str(wstest), "-m", "fuzzingclient", "-s", str(specification)],
-        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": ""},
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
+    log = output / "wstest.log"
+    print(f"how far it is: tail -f {log}", file=sys.stderr)
+    with log.open("wb") as out:
+        done = await trio.run_process(
+            [str(wstest), "-m", "fuzzingclient", "-s", str(specification)],
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"},
+            stdout=out,
+            stderr=out,
+            check=False,
+        )
     if done.returncode != 0:
-        raise RuntimeError(f"wstest ended with {done.returncode}: {done.stderr.decode()[-2000:]}")
+        raise RuntimeError(f"wstest ended with {done.returncode}: {log.read_text()[-2000:]}")
     return _verdicts(output)
 
 
