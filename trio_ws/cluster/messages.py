@@ -6,7 +6,7 @@ replaced one by one.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -58,6 +58,10 @@ class Told(_Message, tag="told"):
 Message: TypeAlias = Call | Answer | Busy | Told
 
 
+Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""Seconds since the Unix epoch, of somebody else's clock: any, but not so that no sum of them is one."""
+
+
 class Parcel(msgspec.Struct, array_like=True):
     """What one sending on the bus has.
 
@@ -68,7 +72,7 @@ class Parcel(msgspec.Struct, array_like=True):
     """
 
     sender: str
-    at: float
+    at: Time
     messages: list[msgspec.Raw]
 
 
@@ -95,8 +99,8 @@ def open_parcel(data: bytes) -> tuple[str, float, list[Message]]:
     """
     try:
         found = _parcels.decode(data)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     messages: list[Message] = []
     for raw in found.messages:
         try:
