@@ -619,6 +619,64 @@ async def test_a_log_that_nothing_can_be_made_of_is_in_nobodys_way(
         assert len(await ann.store.read(place, Part(first=2, last=9, most=9))) == 0
 
 
+async def test_what_is_no_name_is_in_nobodys_way(
+    ann: Node, ben: Node, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_ws.redis.store.PAGE", 2)
+    await ben.own("ada")
+    await ben.store.commit(events("ada", 1))
+    for key in (KEYS.leases, KEYS.users, KEYS.due):
+        for name in (b"\xff", b"\xfe", b"\xfd", b"\x00\x80"):
+            await redis_server.call("ZADD", key, 0, name)
+    await redis_server.call("ZADD", KEYS.leases, "inf", b"\xfc", "inf", "eve")
+    await redis_server.call("SADD", KEYS.owned(ben.store.node), b"\xff")
+    await redis_server.call("HSET", KEYS.revoked, b"\xff", b"")
+    await redis_server.call("HSET", KEYS.set, "beat", b"\x91", "revoked", "1", "quarantined", b"\xff")
+    await redis_server.call("HSET", KEYS.log("ada"), "due", "x")
+    living = await ann.store.beat(b"", 60.0)
+    assert {"eve", ann.store.node} <= {record.node for record in living}
+    assert all(math.isfinite(record.left) for record in living)
+    assert await ann.store.orphans(10) == await ann.store.due(1e9, 10) == await ann.store.revoked() == []
+    assert await ann.store.users("", 10) == ["ada"]
+    await ann.store.open()
+
+
+async def test_a_log_whose_owner_is_nonsense_is_nobodys(ann: Node, redis_server: RedisServer) -> None:
+    for owner in (b"\xff", b"nonsense", b"/", b"ben/"):
+        await redis_server.call("HSET", KEYS.log("ada"), "owner", owner)
+        ann.store._logs.owned.clear()
+        assert (await ann.store.claim("ada")).node == ann.store.node
+
+
+async def test_a_log_whose_version_is_above_all_is_refused(ann: Node, redis_server: RedisServer) -> None:
+    await ann.own("ada", "bob")
+    await ann.store.commit(events("bob", 1))
+    for version in ("9" * 20, "9" * 5000):
+        await redis_server.call("HSET", KEYS.log("ada"), "version", version)
+        with trio.fail_after(5), pytest.raises(StoreError, match="its version makes no sense"):
+            await ann.store.load("ada")
+        await ann.own("ada")
+    assert seqs(await ann.kept("bob")) == [1]
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x91" * 5000 + b"\xc0", b"\x97\xa1\xff" + b"\xc0" * 6], ids=["deep", "no text"]
+)
+async def test_what_is_damaged_before_it_was_sealed_is_set_aside(
+    ann: Node, redis_server: RedisServer, body: bytes
+) -> None:
+    await ann.own("ada")
+    await ann.store.commit(of("ada"))
+    keys = KEYS.of("ada")
+    await redis_server.call("HSET", keys[3], "tab", records._sealed(body, records.seed("ada", "tab")))
+    await redis_server.call("HSET", keys[0], "user", records._sealed(body, records.seed("ada")))
+    event = records._sealed(len(body).to_bytes(2) + body, records.seed("ada"))
+    await redis_server.call("ZADD", keys[1], 1e300, event)
+    found = await ann.kept("ada")
+    assert seqs(found) == [1, 2, 4]
+    assert found.sessions == []
+
+
 # -- keys, records, the server
 
 

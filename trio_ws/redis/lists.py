@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 from ..core.records import RevokedRecord
@@ -51,8 +52,9 @@ class Lists:
             logger.error("Redis has lost all that it held, or is another")
         self._data = data
         return [
-            NodeRecord(found[n].decode(), int(found[n + 1]) / 1000, found[n + 2])
+            NodeRecord(node, int(found[n + 1]) / 1000, found[n + 2])
             for n in range(0, len(found), 3)
+            for node in _names(found[n : n + 1])
         ]
 
     async def leave(self) -> None:
@@ -63,7 +65,7 @@ class Lists:
     async def leases(self) -> tuple[set[str], list[str]]:
         """The nodes that live, and those that don't, of which something may be left."""
         living, dead = await self._redis.script(LEASES, (self._keys.leases,))
-        return {node.decode() for node in living}, [node.decode() for node in dead]
+        return set(_names(living)), _names(dead)
 
     # -- whom a node owns
 
@@ -80,7 +82,7 @@ class Lists:
     async def some_owned(self, node: str, most: int) -> list[str]:
         """Some of whom a node owns, or has owned; each time others."""
         key = self._keys.owned(node)
-        return [name.decode() for name in await self._redis.command("SRANDMEMBER", key, most, key=key)]
+        return _names(await self._redis.command("SRANDMEMBER", key, most, key=key))
 
     async def bury(self, node: str, due: dict[str, float | None]) -> None:
         """A dead node does not own these any more; and when something of them is due that nobody has."""
@@ -108,17 +110,18 @@ class Lists:
         found = await self._redis.command(
             "ZRANGE", key, "-inf", now, "BYSCORE", "LIMIT", first, most, key=key
         )
-        return [name.decode() for name in found]
+        return _names(found)
 
     # -- who there is
 
-    async def names(self, prefix: str, after: str, most: int) -> list[str]:
-        """Users of whom something may be kept, as `SharedStore.users` has them."""
+    async def names(self, prefix: str, after: bytes, most: int) -> tuple[list[str], bytes | None]:
+        """Users of whom something may be kept, as `SharedStore.users` has them; and behind what there may be more, or
+        None."""
         key, start = self._keys.users, prefix.encode()
         end = b"(" + start + b"\xff" if prefix else b"+"  # no UTF-8 has that byte
-        low = b"[" + start if after.encode() < start else b"(" + after.encode()
+        low = b"[" + start if after < start else b"(" + after
         found = await self._redis.command("ZRANGE", key, low, end, "BYLEX", "LIMIT", 0, most, key=key)
-        return [name.decode() for name in found]
+        return _names(found), found[-1] if len(found) == most else None
 
     async def strike_names(self, users: Collection[str]) -> None:
         """Nothing is kept of these."""
@@ -135,8 +138,9 @@ class Lists:
             found = await self._redis.command("HGETALL", keys.revoked, key=keys.revoked)
             now = time.time()
             known = [
-                records.revoked_of(name.decode(), value, now)
-                for name, value in zip(found[::2], found[1::2], strict=True)
+                records.revoked_of(name, value, now)
+                for found_name, value in zip(found[::2], found[1::2], strict=True)
+                for name in _names([found_name])
             ]
             self._revoked = when, known
         return list(self._revoked[1])
@@ -148,3 +152,12 @@ class Lists:
         await self._redis.script(
             REVOKE, (keys.revoked, keys.revoked_until, keys.set), (revoked[0].since, *args)
         )
+
+
+def _names(found: list[bytes]) -> list[str]:
+    """Those of these that can be names. What is no UTF-8 is nobody's, and in nobody's way."""
+    names = []
+    for name in found:
+        with suppress(UnicodeDecodeError):
+            names.append(name.decode())
+    return names

@@ -88,7 +88,7 @@ class Look:
     @classmethod
     def of(cls, owner: bytes, due: bytes, is_open: int, kept: int) -> Look:
         """What scripts/look.lua says."""
-        return cls(owner.decode(), float(due) if due else None, bool(is_open), bool(kept))
+        return cls(_token(owner), _time(due), bool(is_open), bool(kept))
 
     @property
     def node(self) -> str:
@@ -106,9 +106,22 @@ def _fenced(fate: dict[str, int]) -> Fenced:
     return Fenced(fate.keys() - rolled_back, rolled_back)
 
 
-def _version(value: bytes) -> int:
-    """A version; 0 where it makes no sense, which is none of any log."""
-    return int(value) if value.isdigit() else 0
+def whole(value: bytes) -> int:
+    """A whole number; 0 where it makes no sense, which is no version of any log."""
+    return int(value) if value.isdigit() and len(value) < 17 else 0
+
+
+def _token(owner: bytes) -> str:
+    """Who owns a log; what makes no sense is nobody who lives."""
+    return owner.decode("ascii", "replace")
+
+
+def _time(due: bytes) -> float | None:
+    """When something of a log expires; None for never, and where that makes no sense."""
+    try:
+        return float(due)
+    except ValueError:
+        return None
 
 
 def _is_damage(error: StoreError) -> bool:
@@ -202,13 +215,16 @@ class Logs:
             if owned is None:
                 await trio.lowlevel.checkpoint()
                 raise Fenced([user])
-            args = (owned.token, owned.known, owned.tried, owned.made, MOST, REMEMBERED_IDS)
+            tried = owned.tried
+            args = (owned.token, owned.known, tried, owned.made, MOST, REMEMBERED_IDS)
             standing, *reply = await self._redis.script(LOAD, self._keys.of(user), args)
             if standing == _OK:
                 return Reply(*reply)
-            if standing != _LATE:  # a commit has come before it
+            if standing != _LATE:
                 self._forget(user, owned)
                 raise _fenced({user: standing})
+            if owned.tried == tried and self.owned.get(user) is owned:  # no commit has come before it
+                raise StoreError("the log is refused: its version makes no sense")
 
     async def read(self, user: str, part: Part) -> list[EventRecord]:
         """As `Store.read`."""
@@ -271,14 +287,14 @@ class Logs:
         """
         args = (f"{self._node}/{next(self._tokens)}", self._node, instead_of or "", int(is_sure))
         found, version, before, is_due = await self._redis.script(CLAIM, (self._keys.log(user),), args)
-        token = found.decode()
+        token = _token(found)
         owner = Owner(token.rpartition("/")[0], token)
         owned = self.owned.get(user)
         if owned is not None and owned.token != token:
             await self._take_leave(user, owned)
         if owner.node == self._node and user not in self.owned:
             self.owned[user] = Owned(
-                token, _version(version), _version(version), _version(before), trio.current_time()
+                token, whole(version), whole(version), whole(before), trio.current_time()
             )
         return owner, bool(is_due)
 
@@ -335,7 +351,7 @@ class Logs:
             if isinstance(reply, StoreError):
                 raise reply
             token, version, void = reply
-            if void or token != owned.token.encode() or not owned.known <= _version(version) <= owned.tried:
+            if void or token != owned.token.encode() or not owned.known <= whole(version) <= owned.tried:
                 found.add(user)
         return found
 

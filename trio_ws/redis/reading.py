@@ -18,7 +18,7 @@ import attrs
 from ..core.gaps import Run
 from ..core.records import EventRecord, Kept, KeptRest, UserRecord
 from ..store.reading import AT_ONCE, Misfit, lost, new_epoch, new_log
-from ..store.rows import Damaged, is_text
+from ..store.rows import Damaged, is_seq, is_text
 from . import records
 from .changes import Word, log_words, put
 
@@ -165,8 +165,8 @@ def _unknown_log(user: str, reply: Reply, events: list[EventRecord], newest_key:
     rest = _seq(reply.rest)
     if not reply.user and len(reply.events) == 2 * MOST:
         rest = _seq(reply.events[-1])
-    newest = events_of(user, reply.newest, [])
-    head = max([_seq(at) for _, at in _pairs(reply.newest)] + [e.seq for e in newest] + [newest_key])
+    found = [*events, *events_of(user, reply.newest, [])]
+    head = max([_seq(at) for _, at in _pairs(reply.newest)] + [e.seq for e in found] + [newest_key])
     return new_log(user, head, rest)
 
 
@@ -199,9 +199,10 @@ def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
 def _seq(number: bytes) -> int:
     """The seq that is meant; 0 where none is."""
     try:
-        return max(0, int(float(number)))
+        seq = int(float(number))
     except (ValueError, OverflowError):
         return 0
+    return seq if is_seq(seq) else 0
 
 
 def _text(name: bytes) -> str:

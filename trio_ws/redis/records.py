@@ -27,6 +27,9 @@ FORMAT: Final = 1
 
 _MERGE, _TRACKED, _TRUNCATED, _OWNED, _CONFIRMED = 1, 2, 4, 8, 16
 
+_NO_MESSAGEPACK: Final = (ValueError, RecursionError)
+"""What comes of reading what is none: no UTF-8, and what is nested too deeply, are no errors of msgspec's."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(
     tuple[int, int, str, str, int, float, float | None, str | None, int, str | None]
@@ -90,7 +93,7 @@ def event_of(user: str, value: bytes, start: int) -> EventRecord:
     end = 2 + int.from_bytes(body[:2])
     try:
         first, seq, id, type, priority, ts, expires, key, flags, run = _decode_head(body[2:end])
-    except msgspec.MsgspecError as error:
+    except _NO_MESSAGEPACK as error:
         raise Damaged(f"it is not what an event is: {error}") from None
     return EventRecord(
         user,
@@ -117,7 +120,7 @@ def what_is_left(user: str, value: bytes, first: int) -> Sequence[Any]:
     body = value[5:]
     try:
         _, seq, _, type, priority, *_ = _decode_head(body[2 : 2 + int.from_bytes(body[:2])])
-    except msgspec.MsgspecError:
+    except _NO_MESSAGEPACK:
         seq, type, priority = first, None, None
     return (user, first, seq, None, type, priority)
 
@@ -201,7 +204,7 @@ def revoked_of(user: str, value: bytes, now: float) -> RevokedRecord:
 def _row(value: bytes, start: int, length: int) -> Sequence[Any]:
     try:
         row = _decode_row(_opened(value, start))
-    except msgspec.MsgspecError as error:
+    except _NO_MESSAGEPACK as error:
         raise Damaged(f"it is no MessagePack: {error}") from None
     if len(row) != length:
         raise Damaged(f"it has {len(row)} fields")

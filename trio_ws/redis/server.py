@@ -76,10 +76,11 @@ class Server:
 
 async def _examine_format(redis: Redis, key: str) -> None:
     await redis.command("HSETNX", key, "format", FORMAT, key=key)
-    written = int(await redis.command("HGET", key, "format", key=key))
-    if written > FORMAT:
+    written = await redis.command("HGET", key, "format", key=key)
+    if written != b"%d" % FORMAT:
         raise StoreError(
-            f"what Redis holds was written by a newer version of trio-ws (format {written}; this one has {FORMAT})"
+            "what Redis holds was written by a newer version of trio-ws "
+            f"(format {written.decode('ascii', 'replace')}; this one has {FORMAT})"
         )
 
 

@@ -15,7 +15,7 @@ from ..store.shared import Fenced, NodeRecord, Owner
 from .keys import Keys
 from .link import Redis
 from .lists import Lists
-from .logs import Logs, Look
+from .logs import Logs, Look, whole
 from .server import Server
 from .url import parse
 
@@ -63,7 +63,7 @@ class RedisStore:
         """
         self._server = await Server.examined(self._redis, self._keys.set, is_cluster=self._kind == "cluster")
         found = await self._redis.command("HGET", self._keys.set, "quarantined", key=self._keys.set)
-        self._logs.quarantined = int(found or 0)
+        self._logs.quarantined = whole(found or b"0")
         return Opened([], await self.revoked())
 
     async def close(self) -> None:
@@ -191,12 +191,10 @@ class RedisStore:
     async def users(self, prefix: str, most: int, after: str = "") -> list[str]:
         """See `SharedStore`."""
         users: list[str] = []
-        while len(users) < most:
-            page = await self._lists.names(prefix, after, PAGE)
+        behind: bytes | None = after.encode()
+        while behind is not None and len(users) < most:
+            page, behind = await self._lists.names(prefix, behind, PAGE)
             users += [user for user, look in (await self._logs.look(page)).items() if look.kept]
-            if len(page) < PAGE:
-                break
-            after = page[-1]
         return users[:most]
 
     async def revoked(self) -> list[RevokedRecord]:

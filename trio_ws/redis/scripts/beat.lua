@@ -10,7 +10,7 @@ redis.call("ZREM", leases, "") -- so that a full Redis takes what comes: it refu
 local time, lease = redis.call("TIME"), tonumber(ARGV[3])
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call("HSETNX", set, "id", ARGV[4])
-local last = tonumber(redis.call("HGET", set, "beat") or "0")
+local last = tonumber(redis.call("HGET", set, "beat") or "0") or 0
 if 2 * (now - last) > lease then
   for _, node in ipairs(redis.call("ZRANGE", leases, string.format("%.0f", last), "+inf", "BYSCORE")) do
     redis.call("ZADD", leases, string.format("%.0f", now + lease), node)
@@ -23,7 +23,7 @@ local found = {redis.call("HGET", set, "id")}
 local living = redis.call("ZRANGE", leases, "(" .. string.format("%.0f", now), "+inf", "BYSCORE", "WITHSCORES")
 for n = 1, #living, 2 do
   found[#found + 1] = living[n]
-  found[#found + 1] = string.format("%.0f", tonumber(living[n + 1]) - now)
+  found[#found + 1] = string.format("%.0f", math.min(tonumber(living[n + 1]) - now, 1e9))
   found[#found + 1] = redis.call("HGET", about, living[n]) or ""
 end
 if 2 * redis.call("HLEN", about) > #living then

@@ -9,7 +9,7 @@
 local log, GAPS = KEYS[1], 4
 local owner, before, due, lived, gaps = unpack(redis.call("HMGET", log, "owner", "version", "due", "life", "gaps"))
 local is_due = (due and due ~= "") and 1 or 0
-local is_owned = owner and owner ~= ""
+local is_owned = owner and string.match(owner, "^%x+/%d+$") -- what is no token is nobody's
 if is_owned and (string.match(owner, "^(.*)/") == ARGV[2] or owner ~= ARGV[3]) then
   return {owner, before, before, is_due}
 end
@@ -31,7 +31,7 @@ if before then
   end
   redis.call("HSET", log, "gaps", table.concat(kept, " "))
 end
-if is_owned and lived ~= lives and ARGV[4] ~= "1" then
+if owner and owner ~= "" and lived ~= lives and ARGV[4] ~= "1" then
   redis.call("HSET", log, "void", 1)
 end
 return {ARGV[1], version, before or version, is_due}
