@@ -15,6 +15,8 @@ import attrs
 import httpx
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from trio_ws.cli import workers
 from trio_ws.cli.output import Failure
@@ -222,12 +224,44 @@ async def test_what_is_wrong_with_all_is_told_by_one(tmp_path: Path) -> None:
 
 async def test_who_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "PATIENCE", 0.3)
+    monkeypatch.setattr(workers, "HEARING", 0.05)
     async with staged(tmp_path, "hang", count=1) as stage:
         await until(lambda: stage.log("hang"))
         stage.plan.write_text("serve")
         await until(lambda: stage.log("serve"))
         monkeypatch.setattr(workers, "PATIENCE", 60.0)
         assert await stage.end() == 0
+
+
+async def test_who_could_not_be_heard_as_all_stood_still_is_not_killed(mock_clock: MockClock) -> None:
+    told: list[int] = []
+
+    class Silent(Worker):
+        def tell(self, number: int) -> None:
+            told.append(number)
+
+    nowhere = SharedAddress.of([])
+    with Notices() as notices:
+        supervisor = Supervisor(
+            [], nowhere, nowhere, notices, ServiceManager(), bool, hangup=False, drain_time=1.0
+        )
+        worker = supervisor._workers[0] = Silent(1, 0, 0.0)
+        worker.hear({"READY": "1"}, trio.current_time())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor._kill_who_hangs)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(workers.PATIENCE + 100)
+            await trio.testing.wait_all_tasks_blocked()
+            worker.hear({"WATCHDOG": "1"}, trio.current_time())
+            mock_clock.jump(workers.HEARING)
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == []
+            mock_clock.jump(workers.PATIENCE)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(workers.HEARING)
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == [signal.SIGKILL]
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_hangup_is_for_all(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ PAUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
 PATIENCE: Final = 30.0
 """Seconds without a sign of life after which a worker is taken for hung, and killed."""
 
+HEARING: Final = 1.0
+"""Seconds until that, in which more is heard of the others, where it was this process that stood still, or all."""
+
 SUCCESSION: Final = 60.0
 """Seconds in which a worker's successor has to be ready, or the worker stays."""
 
@@ -245,14 +248,14 @@ class Supervisor:
 
     async def _kill_who_hangs(self) -> None:
         while True:
-            now = trio.current_time()
+            heard = [worker.heard for worker in self._workers.values() if worker.heard is not None]
+            await trio.sleep_until(min(heard, default=trio.current_time()) + PATIENCE)
+            await trio.sleep(HEARING)
             for worker in self._workers.values():
-                if worker.heard is not None and now - worker.heard >= PATIENCE:
+                if worker.heard is not None and trio.current_time() - worker.heard >= PATIENCE:
                     logger.error("worker %d hangs: nothing heard for %g s", worker.number, PATIENCE)
                     worker.heard = None
                     worker.tell(signal.SIGKILL)
-            heard = [worker.heard for worker in self._workers.values() if worker.heard is not None]
-            await trio.sleep_until(min(heard, default=now) + PATIENCE)
 
     def _open(self) -> Handed:
         return Handed(self._ws.open(), self._admin.open())
