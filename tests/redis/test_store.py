@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import attrs
@@ -420,6 +420,21 @@ async def test_lists_of_whom_a_node_owns_are_right_again_in_time(
     assert await ann.store.lost(["ada", "bob"]) is None
     assert sorted(await redis_server.call("SMEMBERS", KEYS.owned(ann.store.node))) == [b"ada", b"bob"]
     assert await redis_server.call("ZRANGE", KEYS.users, 0, -1) == [b"ada", b"bob"]
+
+
+async def test_a_log_that_was_let_go_as_it_was_claimed_is_found_by_name(ann: Node, ben: Node) -> None:
+    await ann.own("ada")
+    enlist = ben.store._lists.enlist
+
+    async def enlist_and_wait(users: Collection[str]) -> None:
+        await enlist(users)
+        await ann.store.release(["ada"])
+
+    ben.store._lists.enlist = enlist_and_wait  # type: ignore[method-assign]
+    await ben.own("ada")
+    ben.store._lists.enlist = enlist  # type: ignore[method-assign]
+    await ben.store.commit(events("ada", 1))
+    assert await ann.store.users("", 10) == ["ada"]
 
 
 async def test_what_is_left_of_a_node_that_lives_again_is_its_own(

@@ -277,16 +277,16 @@ class Logs:
 
     # -- whose they are
 
-    async def claim(self, user: str, instead_of: str | None, *, is_sure: bool) -> tuple[Owner, bool]:
+    async def claim(self, user: str, instead_of: str | None, *, is_sure: bool) -> tuple[Owner, bool, bool]:
         """As `SharedStore.claim`.
 
         Args:
           is_sure: nothing is lost in a restart of Redis, and where a replica takes over.
 
-        Returns: also, whether something of the log expires.
+        Returns: also, whether something of the log expires, and whether it has a record.
         """
         args = (f"{self._node}/{next(self._tokens)}", self._node, instead_of or "", int(is_sure))
-        found, version, before, is_due = await self._redis.script(CLAIM, (self._keys.log(user),), args)
+        found, version, before, *known = await self._redis.script(CLAIM, (self._keys.log(user),), args)
         token = _token(found)
         owner = Owner(token.rpartition("/")[0], token)
         owned = self.owned.get(user)
@@ -296,7 +296,8 @@ class Logs:
             self.owned[user] = Owned(
                 token, whole(version), whole(version), whole(before), trio.current_time()
             )
-        return owner, bool(is_due)
+        is_due, has_record = map(bool, known)
+        return owner, is_due, has_record
 
     async def _take_leave(self, user: str, owned: Owned) -> None:
         """A log is not what this node had: that is looked at before it is forgotten what it knew."""

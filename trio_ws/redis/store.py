@@ -118,11 +118,14 @@ class RedisStore:
     async def claim(self, user: str, instead_of: str | None = None) -> Owner:
         """See `SharedStore`."""
         await self._lists.enlist([user])
-        owner, is_due = await self._logs.claim(user, instead_of, is_sure=self._loses_nothing)
+        owner, is_due, has_record = await self._logs.claim(user, instead_of, is_sure=self._loses_nothing)
         if owner.node != self.node:
             await self._lists.strike([user])
-        elif is_due:
+            return owner
+        if is_due:
             await self._lists.strike_due(user)
+        if not has_record:  # who had it before may have struck the name meanwhile
+            await self._lists.enlist([user])
         return owner
 
     async def release(self, users: Collection[str]) -> None:

@@ -1,17 +1,19 @@
 -- Makes a node the owner of a log that nobody owns, or whose owner's token is the one named. KEYS: the log. ARGV: the
 -- token that it is to have; the node; the token to take it over from, or ""; whether what was done in an earlier life of
 -- the server is there for certain.
--- Returns: the token of who owns it, its version, that of the last change before, and whether something of it expires.
+-- Returns: the token of who owns it, its version, that of the last change before, whether something of it expires, and
+-- whether it has a record.
 --
 -- What an owner does who lives is held against the versions that he knows. Of one who has died nobody knows what else he
 -- did: where the server had another life then, and may have lost some of it, the log is void.
 
 local log, GAPS = KEYS[1], 4
-local owner, before, due, lived, gaps = unpack(redis.call("HMGET", log, "owner", "version", "due", "life", "gaps"))
-local is_due = (due and due ~= "") and 1 or 0
+local owner, before, due, lived, gaps, user =
+  unpack(redis.call("HMGET", log, "owner", "version", "due", "life", "gaps", "user"))
+local is_due, has_record = (due and due ~= "") and 1 or 0, user and 1 or 0
 local is_owned = owner and string.match(owner, "^%x+/%d+$") -- what is no token is nobody's
 if is_owned and (string.match(owner, "^(.*)/") == ARGV[2] or owner ~= ARGV[3]) then
-  return {owner, before, before, is_due}
+  return {owner, before, before, is_due, has_record}
 end
 if before then
   redis.call("HDEL", log, "") -- so that a full Redis takes what comes: but nobody new
@@ -34,4 +36,4 @@ end
 if owner and owner ~= "" and lived ~= lives and ARGV[4] ~= "1" then
   redis.call("HSET", log, "void", 1)
 end
-return {ARGV[1], version, before or version, is_due}
+return {ARGV[1], version, before or version, is_due, has_record}
