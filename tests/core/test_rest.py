@@ -107,7 +107,7 @@ class Rests(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        batch = self.ledger.draw_up(3, self.now, 0.0)
+        batch = self.ledger.draw_up(3, 10**9, self.now, 0.0)
         if batch is not None:
             self.store.apply([batch, batch])  # to write it once more changes nothing
             self.ledger.committed()

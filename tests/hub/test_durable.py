@@ -453,6 +453,21 @@ async def test_of_one_large_log_each_commit_takes_a_part() -> None:
         await until(lambda: again.seqs == list(range(1, 1001)))
 
 
+async def test_of_large_events_each_commit_takes_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_ws.hub.durability.MOST_BYTES", 10_000)
+    store, users = Store(), ("ada", "bob", "eve")
+    sizes = [*[1000] * 15, 50_000, 1000]
+    async with life(store) as hub:
+        receipts = [hub.publish_nowait(user, "agent_started", "x" * size) for size in sizes for user in users]
+        for receipt in receipts:
+            await receipt.committed()
+    drawn = [[len(event.payload) for event in batch.events] for batch in store.batches]
+    assert all(sum(batch[:-1]) < 10_000 for batch in drawn)
+    assert len([batch for batch in drawn if batch]) <= 12
+    for user in users:
+        assert [len(e.payload) - 2 for b in store.batches for e in b.events if e.user == user] == sizes
+
+
 @pytest.mark.parametrize("too_late", [False, True])
 async def test_a_store_that_fails_is_told_and_recovers_by_itself(too_late: bool) -> None:
     store = Store()

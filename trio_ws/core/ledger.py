@@ -133,11 +133,12 @@ class Ledger:
             box.track.tighten()
         return math.inf
 
-    def draw_up(self, most: int, now: float, wall_offset: float) -> Batch | None:
+    def draw_up(self, most: int, size: int, now: float, wall_offset: float) -> Batch | None:
         """What is to be committed next; None where nothing is. There is at most one batch at a time.
 
         Args:
           most: how many events, and of how many mailboxes.
+          size: of how many bytes; the event that reaches that is the last.
           now: on the hub's clock.
           wall_offset: what is to be added to that clock for the time of day.
         """
@@ -152,12 +153,15 @@ class Ledger:
             assert box.track is not None
             if box.closed:
                 continue  # whatever was done to it since it left memory
-            if len(batch.events) >= most or len(self._drawn) >= most:
+            if len(batch.events) >= most or len(self._drawn) >= most or size <= 0:
                 self.touch(box, NOW if box.track.awaited else SOON)
             else:
                 self._drawn.append(box)
-                if not box.track.draw_up(batch, most - len(batch.events), now, wall_offset):
+                before = len(batch.events)
+                if not box.track.draw_up(batch, most - before, size, now, wall_offset):
                     self.touch(box, NOW if box.track.awaited else SOON)
+                for event in batch.events[before:]:
+                    size -= len(event.payload)
         return batch
 
     def committed(self, refused: Collection[str] = ()) -> list[Mailbox]:

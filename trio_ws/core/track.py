@@ -251,12 +251,14 @@ class Track:
 
     # -- commits
 
-    def draw_up(self, batch: Batch, most: int, now: float, wall_offset: float) -> bool:
-        """Put what has changed into `batch`, at most so many events; returns whether that was all."""
+    def draw_up(self, batch: Batch, most: int, size: int, now: float, wall_offset: float) -> bool:
+        """Put what has changed into `batch`, at most so many events, and about so many bytes of them; returns whether
+        that was all."""
         box = self._box
         fresh = [entry for entry in self._fresh if entry.line != GONE]
-        if len(fresh) > most:
+        if len(fresh) > most or sum([entry.size for entry in fresh]) > size:
             fresh.sort(key=_first)
+            most = _fitting(fresh[:most], size)
         rest = fresh[most:]
         del fresh[most:]
         head = rest[0].first - 1 if rest else box.head
@@ -437,6 +439,15 @@ class Track:
                 )
             )
         self._sessions = {}
+
+
+def _fitting(entries: list[Entry], size: int) -> int:
+    """How many of these, from the first on, come to so many bytes."""
+    count = 0
+    while size > 0 and count < len(entries):
+        size -= entries[count].size
+        count += 1
+    return count
 
 
 def _first(entry: Entry) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..config import Config
+from ..config import MIB, Config
 from ..core.buffer import Buffer
 from ..core.histogram import Histogram
 from ..core.ledger import NOW, SOON, Ledger
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 MOST: Final = 200
 """Events of one commit, so that the loop is not held up by drawing them up."""
+
+MOST_BYTES: Final = 4 * MIB
+"""About how many bytes of events one commit has, so that it is through in time over a slow network, or on a slow disk,
+and other calls of a store need not wait behind it for long."""
 
 STATES: Final = ("ok", "slow", "failing", "suspended")
 
@@ -181,7 +185,7 @@ class Durability:
 
     async def wait_for_next(self) -> None:
         """Wait for a commit that begins from now on: what has changed up to now is in it, unless there is very much
-        (`MOST`). A checkpoint.
+        (`MOST`, `MOST_BYTES`). A checkpoint.
 
         Raises:
           StoreUnavailable: the store can't be relied on, or it takes more than `PATIENCE` seconds.
@@ -255,7 +259,7 @@ class Durability:
         done.set()
 
     def _draw_up(self, now: float) -> Batch | None:
-        batch = self.ledger.draw_up(MOST, now, self._wall_clock() - now)
+        batch = self.ledger.draw_up(MOST, MOST_BYTES, now, self._wall_clock() - now)
         if self._revoked:
             batch = batch or Batch()
             batch.revoked, self._revoked = list(self._revoked.values()), {}
