@@ -181,6 +181,13 @@ async def test_tls(redis_directory: Path, tmp_path: Path, nursery: trio.Nursery)
         stranger = Redis(server.url, timeout=0.2)
         await nursery.start(stranger.run)
         await fails(stranger, "certificate verify failed")
+        other_name = f"{server.url.replace('@127.0.0.1', '@127.1')}?ssl_ca_certs={cert}"
+        misled = Redis(other_name)
+        await nursery.start(misled.run)
+        await fails(misled, "certificate is not valid for '127.1'")
+        careless = Redis(f"{other_name}&ssl_check_hostname=false")
+        await nursery.start(careless.run)
+        assert await careless.command("PING") == b"PONG"
         await server.restart()
         assert await redis.command("PING") == b"PONG"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -736,11 +738,18 @@ def test_all_keys_of_a_user_have_one_tag() -> None:
         RedisStore("redis://localhost", prefix="{a}")
 
 
-async def test_what_is_to_be_known_of_the_server(ann: Node, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        await ann.store.open()
-    [warning] = [record for record in caplog.records if record.name == "trio_ws.redis.server"]
-    assert "may lose" in warning.message
+async def test_what_is_to_be_known_of_the_server(
+    ann: Node, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ahead, words in ((0, ["may lose"]), (60, ["may lose", "clocks of this machine"])):
+        now = time.time() + ahead
+        monkeypatch.setattr("trio_ws.redis.server.time", SimpleNamespace(time=lambda now=now: now))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            await ann.store.open()
+        warnings = [record.message for record in caplog.records if record.name == "trio_ws.redis.server"]
+        assert len(warnings) == len(words)
+        assert all(word in warning for word, warning in zip(words, warnings, strict=True))
     stats = ann.store.stats()
     assert (stats["kind"], stats["persistence"], stats["owned"]) == ("redis", "none", 0)
     assert stats["version"][0].isdecimal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Any, Final
 
 import attrs
@@ -23,6 +24,9 @@ PERSISTENCE: Final = ("none", "rdb", "unknown", "aof no", "aof", "aof everysec",
 all."""
 
 LITTLE: Final = PERSISTENCE[:4]
+
+APART: Final = 5.0
+"""Seconds by which clocks may differ. A node whose clock is ahead lets what others have kept expire too early."""
 
 PROBES: Final = 256
 """Keys whose servers are looked at in a cluster: so many that each server has one."""
@@ -71,6 +75,8 @@ class Server:
                 "Redis may lose what was committed when it stops: appendonly is not on, or appendfsync is no",
                 extra={"persistence": server.persistence},
             )
+        for _, fields in servers.values():
+            _compare_clocks(fields)
         return server
 
 
@@ -81,6 +87,16 @@ async def _examine_format(redis: Redis, key: str) -> None:
         raise StoreError(
             "what Redis holds was written by a newer version of trio-ws "
             f"(format {written.decode('ascii', 'replace')}; this one has {FORMAT})"
+        )
+
+
+def _compare_clocks(info: dict[str, str]) -> None:
+    told = info.get("server_time_usec", "")
+    ahead = time.time() - int(told) / 1e6 if told.isdecimal() else 0.0
+    if abs(ahead) > APART:
+        logger.warning(
+            "the clocks of this machine and of Redis differ by %.0f s: events and sessions expire by the time of day",
+            ahead,
         )
 
 
