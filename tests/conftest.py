@@ -6,7 +6,12 @@ import os
 
 import pytest
 
-from tests.redis.servers import redis_directory, redis_server, redis_session  # noqa: F401
+from tests.redis.servers import (  # noqa: F401
+    redis_directory,
+    redis_server,
+    redis_session,
+    redis_tls_directory,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

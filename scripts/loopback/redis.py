@@ -1,11 +1,13 @@
 """Real Redis servers of one's own, on the loopback: started, killed, paused and restarted as often as one likes.
 
 For the tests (tests/redis/servers.py) and the scripts. Nothing here knows trio_ws. What was started ends with the
-process that started it, whatever becomes of that.
+process that started it, whatever becomes of that. The environment variable REDIS_SERVER names another program than the
+`redis-server` of this machine: another version, or Valkey's.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -13,14 +15,19 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import hiredis
 import trio
 
+PROGRAM: Final = os.environ.get("REDIS_SERVER", "redis-server")
+"""What is run, as a server and as a sentinel."""
 PATIENCE: Final = 20.0
 """Seconds for what takes some milliseconds on a machine that has nothing else to do."""
+BUS: Final = 10_000
+"""How far above its port the server of a cluster listens for the others."""
 QUICK: Final = ("down-after-milliseconds", 400), ("failover-timeout", 3000), ("parallel-syncs", 1)
 """How soon sentinels take a primary for dead."""
 LIVELY: Final = ("info-period", 100), ("publish-period", 100)
@@ -33,7 +40,14 @@ class Refused(Exception):
 
 def installed() -> bool:
     """Whether there is a redis-server here."""
-    return shutil.which("redis-server") is not None
+    return shutil.which(PROGRAM) is not None
+
+
+def speaks_tls() -> bool:
+    """Whether that redis-server was built with TLS."""
+    # It does not start in either case: what it says first is that it knows no TLS, or that it has no certificate.
+    told = subprocess.run([PROGRAM, "--port", "0", "--tls-port", "1"], capture_output=True, check=False)
+    return b"Failed to configure TLS" in told.stdout
 
 
 _held: list[int] = []
@@ -42,18 +56,21 @@ _held: list[int] = []
 
 def free_port() -> int:
     """A port of the loopback that nobody else is given while this process lives, below those that the system gives to
-    whoever connects."""
+    whoever connects. Neither is the one 10,000 above, where the server of a cluster speaks with the others."""
     while True:
-        port = random.randrange(10_000, 32_000)
-        held = socket.socket()
+        port = random.randrange(10_000, 22_000)
+        held = [socket.socket(), socket.socket()]
         try:
-            held.bind(("127.0.0.1", port))
+            for one, number in zip(held, (port, port + BUS), strict=True):
+                one.bind(("127.0.0.1", number))
         except OSError:
-            held.close()
+            for one in held:
+                one.close()
             continue
-        # From now on only who says so too, as servers do, may bind it; who asks for a free port does not.
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _held.append(held.detach())
+        for one in held:
+            # From now on only who says so too, as servers do, may bind it; who asks for a free port does not.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _held.append(one.detach())
         return port
 
 
@@ -136,7 +153,7 @@ class RedisServer:
                 }
             lines = [f"{name} {value}" for name, value in (port | self._options).items()]
             path.write_text("\n".join(lines) + "\n")
-        command = ["setpriv", "--pdeathsig", "KILL", "redis-server", str(path)]
+        command = ["setpriv", "--pdeathsig", "KILL", PROGRAM, str(path)]
         self._process = subprocess.Popen(
             [*command, "--sentinel"] if self._sentinel else command,
             stdin=subprocess.DEVNULL,
@@ -150,7 +167,7 @@ class RedisServer:
 
         async def answers() -> bool:
             if self._process is not None and self._process.poll() is not None:
-                raise RuntimeError(f"redis-server has ended: {(self.directory / 'log').read_text()[-500:]}")
+                raise RuntimeError(f"{PROGRAM} has ended: {(self.directory / 'log').read_text()[-500:]}")
             return await self.call("PING") == b"PONG"
 
         await until(answers)
@@ -282,7 +299,8 @@ class Sentinels:
         for sentinel in self.sentinels:
             await sentinel.start()
             for what, milliseconds in LIVELY:
-                await sentinel.call("SENTINEL", "DEBUG", what, milliseconds)
+                with suppress(Refused):  # before Redis 7 they keep their periods
+                    await sentinel.call("SENTINEL", "DEBUG", what, milliseconds)
 
         async def know_each_other() -> bool:
             for one in self.sentinels:
@@ -310,11 +328,7 @@ class RedisCluster:
 
     def __init__(self, directory: Path, **options: Any) -> None:
         shared = {**options.pop("options", {}), "cluster-enabled": "yes", "cluster-node-timeout": 2000}
-        self._buses = [free_port() for _ in range(3)]
-        self.servers = [
-            RedisServer(directory / f"node{n}", options={**shared, "cluster-port": bus}, **options)
-            for n, bus in enumerate(self._buses)
-        ]
+        self.servers = [RedisServer(directory / f"node{n}", options=shared, **options) for n in range(3)]
 
     @property
     def url(self) -> str:
@@ -326,10 +340,9 @@ class RedisCluster:
         for n, server in enumerate(self.servers):
             await server.start()
             await server.call("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-            await server.call("CLUSTER", "ADDSLOTSRANGE", n * share, min((n + 1) * share, 16384) - 1)
-        first = self.servers[0]
-        for server, bus in zip(self.servers[1:], self._buses[1:], strict=True):
-            await first.call("CLUSTER", "MEET", "127.0.0.1", server.port, bus)
+            await server.call("CLUSTER", "ADDSLOTS", *range(n * share, min((n + 1) * share, 16384)))
+        for server in self.servers[1:]:
+            await self.servers[0].call("CLUSTER", "MEET", "127.0.0.1", server.port)
 
         async def whole() -> bool:
             told = [await server.call("CLUSTER", "INFO") for server in self.servers]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from loopback.redis import RedisServer, installed
+from loopback.redis import RedisServer, installed, speaks_tls
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,14 @@ def redis_directory(tmp_path: Path) -> Path:
     """Where a test may start servers of its own (`RedisServer`, `Sentinels`, `RedisCluster`)."""
     need_redis()
     return tmp_path / "redis"
+
+
+@pytest.fixture
+def redis_tls_directory(redis_directory: Path) -> Path:
+    """The same, for servers that speak TLS."""
+    if not speaks_tls():
+        pytest.skip("SKIPPED, and nothing was shown: this redis-server was built without TLS")
+    return redis_directory
 
 
 def need_redis() -> None:

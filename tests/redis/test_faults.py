@@ -148,11 +148,11 @@ async def test_a_server_that_is_full(redis_directory: Path, nursery: trio.Nurser
 
 
 async def test_a_server_that_loads_its_data(redis_directory: Path, nursery: trio.Nursery) -> None:
-    slow = {"key-load-delay": 500, "loading-process-events-interval-bytes": 1024}
+    slow = {"key-load-delay": 200}  # microseconds; each 1,000 keys it looks who is there
     async with RedisServer(redis_directory, aof="no", options=slow) as server:
         redis = Redis(server.url, timeout=10)
         await nursery.start(redis.run)
-        await redis.commands([("SET", n, "x" * 100) for n in range(1000)])
+        await redis.commands([("SET", n, "x" * 100) for n in range(2100)])
         await server.stop()
         server.spawn()
 
@@ -165,10 +165,10 @@ async def test_a_server_that_loads_its_data(redis_directory: Path, nursery: trio
         await until(there)
 
 
-async def test_tls(redis_directory: Path, tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_tls(redis_tls_directory: Path, tmp_path: Path, nursery: trio.Nursery) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     write_certificate(cert, key)
-    async with RedisServer(redis_directory, tls=(cert, key), password="secret") as server:
+    async with RedisServer(redis_tls_directory, tls=(cert, key), password="secret") as server:
         redis = Redis(f"{server.url}?ssl_ca_certs={cert}")
         await nursery.start(redis.run)
         calls = [(["a"], [1])] * 1000

@@ -47,11 +47,11 @@ async def test_a_full_server_refuses(redis_directory: Path) -> None:
         await server.call("SET", "name", "value")
 
 
-async def test_password_and_tls(redis_directory: Path) -> None:
-    redis_directory.mkdir()  # noqa: ASYNC240
-    files = redis_directory / "cert.pem", redis_directory / "key.pem"
+async def test_password_and_tls(redis_tls_directory: Path) -> None:
+    redis_tls_directory.mkdir()  # noqa: ASYNC240
+    files = redis_tls_directory / "cert.pem", redis_tls_directory / "key.pem"
     write_certificate(*files)
-    async with RedisServer(redis_directory, password="secret", tls=files) as server:
+    async with RedisServer(redis_tls_directory, password="secret", tls=files) as server:
         assert server.url == f"rediss://:secret@127.0.0.1:{server.port}"
         assert await server.call("PING") == b"PONG"
 

@@ -118,9 +118,14 @@ async def keeps_logs(servers: list[RedisServer]) -> None:
         assert len(await ben.due(10.0, 100)) == 20
         await ben.put("name", b"value", 60.0)
         assert await ann.take("name") == b"value"
-        assert await ben.send(ann.node, b"lost") is False
+        assert await ben.send(ann.node, b"lost") is not await tells_who_listens(servers[0])
         await ben.commit(Batch())
         nursery.cancel_scope.cancel()
+
+
+async def tells_who_listens(server: RedisServer) -> bool:
+    """Whether it can be told in a cluster who hears a message: since Redis 7."""
+    return not (await server.info())["redis_version"].startswith("6.")
 
 
 async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
@@ -134,7 +139,8 @@ async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
         assert await redis.commands([("GET", key) for key in keys], keys) == [key.encode() for key in keys]
         received: list[bytes] = []
         await nursery.start(redis.subscribe, keys[:5], received.append)
-        assert [await redis.publish(key, key.encode()) for key in keys[:6]] == [1] * 5 + [0]
+        heard_by = [1] * 5 + [0] if await tells_who_listens(first) else [None] * 6
+        assert [await redis.publish(key, key.encode()) for key in keys[:6]] == heard_by
 
         # A slot moves: the call is first sent on by ASK, and later by MOVED.
         key = next(key for key in keys if slot_of(key) < 5000)
@@ -153,7 +159,8 @@ async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
         assert await there.call("GET", key) == b"moved"
 
         async def heard() -> bool:
-            return await redis.publish(key, b"hello") == (key in keys[:5])
+            count = await redis.publish(key, b"hello")
+            return count is None or count == (key in keys[:5])
 
         await until(heard)
 

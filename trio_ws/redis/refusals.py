@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from hiredis import ReplyError
@@ -24,6 +25,11 @@ _ADVICE: Final = {
 }
 
 _NO_CLUSTER: Final = "it is no Redis Cluster: the URL of one server begins with redis://"
+
+_IN_SCRIPT: Final = re.compile(r"ERR Error running script .*: @user_script: [0-9]+: -([A-Z]+) ")
+"""How a server before Redis 7 says that a script was refused something."""
+
+_FORBIDDEN_IN_SCRIPT: Final = "The user executing the script can't", "ACL failure in script"
 
 _PASSING: Final = frozenset(
     (
@@ -65,7 +71,7 @@ def refused(error: ReplyError, place: object, secret: str | None = None) -> Refu
     text = str(error)
     if secret:
         text = text.replace(secret, "***")
-    code = text.partition(" ")[0]
+    code = _code(text)
     advice = _NO_CLUSTER if "cluster support disabled" in text else _ADVICE.get(code)
     return Refused(
         code,
@@ -75,4 +81,13 @@ def refused(error: ReplyError, place: object, secret: str | None = None) -> Refu
 
 def is_refusal(reply: object, *codes: str) -> bool:
     """Whether a reply is an error: one of these, where some are named."""
-    return isinstance(reply, ReplyError) and (not codes or str(reply).partition(" ")[0] in codes)
+    return isinstance(reply, ReplyError) and (not codes or _code(str(reply)) in codes)
+
+
+def _code(text: str) -> str:
+    """What an answer is about: its first word, or what a script in it was refused with."""
+    if found := _IN_SCRIPT.match(text):
+        return found[1]
+    if any(words in text for words in _FORBIDDEN_IN_SCRIPT):
+        return "NOPERM"
+    return text.partition(" ")[0]
