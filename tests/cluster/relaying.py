@@ -117,7 +117,7 @@ async def cluster(
         for life in nodes.lives:
             await life.hub.membership.beat()  # all know of all
         first = relaying.all[0].hub
-        first._may_go = lambda _user: False  # type: ignore[method-assign] - it would be handed over to who asks
+        first.leaving.may_go = lambda _user: False  # type: ignore[method-assign] - it would be handed over to who asks
         assert await first.place("ada") is None
         yield relaying, relaying.all
         nodes.place.carry = lambda _sender, _to, _message: (0.0,)

@@ -84,6 +84,8 @@ async def test_an_event_goes_to_many_wherever_they_are() -> None:
         assert payloads(ada) == payloads(bob) == [{"n": 1}]
         with pytest.raises(InvalidEvent):
             await a.hub.broadcast(["ada", "\n"], "alarm")
+        with pytest.raises(InvalidEvent):  # one name, which is not several of a letter each
+            await a.hub.broadcast("ada", "alarm")
         with pytest.raises(InvalidEvent):
             await a.hub.broadcast(["ada", "bob"], "alarm", priority=CRITICAL, payload="x" * 10**6)
 

@@ -75,7 +75,7 @@ class ClusterSeen:
             "owned": len(hub.ownership.owned),
             "claims": hub.ownership.claims,
             "take_overs": hub.ownership.taken_over,
-            "handed_over": hub.handed_over,
+            "handed_over": hub.leaving.handed_over,
             "released": hub.ownership.released,
             "fenced": hub.fenced_off,
             "forwarded": hub.forwarding.forwarded,

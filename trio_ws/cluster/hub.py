@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
 from typing import Any, Final, Literal
 
@@ -12,14 +11,11 @@ import msgspec
 import trio
 
 from ..core.buffer import UNREAD
-from ..core.limits import spread
 from ..errors import EventTooLarge, HubClosed, OwnedElsewhere, StoreError, StoreUnavailable
 from ..event import Priority
 from ..hub import Hub, Receipt
-from ..hub.cleanup import sweep
 from ..hub.elsewhere import HttpAnswer, HttpCall, NoAnswer
 from ..hub.engine import Engine
-from ..hub.inbox import has_letters
 from ..hub.intake import check_name
 from ..hub.parcel import Parcel
 from ..store import Fenced, NodeRecord, Opened, SharedStore
@@ -27,40 +23,18 @@ from .bus import Bus
 from .calls import CallFailed, Calls, NodeGone
 from .elsewhere import ClusterSeen, ElsewhereUser
 from .forwarding import Forwarding, receipt_of
+from .leaving import Leaving
 from .membership import Membership
 from .ownership import Ownership
 from .peers import Peers
 from .relay_edge import Edge
 from .relay_owner import Relayed
+from .sweeping import Sweeping
 
 logger = logging.getLogger(__name__)
 
-SWEEP: Final = 1.0
-"""Seconds between looks at a part of the tokens, at users of dead nodes, and at those of whom something expires."""
-
-PART: Final = 0.5
-"""What part of the tokens is looked at in one sweep."""
-
 AT_ONCE: Final = 64
 """To how many users an event goes at once, where it is for many."""
-
-ADOPTED: Final = 32
-"""How many users of dead nodes, or of nobody, are seen to in one sweep."""
-
-IDLE: Final = 60.0
-"""Seconds without an event, and without a connection, after which a log is nobody's again."""
-
-RELEASED: Final = 500
-"""How many logs are given back in one call of the store."""
-
-LOOKED_AT: Final = 2000
-"""Of how many users it is seen in one sweep whether they are idle."""
-
-HELD_FOR: Final = 0.5
-"""Seconds for which a log stays for a connection that was about to be attached."""
-
-COMMITS: Final = 3
-"""How many commits are waited for until a log has nothing to write any more; one that goes on changing stays."""
 
 ASKED: Final = 3
 """How often a node is asked for a log that it says to have given away, while the store says otherwise."""
@@ -71,16 +45,14 @@ ALONE: Final = 20.0
 RELEASE_GRACE: Final = 2.0
 """Seconds that it may take to give all logs back."""
 
-REVOKED: Final = 0.5
-"""Seconds between looks at who is revoked."""
-
 
 class ClusteredHub(Hub):
     """The hub of a node. Made by `open_node`.
 
     What `Hub` has is here for users whose log this node has; `place` says whether it does. `publish`, `broadcast` and
-    receipts reach users wherever their log is. What can be done only where the log is (runs, subscriptions,
-    `publish_nowait`) brings it here, if nobody is connected there, or raises `OwnedElsewhere`.
+    receipts reach users wherever their log is; all, for `broadcast`, are those whose log is here. What can be done only
+    where the log is (runs, subscriptions, `publish_nowait`) brings it here, if nobody is connected there, or raises
+    `OwnedElsewhere`.
 
     Attributes:
       node: the id of this node's life.
@@ -89,6 +61,7 @@ class ClusteredHub(Hub):
       membership: which of them live.
       ownership: who has which log.
       forwarding: publishes and confirmations over nodes.
+      leaving: gives logs back.
       edge, relayed: connections whose socket is here and whose session is not; and the other way round.
     """
 
@@ -115,12 +88,11 @@ class ClusteredHub(Hub):
         self.peers = Peers(self.bus, engine.clock, self.membership.lives, lambda: engine.suspended)
         self.edge = Edge(engine, self.peers, self.calls)
         self.relayed = Relayed(self, self.peers, self.calls, owns=self.ownership.owned.__contains__)
-        self.fenced_off = self.handed_over = self.calls_forwarded = 0
+        self.fenced_off = self.calls_forwarded = 0
         self._durability = engine.durability
         self._boxes = engine.buffer.mailboxes
-        self._sweeps = 0
-        self._round: list[str] = []  # whom it is yet to be seen of whether they are idle
-        self._expected: dict[str, float] = {}  # when a connection was about to be attached
+        self.leaving = Leaving(engine, engine.durability, self.ownership, self._moving)
+        self._sweeping = Sweeping(self, engine.durability, self.leaving)
         self._sent_for: set[str] = set()
         engine.buffer.admits = self.ownership.owned.__contains__
         engine.durability.follow = self.forwarding.follow
@@ -135,8 +107,8 @@ class ClusteredHub(Hub):
         start_soon(self.bus.run)
         start_soon(self.membership.run)
         start_soon(self.peers.run)
-        start_soon(self._sweep)
-        start_soon(self._hear_of_revoked)
+        start_soon(self._sweeping.run)
+        start_soon(self._sweeping.hear_of_revoked)
 
     # -- where a log is
 
@@ -144,7 +116,7 @@ class ClusteredHub(Hub):
         """See `Hub.place`."""
         if user in self._boxes:
             if to_connect:
-                self._expected[user] = self.engine.clock()
+                self.leaving.expect(user)
             return None
         check_name(user, "user")
         asked = 0
@@ -168,7 +140,7 @@ class ClusteredHub(Hub):
             if user in self.ownership.owned and user not in self.engine.buffer.asleep:
                 self.engine.buffer.mailbox(user)  # a new one, where nothing is kept of it
                 if to_connect:
-                    self._expected[user] = self.engine.clock()
+                    self.leaving.expect(user)
                 return None
 
     async def have_here(self, user: str) -> None:
@@ -221,50 +193,7 @@ class ClusteredHub(Hub):
 
     async def hand_over(self, user: str) -> bool:
         """Give a log back, so that another node may have it; it stays where somebody here needs it. A checkpoint."""
-        box = self._boxes.get(user)
-        if box is None or not self._may_go(user):
-            return False
-        assert box.track is not None
-        commits = 0
-        while not (box.track.idle and box.track.is_tight):
-            if commits == COMMITS:
-                return False
-            commits += 1
-            box.track.tighten()
-            try:
-                await self._durability.wait_for_next()
-            except StoreUnavailable:
-                return False
-            if self._boxes.get(user) is not box or not self._may_go(user):
-                return False
-        self.handed_over += 1
-        await self._release([user])
-        return True
-
-    def _may_go(self, user: str) -> bool:
-        """Whether nobody here needs the log of `user`: neither a connection, nor a run, nor who waits for an event."""
-        box = self._boxes.get(user)
-        if box is None or self.engine.suspended:
-            return False
-        if self._expected.get(user, -math.inf) + HELD_FOR > self.engine.clock():
-            return False
-        return (
-            not (box.runs is not None and box.runs.open)
-            and not self.engine.room.line(user)
-            and all(session.link is None and not has_letters(session) for session in box.sessions.values())
-            and not any(entry.waiters for entry in box.entries.values())
-            and (box.rest is None or not box.rest.is_awaited)
-        )
-
-    async def _release(self, users: list[str]) -> None:
-        """Give logs back of which nothing is to be written any more."""
-        for user in users:
-            self._moving.drop(user)
-            self._expected.pop(user, None)
-        try:
-            await self.ownership.release(users)
-        except StoreError as error:
-            logger.warning("logs could not be given back: %s", error)
+        return await self.leaving.hand_over(user)
 
     def _claimed(self, user: str) -> None:
         self.engine.buffer.asleep[user] = UNREAD
@@ -282,7 +211,7 @@ class ClusteredHub(Hub):
     def drop(self, user: str) -> None:
         """See `Hub.drop`."""
         self.ownership.lost(user)
-        self._expected.pop(user, None)
+        self.leaving.forget(user)
         super().drop(user)
 
     def fenced(self, fenced: Fenced) -> None:
@@ -389,30 +318,9 @@ class ClusteredHub(Hub):
         finally:
             self._sent_for.discard(user)
 
-    async def broadcast(
-        self,
-        users: Iterable[str] | Literal["*"],
-        type: str,
-        payload: Any = None,
-        *,
-        id: str | None = None,
-        priority: Priority | None = None,
-        key: str | None = None,
-        merge: Literal["append"] | None = None,
-        ttl: float | None = None,
-        confirm: bool = False,
-    ) -> list[Receipt]:
-        """As `Hub.broadcast`, wherever their logs are; ``"*"`` are all whose log is here.
-
-        Raises: as `publish`; where a node can't be reached, other users may have it.
-        """
-        names = list(dict.fromkeys(self.users() if users == "*" else users))
-        parcel = self.intake.check(type, id, priority, key, merge, ttl, confirm)
-        self._check_open()
-        for name in names:
-            check_name(name, "user")
-        await self.intake.encode_any(parcel, payload)
-        parcel.id = id or self.engine.fresh_id()
+    async def _submit_to_all(self, names: list[str], parcel: Parcel) -> list[Receipt]:
+        """See `Hub.broadcast`: wherever their logs are."""
+        parcel.id = parcel.id or self.engine.fresh_id()
         receipts: dict[str, Receipt] = {}
 
         async def publish(user: str) -> None:
@@ -468,7 +376,7 @@ class ClusteredHub(Hub):
         answer = await self.on_call(call)
         return msgspec.msgpack.encode(msgspec.to_builtins(answer, builtin_types=(bytes,)))
 
-    # -- what is to be looked at again and again
+    # -- coming back, and going
 
     async def _come_back(self) -> None:
         """This node was suspended, and lives again: drop what others have by now, and go on with the rest.
@@ -481,72 +389,6 @@ class ClusteredHub(Hub):
             self.fenced(fenced)
         self.resume()
 
-    async def _sweep(self) -> None:
-        while True:
-            self._sweeps += 1
-            await trio.sleep(spread(SWEEP, self._sweeps))
-            if self.engine.suspended:
-                continue
-            try:
-                await self._sweep_once()
-            except (StoreError, StoreUnavailable, OwnedElsewhere) as error:
-                logger.debug("a sweep was cut short: %s", error)
-            except Exception:
-                logger.exception("a sweep failed")
-
-    async def _sweep_once(self) -> None:
-        fenced = await self.ownership.look_at_some(PART)
-        if fenced is not None:
-            self.fenced(fenced)
-        if self.draining:
-            return
-        await self._release_idle()
-        for user, _ in await self.store.orphans(ADOPTED):
-            await self.place(user)
-        for user in await self.store.due(self.engine.wall_clock(), ADOPTED):
-            if user not in self.ownership.owned and await self.place(user) is None:
-                if (box := self._boxes.get(user)) is not None:
-                    sweep(self.engine, box, self.engine.clock())
-                    self.engine.react()
-                await self.hand_over(user)
-
-    async def _release_idle(self) -> None:
-        """Give back logs that nobody needs here: of users who have gone, and who sleep, or have not had an event for a
-        while. Each time the next of them are looked at, so that the loop is not held."""
-        if not self._round:
-            self._round = list(self.ownership.owned)
-        some, self._round = self._round[-LOOKED_AT:], self._round[:-LOOKED_AT]
-        now, writing = self.engine.clock(), self._durability.writing
-        await self._release([user for user in some if self._is_unused(user) and user not in writing])
-        idle = [user for user in some if self._is_idle(user, now)]
-        for user in idle[:ADOPTED]:
-            await self.hand_over(user)
-
-    def _is_unused(self, user: str) -> bool:
-        """Whether nothing of a user is here, or about to be written."""
-        if user in self._boxes or user in self.engine.buffer.runs.users:
-            return False
-        return not (self.loader.is_under_way(user) or self._durability.ledger.is_closing(user))
-
-    def _is_idle(self, user: str, now: float) -> bool:
-        box = self._boxes.get(user)
-        return box is not None and box.last_event_at + IDLE <= now and self._may_go(user)
-
-    async def _hear_of_revoked(self) -> None:
-        while True:
-            await trio.sleep(REVOKED)
-            try:
-                records = await self.store.revoked()
-            except StoreError:
-                continue
-            for record in self.engine.revocations.learn(records, self.engine.wall_clock()):
-                for session in self._sessions_of(record.user):
-                    self.reception.dismiss(session)
-
-    def _sessions_of(self, user: str) -> list[Any]:
-        box = self._boxes.get(user)
-        return [] if box is None else list(box.sessions.values())
-
     def end_now(self) -> None:
         """See `Hub.end_now`."""
         self.ownership.closed = True
@@ -555,10 +397,6 @@ class ClusteredHub(Hub):
     async def drain(self, timeout: float | None = None) -> None:
         """As `Hub.drain`; then all logs are given back, so that other nodes have them without a wait."""
         await super().drain(timeout)
-        runs = self.engine.buffer.runs.users
-        left = [user for user in self.ownership.owned if not (user in runs and runs[user].open)]
         with trio.move_on_after(RELEASE_GRACE):
-            if self._durability.idle:
-                for at in range(0, len(left), RELEASED):
-                    await self._release(left[at : at + RELEASED])
+            await self.leaving.give_all_back()
             await self.membership.leave()

@@ -247,10 +247,14 @@ class Publisher:
         for user in names:
             self._check_user(user)
         await self.intake.encode_any(parcel, payload)
+        return await self._submit_to_all(names, parcel)
+
+    async def _submit_to_all(self, names: list[str], parcel: Parcel) -> list[Receipt]:
+        """As `broadcast`, of what was checked and encoded already."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        parcel.shared_id = id or self.engine.fresh_id()
-        parcel.tail = wire.event_tail(parcel.shared_id, type, parcel.encoded, self.engine.wall_clock())
+        parcel.shared_id = parcel.id or self.engine.fresh_id()
+        parcel.tail = wire.event_tail(parcel.shared_id, parcel.type, parcel.encoded, self.engine.wall_clock())
         receipts: dict[str, Receipt | None] = {}
         for count, user in enumerate(names, 1):
             await self.load(user)
