@@ -233,7 +233,7 @@ async def test_an_owner_that_is_fenced_tells_who_is_relayed() -> None:
         await a.hub.publish("ada", "agent_started", 1)
         await one.until(1)
         await trio.sleep(0.1)
-        await c.life.store.claim("ada", a.life.store._tokens["ada"])
+        await c.life.store.claim("ada", a.life.store._place.data.owners["ada"].token)
         receipt = await c.hub.publish("ada", "agent_completed", 2)
         await receipt.confirmed()
         assert one.payloads == [1, 2]

@@ -109,10 +109,9 @@ class World:
     async def _let_go(self) -> None:
         node = self._rng.choice(self._nodes)
         users = list(node._logs.owned)
-        self._told(node, await node.lost(users))  # a node looks at all it has each 2 s
         await node.release(users)
         for user in users:
-            self._changed[user].pop(node.node, None)
+            self._noticed(node, user)
 
     async def _look(self) -> None:
         node = self._rng.choice(self._nodes)

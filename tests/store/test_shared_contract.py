@@ -272,6 +272,20 @@ async def test_commits_that_are_lost_are_noticed(
     assert (await kept(ben, "bob")).user.epoch == "epoch of bob"
 
 
+async def test_a_log_that_is_let_go_while_commits_of_it_are_lost_begins_anew(
+    ann: SharedStore, ben: SharedStore, place: InMemory | InRedis
+) -> None:
+    await owned(ann, "ada", "bob")
+    await ann.commit(events("ada", 1))
+    await ann.commit(events("bob", 1))
+    before = await place.snapshot()
+    await ann.commit(events("ada", 2))
+    await place.restore(before)
+    await ann.release(["ada", "bob"])
+    assert (await kept(ben, "ada")).user.epoch != "epoch of ada"
+    assert (await kept(ben, "bob")).user.epoch == "epoch of bob"
+
+
 async def test_where_all_is_lost_nothing_is_made_up(ann: SharedStore, place: InMemory | InRedis) -> None:
     before = await place.snapshot()
     await owned(ann, "ada", "bob", "eve")

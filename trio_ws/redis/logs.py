@@ -36,13 +36,16 @@ STANDING: Final = Script.load("guard", "life", "standing")
 LOAD: Final = Script.load("guard", "load")
 READ: Final = Script.load("read")
 CLAIM: Final = Script.load("life", "claim")
-RELEASE: Final = Script.load("life", "release")
+RELEASE: Final = Script.load("guard", "life", "release")
 LOOK: Final = Script.load("look")
 
 _DAMAGE: Final = "WRONGTYPE| attempt to | expected, got | not a float| not a valid float"
 """What Redis and Lua say of values that are not what they should be."""
 
 _OK, _TAKEN, _ROLLED_BACK, _LATE = 0, 1, 2, 3
+
+_ANY_VERSION: Final = 2**53
+"""Above all that there are."""
 
 LOOK_CLOSELY: Final = 30.0
 """Seconds after which it is noted again which life of a server a log is whole in, and who owns it."""
@@ -307,14 +310,21 @@ class Logs:
 
     async def release(self, mine: dict[str, Owned]) -> None:
         """Have these, which were this node's, be nobody's."""
-        await self._call(RELEASE, [((self._keys.log(user),), (o.token, 0)) for user, o in mine.items()])
+        await self._call(
+            RELEASE,
+            [((self._keys.log(user),), (o.token, o.known, o.tried, o.made, 0)) for user, o in mine.items()],
+        )
         for user, owned in mine.items():
             self._forget(user, owned)
 
     async def release_of_dead(self, tokens: dict[str, str], *, is_sure: bool) -> None:
         """Have these be nobody's whose owner has died, by their tokens; `is_sure` is as for `claim`."""
         await self._call(
-            RELEASE, [((self._keys.log(user),), (token, int(not is_sure))) for user, token in tokens.items()]
+            RELEASE,
+            [
+                ((self._keys.log(user),), (token, 0, _ANY_VERSION, 0, int(not is_sure)))
+                for user, token in tokens.items()
+            ],
         )
 
     async def lost(self, users: Collection[str]) -> tuple[Fenced | None, list[str]]:

@@ -138,9 +138,11 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self.kept(user)
 
-    def forget_sessions(self, user: str) -> None:
-        """Keep none of the sessions of a user."""
-        self._logs[user].sessions.clear()
+    def begin_anew(self, user: str, epoch: str) -> None:
+        """Have the log of a user go on in another epoch, without its sessions."""
+        log = self._logs[user]
+        log.user = log.user._replace(epoch=epoch)
+        log.sessions.clear()
 
     def kept(self, user: str) -> Kept | None:
         """As `load`, at once."""

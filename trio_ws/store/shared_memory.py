@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -21,11 +21,46 @@ from .interface import Opened
 from .memory import MemoryStore
 from .shared import Fenced, NodeRecord, Owner, divided
 
+GAPS: Final = 4
+"""How many gaps of a log are known, the newest ones."""
+
 
 @attrs.define
 class _Lease:
     about: bytes
     until: float
+
+
+@attrs.define
+class History:
+    """Which changes of a log there are, by their versions, so that who has made one notices that it is lost.
+
+    Attributes:
+      version: of the last one. With each owner it goes on at what the time is, in microseconds, so that no two owners
+        have the same.
+      life: in which life of the place the log was last seen to be whole.
+      gaps: from the last of each owner to the first of the next.
+      void: changes are lost: it is loaded into another epoch.
+    """
+
+    version: int
+    life: int
+    gaps: tuple[tuple[int, int], ...] = ()
+    void: bool = False
+
+    def has_lost(self, made: int) -> bool:
+        """Whether there is no change of this version."""
+        return made > self.version or any(before < made < after for before, after in self.gaps)
+
+
+@attrs.define
+class _Mine:
+    """What a node knows of a log that it owns: `known` is the version after its last change, `made` that of the last
+    one that it relies on, which another may have made."""
+
+    token: str
+    known: int
+    made: int
 
 
 @attrs.define
@@ -35,8 +70,7 @@ class _Data:
     logs: MemoryStore = attrs.field(factory=MemoryStore)
     users: dict[str, None] = attrs.field(factory=dict)
     owners: dict[str, Owner] = attrs.field(factory=dict)
-    versions: dict[str, int] = attrs.field(factory=dict)
-    void: dict[str, str] = attrs.field(factory=dict)  # epochs that lost commits
+    histories: dict[str, History] = attrs.field(factory=dict)
     with_open_runs: dict[str, set[str]] = attrs.field(factory=dict)
     due: dict[str, float] = attrs.field(factory=dict)
     revoked: dict[str, RevokedRecord] = attrs.field(factory=dict)
@@ -48,11 +82,13 @@ class Place:
     Attributes:
       carry: how a message comes from one node to another: the delays, in seconds, after which it arrives; none where
         it is lost. Set it to have the bus fail.
+      life: another each time that it is restored, as when a server is restarted, or a replica takes over.
     """
 
     def __init__(self) -> None:
         self.carry: Callable[[str, str, bytes], Collection[float]] = lambda _sender, _to, _message: (0.0,)
         self.data = _Data()
+        self.life = 1
         self.leases: dict[str, _Lease] = {}
         self.beaten_at = -math.inf
         self.values: dict[str, tuple[bytes, float]] = {}
@@ -70,6 +106,7 @@ class Place:
     def restore(self, snapshot: Any) -> None:
         """All is as it was then: what was committed since is lost."""
         self.data = copy.deepcopy(snapshot)
+        self.life += 1
 
     def new_token(self, node: str) -> str:
         """A token that never was."""
@@ -87,8 +124,7 @@ class SharedMemory:
     def __init__(self, place: Place, node: str) -> None:
         self.node = node
         self._place = place
-        self._tokens: dict[str, str] = {}
-        self._versions: dict[str, int] = {}
+        self._mine: dict[str, _Mine] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `SharedStore`."""
@@ -131,7 +167,8 @@ class SharedMemory:
 
     def _write(self, data: _Data, user: str, part: Batch) -> None:
         data.logs.apply([part])
-        self._versions[user] = data.versions[user] = data.versions.get(user, 0) + 1
+        history, mine = data.histories[user], self._mine[user]
+        history.version = mine.known = mine.made = mine.known + 1
         if part.closed:
             for kept in (data.users, data.due, data.with_open_runs):
                 kept.pop(user, None)
@@ -145,43 +182,52 @@ class SharedMemory:
             runs = data.with_open_runs.setdefault(user, set())
             (runs.add if run.open else runs.discard)(run.run)
 
-    def _fenced(self, users: Collection[str]) -> Fenced | None:
-        """Which of these are not this node's; where that is for lost commits, their epochs are void from now on."""
-        data = self._place.data
+    def _fenced(self, users: Collection[str], may_be_void: bool = False) -> Fenced | None:
+        """Which of these are not this node's; of those of whom changes are lost, the logs are void from now on."""
         taken, rolled_back = [], []
         for user in users:
-            owner = data.owners.get(user)
-            if data.versions.get(user, 0) < self._versions.get(user, 0):
-                rolled_back.append(user)
-            elif owner is None or owner.token != self._tokens.get(user):
+            mine = self._mine.get(user)
+            if mine is None:
                 taken.append(user)
-        for user in rolled_back:
-            self._make_void(data, user)
+            elif self._has_lost(user, mine, may_be_void):
+                rolled_back.append(user)
+            elif not self._is_owner(user, mine):
+                taken.append(user)
         for user in (*taken, *rolled_back):
-            self._tokens.pop(user, None)
-            self._versions.pop(user, None)
+            self._mine.pop(user, None)
         return Fenced(taken, rolled_back) if taken or rolled_back else None
 
-    def _make_void(self, data: _Data, user: str) -> None:
-        kept = data.logs.kept(user)
-        if kept is not None:
-            data.void[user] = kept.user.epoch
-            data.logs.forget_sessions(user)
-        owner = data.owners.get(user)
-        if owner is not None and owner.token == self._tokens.get(user):
-            del data.owners[user]
+    def _has_lost(self, user: str, mine: _Mine, may_be_void: bool) -> bool:
+        """Whether changes are lost on which this node relies; the log is void then, and nobody's if it was its."""
+        data = self._place.data
+        history = data.histories.get(user)
+        if history is None:
+            return True
+        if not self._is_owner(user, mine):
+            lost = history.has_lost(mine.made)
+        else:
+            lost = history.version < mine.known or (history.void and not may_be_void)
+            if lost:
+                del data.owners[user]
+        history.void = history.void or lost
+        return lost
+
+    def _is_owner(self, user: str, mine: _Mine) -> bool:
+        owner = self._place.data.owners.get(user)
+        return owner is not None and owner.token == mine.token
 
     async def load(self, user: str) -> Kept | None:
-        """See `SharedStore`."""
+        """See `SharedStore`. What of it has lost changes begins anew: in another epoch, and without its sessions."""
         await trio.lowlevel.checkpoint()
         data = self._place.data
-        fenced = self._fenced([user])
-        if fenced is not None:
+        if (fenced := self._fenced([user], may_be_void=True)) is not None:
             raise fenced
-        kept = data.logs.kept(user)
-        if kept is not None and data.void.get(user) == kept.user.epoch:
-            fresh = self._place.new_token("epoch")
-            kept = attrs.evolve(kept, user=kept.user._replace(epoch=fresh), sessions=[])
+        kept, history = data.logs.kept(user), data.histories[user]
+        if kept is not None and history.void:
+            data.logs.begin_anew(user, self._place.new_token("epoch"))
+            history.version = self._mine[user].known = self._mine[user].made = history.version + 1
+            kept = data.logs.kept(user)
+        history.void = False
         return kept
 
     async def read(self, user: str, part: Part) -> list[EventRecord]:
@@ -204,30 +250,52 @@ class SharedMemory:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
         data = self._place.data
-        owner = data.owners.get(user)
-        if owner is not None and owner.node != self.node and owner.token != instead_of:
-            return owner
-        if owner is None or owner.node != self.node:
+        owner, history = data.owners.get(user), data.histories.get(user)
+        before = 0 if history is None else history.version
+        if owner is None or (owner.node != self.node and owner.token == instead_of):
+            self._go_on(user, was_owned=owner is not None)
             owner = data.owners[user] = Owner(self.node, self._place.new_token(self.node))
-        self._tokens[user] = owner.token
-        self._versions.setdefault(user, data.versions.get(user, 0))
+        mine = self._mine.get(user)
+        if mine is not None and mine.token != owner.token:  # what it knew is held against what there is
+            self._fenced([user])
+        if owner.node == self.node and user not in self._mine:
+            self._mine[user] = _Mine(owner.token, data.histories[user].version, before)
         return owner
+
+    def _go_on(self, user: str, *, was_owned: bool) -> None:
+        """A log has another owner. Of one that has died nobody knows what else it did: where the place had another life
+        since, some of that may be lost."""
+        histories, life = self._place.data.histories, self._place.life
+        now = int(trio.current_time() * 1e6)
+        history = histories.get(user)
+        if history is None:
+            histories[user] = History(now, life)
+            return
+        after = max(now, history.version + 1)
+        history.gaps = ((history.version, after), *history.gaps[: GAPS - 1])
+        history.version = after
+        history.void = history.void or (was_owned and history.life != life)
+        history.life = life
 
     async def release(self, users: Collection[str]) -> None:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
-        owners = self._place.data.owners
+        data = self._place.data
+        self._fenced(users, may_be_void=True)  # what is lost is noticed, or nobody will
         for user in users:
-            token = self._tokens.pop(user, None)
-            self._versions.pop(user, None)
-            owner = owners.get(user)
-            if owner is not None and owner.token == token:
-                del owners[user]
+            if self._mine.pop(user, None) is not None:
+                del data.owners[user]
+                if user not in data.users and not data.histories[user].void:
+                    del data.histories[user]
 
     async def lost(self, users: Collection[str]) -> Fenced | None:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
-        return self._fenced(users)
+        fenced = self._fenced(users)
+        for user in users:
+            if user in self._mine:
+                self._place.data.histories[user].life = self._place.life
+        return fenced
 
     # -- who lives
 

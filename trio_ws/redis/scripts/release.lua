@@ -1,20 +1,20 @@
 -- Makes a log nobody's, if it is the one's whose token is given; where nothing is kept of it, nothing is left. KEYS: the
--- log. ARGV: the token; whether its owner has died, and some of what it did may be lost where the server had another life
--- then (claim.lua).
--- Returns: nothing.
+-- log. ARGV: the token; the versions that the owner allows for, from and to; that of its last change; whether the owner
+-- has died, and some of what it did may be lost where the server had another life then (claim.lua).
+-- Returns: how the owner stood: one that has lost changes must not leave as if nothing was, or nobody will notice.
 
-local log = KEYS[1]
-local owner, user, void, lived = unpack(redis.call("HMGET", log, "owner", "user", "void", "life"))
-if owner ~= ARGV[1] then
-  return false
+local stands = standing(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), true)
+if stands ~= OK then
+  return stands
 end
+local user, lived = unpack(redis.call("HMGET", log, "user", "life"))
 if not (user or void) then
   redis.call("DEL", log)
-  return false
+  return OK
 end
 redis.call("HDEL", log, "") -- so that a full Redis takes what comes
 redis.call("HSET", log, "owner", "")
-if ARGV[2] == "1" and lived ~= life() then
+if ARGV[5] == "1" and lived ~= life() then
   redis.call("HSET", log, "void", 1)
 end
-return false
+return OK
