@@ -23,7 +23,7 @@ from ..core.run_grammar import Closed
 from ..errors import StoreUnavailable
 from ..hub import Hub, Receipt, RunHandle
 from ..hub.hub import DEFAULT_LEASE
-from ..hub.run import MAX_TIMEOUT
+from ..hub.questions import MAX_TIMEOUT
 from .answers import ApiError, answer, retry_after
 from .batch import BatchAnswer, has_lines, publish_batch
 from .events import EventBody, Events, Line, Name, accepted, as_line, committed, options, refusals

@@ -28,13 +28,13 @@ class Loader:
     """Loads logs, each once, however many ask for it.
 
     Attributes:
-      loaded, put_to_sleep: how many were, since the start.
+      loaded: how many were, since the start.
       connected_until: when sessions were cut that are connected as the store has them, on the hub's clock; None where
         that is when their log is loaded.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.loaded = self.put_to_sleep = 0
+        self.loaded = 0
         self._engine = engine
         self._asleep = engine.buffer.asleep
         self._waking: str | None = None
@@ -141,7 +141,6 @@ class Loader:
                 engine.pool.forget(session)
             engine.timers.disarm(box)
             engine.buffer.sleep(box)
-            self.put_to_sleep += 1
         return bool(idle)
 
     def _wake(self, kept: Kept, known: bool) -> None:

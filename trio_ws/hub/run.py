@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import msgspec
 import trio
 
-from ..core.answers import check_question
 from ..core.entry import CLASS_NORMAL, FIRM
 from ..core.run_grammar import (
-    ASKED,
     DELTA,
     DELTAS,
     EXECUTING,
@@ -32,22 +28,16 @@ from ..core.runs import Run
 from ..errors import (
     IllegalTransition,
     InvalidEvent,
-    OwnedElsewhere,
-    QuestionClosed,
-    QuestionExpired,
     RunFailed,
 )
 from ..event import Priority
 from .intake import check_name
 from .parcel import Parcel
+from .questions import Questions
 from .receipt import Receipt
 
 if TYPE_CHECKING:
     from .runs import RunDesk
-
-MAX_TIMEOUT: Final = 7 * 86400.0
-"""Seconds that a question may wait for its answer at most, where it has a timeout."""
-
 
 LOST_WITH_NODE: Final = "lost"
 """How a block's run ends whose user's log another node has taken over: that one ends it."""
@@ -65,6 +55,7 @@ class RunHandle:
       result: goes into the terminal event of a block that completes: any value that has a JSON form.
       ending: its terminal event, where that could not be accepted yet.
       moved: its user's log is another node's by now.
+      questions: what it asks its user.
     """
 
     def __init__(self, desk: RunDesk, user: str, run: Run) -> None:
@@ -77,9 +68,7 @@ class RunHandle:
         self._error: dict[str, Any] | None = None
         self._scope: trio.CancelScope | None = None
         self._cancelling = trio.Event()
-        self._closing: dict[str, trio.Event] = {}
-        self._converters: dict[str, Callable[[Any], Any]] = {}
-        self._expiring: dict[str, float] = {}
+        self.questions = Questions(desk, self, run)
         self._renewed = desk.clock()
         self._busy = 0
 
@@ -224,7 +213,7 @@ class RunHandle:
             await self._committed(opening)
             yield call
         except BaseException as error:
-            outcome, told = _outcome_of(error)
+            outcome, told = outcome_of(error)
             self._desk.close_call(self, call, outcome, told)
             raise
         receipt = self._desk.close_call(self, call, "completed", None)
@@ -294,18 +283,7 @@ class RunHandle:
           QuestionExpired: nobody answered in time.
           QuestionClosed: it was withdrawn.
         """
-        question = await self.open_question(prompt, choices=choices, schema=schema, timeout=timeout)
-        try:
-            closed = await self.wait_closed(question)
-        except BaseException:
-            self._desk.close_question(self, question, "withdrawn")
-            raise
-        if closed.outcome == "expired":
-            raise QuestionExpired(question, closed.outcome)
-        if closed.outcome != "answered":
-            raise QuestionClosed(question, closed.outcome)
-        convert = self._converters.pop(question, None)
-        return closed.answer if convert is None else convert(closed.answer)
+        return await self.questions.ask(prompt, choices, schema, timeout)
 
     async def open_question(
         self,
@@ -324,60 +302,7 @@ class RunHandle:
 
         Returns: its id, for `wait_closed` and `withdraw`.
         """
-        is_unknown = question is None
-        if question is None:
-            question = self._desk.fresh_id()
-        check_name(question, "question")
-        schema, convert = _schema_of(schema)
-        if convert is None:
-            check_question(prompt, choices, schema)
-        else:
-            check_question(prompt, choices, None)
-        if timeout is not None and not (
-            isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout <= MAX_TIMEOUT
-        ):
-            raise InvalidEvent(f"timeout must be a number of seconds up to {MAX_TIMEOUT:g}", field="timeout")
-        payload: dict[str, Any] = {"question": question, "prompt": prompt}
-        if choices is not None:
-            payload["choices"] = list(choices)
-        if schema is not None:
-            payload["schema"] = schema
-        deadline = math.inf
-        if timeout is not None:
-            deadline = self._desk.clock() + timeout
-            payload["expires"] = self._desk.unix(deadline)
-        parcel = self._parcel(ASKED)
-        self._desk.intake.encode(parcel, payload)
-        parcel.question = question
-        self._desk.check_question_id(self.user, question)
-        if convert is not None:
-            self._converters[question] = convert
-        with self.busy():
-            receipt = await self._desk.publisher.submit(self.user, parcel, commit=False)
-            self._expire(question, deadline)
-            try:
-                await self._committed(receipt)
-            except BaseException:
-                if is_unknown:
-                    self._desk.close_question(self, question, "withdrawn")
-                raise
-        return question
-
-    def _expire(self, question: str, deadline: float) -> None:
-        if deadline < math.inf:
-            self._expiring[question] = deadline
-            self._desk.arm(self, deadline)
-
-    def is_valid(self, question: str, answer: Any) -> bool:
-        """Whether the converter of a question's type, if it has one, takes this answer."""
-        convert = self._converters.get(question)
-        if convert is None:
-            return True
-        try:
-            convert(answer)
-        except (ValueError, TypeError):
-            return False
-        return True
+        return await self.questions.open(prompt, question, choices, schema, timeout)
 
     def question(self, question: str) -> Closed | None:
         """What became of a question; None while it is open.
@@ -385,9 +310,7 @@ class RunHandle:
         Raises:
           KeyError: it was never asked, or is forgotten.
         """
-        if question in self._run.questions:
-            return None
-        return self._run.closed[question]
+        return self.questions.find(question)
 
     async def wait_closed(self, question: str) -> Closed:
         """Wait until a question is answered, withdrawn or expired, and until that is durable.
@@ -396,17 +319,11 @@ class RunHandle:
           KeyError: it was never asked, or is forgotten.
           OwnedElsewhere: another node has the user's log by now.
         """
-        while (closed := self.question(question)) is None:
-            if self.moved:
-                raise OwnedElsewhere(self.user)
-            event = self._closing.setdefault(question, trio.Event())
-            await event.wait()
-        await self._desk.settled(self.user)
-        return closed
+        return await self.questions.wait_closed(question)
 
     async def withdraw(self, question: str) -> None:
         """Withdraw a question; one that is closed already stays as it is."""
-        self._desk.close_question(self, question, "withdrawn")
+        self.questions.close(question, "withdrawn")
         with self.busy():
             await self._desk.settled(self.user)
 
@@ -447,9 +364,7 @@ class RunHandle:
         """Its user's log is another node's by now: whoever waits for something of it here is told so."""
         self.moved = True
         self._cancelling.set()
-        closing, self._closing = self._closing, {}
-        for event in closing.values():
-            event.set()
+        self.questions.move()
 
     def on_timer(self, now: float) -> float:
         """Its lease, or a question's time, may be over; returns when to look again."""
@@ -557,18 +472,7 @@ def check_lease(lease: Any) -> float:
     return float(lease)
 
 
-def _schema_of(schema: Any) -> tuple[Any, Callable[[Any], Any] | None]:
-    """The JSON schema to tell, and what converts an answer, where it is a type."""
-    if schema is None or isinstance(schema, dict):
-        return schema, None
-    try:
-        told = msgspec.json.schema(schema)
-    except TypeError as error:
-        raise InvalidEvent(f"schema: {error!s:.200}", field="schema") from None
-    return told, lambda answer: msgspec.convert(answer, schema)
-
-
-def _outcome_of(error: BaseException) -> tuple[str, dict[str, Any] | None]:
+def outcome_of(error: BaseException) -> tuple[str, dict[str, Any] | None]:
     """How a block ended that raised `error`, and what may be told of that: an exception's kind, never its words."""
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled | GeneratorExit)]
     if not leaves:

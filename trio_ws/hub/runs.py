@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..core.answers import is_valid
 from ..core.entry import FIRM
 from ..core.mailbox import Mailbox
-from ..core.run_grammar import CANCELLING_EVENT, CLOSED, COMPLETED, LOST, STARTED, TOOL_COMPLETED, digest_of
+from ..core.run_grammar import CANCELLING_EVENT, COMPLETED, LOST, STARTED, TOOL_COMPLETED, digest_of
 from ..core.run_view import CANCELLING
 from ..core.runs import Run, Runs
 from ..errors import (
@@ -33,7 +32,7 @@ from ..event import Message
 from .intake import check_name
 from .parcel import Parcel
 from .receipt import Receipt
-from .run import RunHandle, ToolCall, _outcome_of, check_lease
+from .run import RunHandle, ToolCall, check_lease, outcome_of
 
 if TYPE_CHECKING:
     from .publisher import Publisher
@@ -78,6 +77,10 @@ class RunDesk:
         """The log of `user`, where it is in memory."""
         return self._engine.buffer.mailboxes.get(user)
 
+    def can_tell(self, handle: RunHandle) -> bool:
+        """Whether the log of a run's user is in memory, and the hub takes what is to be told of the run."""
+        return self.box(handle.user) is not None and not self._engine.closed
+
     async def find(self, user: str, run_id: str) -> RunHandle | None:
         """The run of this id, open or ended; None where none is known."""
         runs = await self._runs(user)
@@ -120,7 +123,7 @@ class RunDesk:
             with scope:
                 yield handle
         except BaseException as error:
-            outcome, told = _outcome_of(error)
+            outcome, told = outcome_of(error)
             await self._end_block(handle, outcome, told and (handle._error or told))
             raise
         if scope.cancelled_caught:
@@ -260,11 +263,11 @@ class RunDesk:
             payload["result"] = result
         if error is not None:
             payload["error"] = error
-        return self._worded(COMPLETED, handle, payload)
+        return self.worded(COMPLETED, handle, payload)
 
     def _lost(self, handle: RunHandle, reason: str) -> Parcel:
         payload = {"outcome": "lost", "duration": self._age(handle._run), "reason": reason}
-        return self._worded(LOST, handle, payload)
+        return self.worded(LOST, handle, payload)
 
     def _try_to_end(self, handle: RunHandle, ending: Parcel) -> Receipt | None:
         """End a run now, if its user's log is here; where it is not, that is tried again until it is."""
@@ -281,8 +284,7 @@ class RunDesk:
         run = handle._run
         for number, (tool, _) in list(run.calls.items()):
             self._put_call(handle, number, tool, "cancelled", None, None)
-        for question in list(run.questions):
-            self.close_question(handle, question, "withdrawn")
+        handle.questions.close_all()
         receipt = self.publisher.put(handle.user, ending)
         assert run.outcome is not None
         self.ended[run.outcome] += 1
@@ -296,7 +298,7 @@ class RunDesk:
     ) -> Receipt | None:
         """A call of a tool is over; None where that can't be told any more, since its run has ended."""
         run = handle._run
-        if call.number not in run.calls or self.box(handle.user) is None or self._engine.closed:
+        if call.number not in run.calls or not self.can_tell(handle):
             return None
         try:
             return self._put_call(handle, call.number, call.name, outcome, call.result, error)
@@ -325,11 +327,12 @@ class RunDesk:
             payload["output"] = output
         if error is not None:
             payload["error"] = error
-        parcel = self._worded(TOOL_COMPLETED, handle, payload)
+        parcel = self.worded(TOOL_COMPLETED, handle, payload)
         parcel.call = number
         return self.publisher.put(handle.user, parcel)
 
-    def _worded(self, type: str, handle: RunHandle, payload: dict[str, Any]) -> Parcel:
+    def worded(self, type: str, handle: RunHandle, payload: dict[str, Any]) -> Parcel:
+        """A critical event of a run, as the hub words it."""
         parcel = _parcel(type, handle.id)
         self.intake.encode(parcel, payload)
         return parcel
@@ -349,9 +352,7 @@ class RunDesk:
         if handle.ending is not None:
             self._end(handle, handle.ending)
             return math.inf
-        for question, at in list(handle._expiring.items()):
-            if at <= now:
-                self.close_question(handle, question, "expired")
+        handle.questions.expire(now)
         lapses = math.inf
         if handle.lease is not None:
             if handle._busy:
@@ -360,7 +361,7 @@ class RunDesk:
             if lapses <= now:
                 self._end(handle, self._lost(handle, "lease"))
                 return math.inf
-        return min(lapses, *handle._expiring.values()) if handle._expiring else lapses
+        return min(lapses, *handle.questions.expiring.values()) if handle.questions.expiring else lapses
 
     # -- another process, and the end of this one
 
@@ -379,7 +380,9 @@ class RunDesk:
                 handle._cancelling.set()
             for question, asked in run.questions.items():
                 if (expires := asked.get("expires")) is not None:
-                    handle._expire(question, self.clock() + max(0.0, expires - self._engine.wall_clock()))
+                    handle.questions.expire_at(
+                        question, self.clock() + max(0.0, expires - self._engine.wall_clock())
+                    )
 
     def drop(self, user: str) -> None:
         """The log of `user` is another process's: that one goes on with its leased runs. Those whose blocks are here it
@@ -437,7 +440,7 @@ class RunDesk:
             return
         handle = self.handle(user, run)
         payload = {"by": by} if reason is None else {"reason": reason, "by": by}
-        self.publisher.put(user, self._worded(CANCELLING_EVENT, handle, payload))
+        self.publisher.put(user, self.worded(CANCELLING_EVENT, handle, payload))
         handle._cancelling.set()
         if handle._scope is not None:
             handle._scope.cancel()
@@ -447,23 +450,6 @@ class RunDesk:
         for run in self._books.users.get(user) or ():
             if question in run.questions or question in run.closed:
                 raise IllegalTransition(run.id, "question_asked", f"{question!r} was asked before")
-
-    def close_question(
-        self, handle: RunHandle, question: str, outcome: str, answer: Any = None
-    ) -> Receipt | None:
-        """A question is closed; None where it is, or its run's user's log has left memory."""
-        run = handle._run
-        handle._expiring.pop(question, None)
-        if question not in run.questions or self.box(handle.user) is None or self._engine.closed:
-            return None
-        payload = {"question": question, "outcome": outcome}
-        parcel = _parcel(CLOSED, handle.id)
-        parcel.question = question
-        self.intake.encode(parcel, payload if outcome != "answered" else payload | {"answer": answer})
-        receipt = self.publisher.put(handle.user, parcel)
-        if (closing := handle._closing.pop(question, None)) is not None:
-            closing.set()
-        return receipt
 
     async def settled(self, user: str) -> None:
         """Wait until all of the log of `user` so far is durable. A checkpoint.
@@ -487,12 +473,12 @@ class RunDesk:
         if not isinstance(question, str) or "answer" not in payload:
             raise MessageRejected("invalid_answer")
         for run in self._books.users.get(user) or ():
-            if (asked := run.questions.get(question)) is not None:
+            if question in run.questions:
                 handle = self.handle(user, run)
-                if not is_valid(payload["answer"], asked) or not handle.is_valid(question, payload["answer"]):
+                if not handle.questions.takes(question, payload["answer"]):
                     raise MessageRejected("invalid_answer")
                 run.won(question, (session, message.id))
-                self.close_question(handle, question, "answered", payload["answer"])
+                handle.questions.close(question, "answered", payload["answer"])
                 self.answered_count += 1
                 return
             if (closed := run.closed.get(question)) is not None and closed.outcome == "answered":
