@@ -125,7 +125,8 @@ def _store(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         except InvalidConfig as error:
             raise InvalidConfig(f"store: {error}") from None
     elif text != "memory" and not re.fullmatch(r"sqlite:.+", text):
-        raise InvalidConfig(f"store must be memory, sqlite:PATH or redis://…, not {value!r}")
+        # What it is instead is not shown: it may be a URL with a password.
+        raise InvalidConfig("store must be memory, sqlite:PATH or redis://…")
 
 
 def _is_url(store: str) -> bool:
