@@ -129,7 +129,7 @@ def test_config_shows_values_and_origins(tmp_path: Path) -> None:
         (
             ["--store", "redis://x:y"],
             {},
-            "store: a Redis URL has hosts as HOST or HOST:PORT, and 'x:y' is none (from flag --store)",
+            "store: a Redis URL has hosts as HOST or HOST:PORT, and number 1 is none (from flag --store)",
         ),
     ],
 )
