@@ -13,7 +13,7 @@ import trio.testing
 
 from trio_ws.cluster import messages
 from trio_ws.cluster.bus import Bus
-from trio_ws.cluster.calls import CallFailed, Calls, NodeGone
+from trio_ws.cluster.calls import LARGE, CallFailed, Calls, NodeGone
 from trio_ws.errors import HubClosed
 from trio_ws.store import Place
 
@@ -249,6 +249,58 @@ async def test_who_waits_for_an_answer_is_told_when_this_node_ends(nodes: Nodes)
     assert trio.current_time() == ended
     with pytest.raises(HubClosed):
         await a.calls.call("b", "wait", b"")
+
+
+async def test_large_calls_are_in_nobodys_way(nodes: Nodes) -> None:
+    a, b = await nodes.start("a"), await nodes.start("b")
+    came: list[str] = []
+    most, done = 0, trio.Event()
+
+    async def take(_sender: str, body: bytes) -> bytes:
+        came.append("large" if len(body) >= LARGE else "small")
+        await done.wait()
+        return b"done"
+
+    def carry(_sender: str, _to: str, message: bytes) -> tuple[float, ...]:
+        nonlocal most
+        most = max(most, len(message))
+        return (0.02,)
+
+    nodes.place.carry = carry
+    b.calls.handle("take", take)
+    b.bus.hear("news", lambda _sender, _body: came.append("news"))
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for size in [100_000] * 8 + [10]:
+                nursery.start_soon(a.calls.call, "b", "take", b"x" * size)
+            await trio.testing.wait_all_tasks_blocked()
+            a.bus.tell("b", "news", b"")
+            await trio.sleep(1)
+            assert sorted(came[:4]) == ["large", "large", "news", "small"]
+            assert came[4:] == ["large"] * 6  # all have come, though none is answered
+            assert most < 300_000
+            most = 0
+            await trio.sleep(3)
+            assert a.calls.repeated > 9
+            assert most < 1000  # what has come is not sent again
+            done.set()
+
+
+async def test_large_calls_to_who_is_gone_are_all_given_up(nodes: Nodes) -> None:
+    a, _b = await nodes.start("a"), await nodes.start("b")
+    nodes.place.carry = lambda *_: ()
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(NodeGone):
+                    await a.calls.call("b", "take", b"x" * LARGE)
+
+        with trio.move_on_after(1):
+            await a.calls.call("b", "take", b"x" * LARGE)  # who no longer waits is in nobody's way either
+        nodes.living.discard("b")
+    assert a.calls.made > 10 - 1
 
 
 async def test_what_was_answered_is_forgotten_once_the_answer_has_come(nodes: Nodes) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 import trio_ws
 from trio_ws.cli.serve import Extension, run_server
+from trio_ws.errors import OwnedElsewhere
 from trio_ws.log import configure
 from trio_ws.settings import load
 
@@ -106,7 +107,10 @@ async def _extend(hub: trio_ws.Hub, nursery: trio.Nursery, address: Any) -> Exte
     async def publish() -> None:
         while True:
             for user in BUSY:
-                hub.publish_nowait(user, "token", {"text": "some words"})
+                with suppress(
+                    trio.WouldBlock, OwnedElsewhere
+                ):  # of several nodes, each does that for whom it has
+                    hub.publish_nowait(user, "token", {"text": "some words"})
             await trio.sleep(0.02)
 
     return Extension(calls=[Route("/inside", tell), Route("/turns", tell_turns)], work=publish)

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
+from ..config import KIB
 from ..errors import HubClosed, StoreError
 from .bus import Bus
 from .messages import Answer, Busy, Call, Message
@@ -50,13 +51,33 @@ class CallFailed(Exception):
     """The node that was asked could not do it, and says why."""
 
 
+LARGE: Final = 16 * KIB
+"""Bytes of a call from which on it is large: only `LARGE_AT_ONCE` of these are on their way to one node, and all others
+wait for one of them to arrive. Else what is relayed would wait behind all that is published."""
+
+LARGE_AT_ONCE: Final = 2
+
+
 @attrs.define(eq=False)
 class _Asked:
-    """A call of ours that waits for its answer."""
+    """A call of ours that waits for its answer.
+
+    Attributes:
+      heard: it has arrived.
+      way: what is to be told of that, where it is large.
+    """
 
     done: trio.Event
+    way: trio.Semaphore | None
     heard: bool = False
     answer: Answer | None = None
+
+    def arrived(self) -> None:
+        """The other node has it; or nobody waits for it any more. Idempotent."""
+        self.heard = True
+        way, self.way = self.way, None
+        if way is not None:
+            way.release()
 
 
 @attrs.define(eq=False)
@@ -88,6 +109,7 @@ class Calls:
         self._ids = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
         self._done: dict[tuple[str, int], _Done] = {}
+        self._ways: dict[str, trio.Semaphore] = {}
         self._heard: dict[str, list[int]] = {}  # by node: whose answers have come, which is to be told
         self._swept_at = -math.inf
         bus.on_message = self._take
@@ -106,8 +128,11 @@ class Calls:
           CallFailed: it could not be done.
           HubClosed: this node's hub has ended, and hears no answer.
         """
+        way = self._ways.setdefault(node, trio.Semaphore(LARGE_AT_ONCE)) if len(body) >= LARGE else None
+        if way is not None:
+            await way.acquire()
         id = next(self._ids)
-        asked = self._asked[id] = _Asked(trio.Event())
+        asked = self._asked[id] = _Asked(trio.Event(), way)
         self.made += 1
         pause = AGAIN
         call = Call(id, verb, body, self._heard.pop(node, []))
@@ -124,12 +149,18 @@ class Calls:
                 if deaf_for >= DEAF_FOR or not self._lives(node):
                     self.failed += 1
                     raise NodeGone(f"node {node} is gone")
-                pause = AGAIN if deaf_for else PATIENCE if asked.heard else min(2 * pause, PATIENCE)
-                if not self._bus.is_behind(node):
+                waited, pause = (
+                    pause,
+                    AGAIN if deaf_for else PATIENCE if asked.heard else min(2 * pause, PATIENCE),
+                )
+                if asked.heard:
+                    call = Call(id, verb, b"")  # it is there, and known by its id
+                if not self._bus.is_behind(node) and (waited >= PATIENCE or not asked.heard):
                     self.repeated += 1
                     self._bus.post(node, call)
         finally:
             del self._asked[id]
+            asked.arrived()
         if asked.answer.error is not None:
             self.failed += 1
             raise CallFailed(asked.answer.error)
@@ -146,7 +177,7 @@ class Calls:
             asked = self._asked.get(message.id)
             if asked is None:
                 return
-            asked.heard = True
+            asked.arrived()
             if isinstance(message, Answer) and asked.answer is None:
                 asked.answer = message
                 asked.done.set()
@@ -162,6 +193,8 @@ class Calls:
         if done is None:
             self._forget_old()
             done = self._done[sender, call.id] = _Done()
+            if len(call.body) >= LARGE:
+                self._bus.post(sender, Busy(call.id))
             self._nursery.start_soon(self._work, sender, call, done)
         elif done.answer is None:
             self._bus.post(sender, Busy(call.id))
@@ -192,3 +225,5 @@ class Calls:
             del self._done[key]
         for node in [node for node in self._heard if not self._lives(node)]:
             del self._heard[node]
+        for node in [node for node in self._ways if not self._lives(node)]:
+            del self._ways[node]  # who waits there yet is let on all the same
