@@ -351,6 +351,21 @@ async def test_workers_end_with_their_supervisor_however_it_ends(tmp_path: Path)
         await process.stdout.aclose()
 
 
+async def test_that_it_is_ready_may_be_lost(caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker(1, os.getpid(), 0.0)
+    with Notices() as notices, trio.fail_after(60):
+        manager = ServiceManager(notices.address, patience=60.0)
+        while not caplog.records:  # until no more are taken
+            manager.tell(STATUS="starting")
+        manager.tell(READY=1, STATUS="serving")
+        worker.hear((await notices.receive())[1], 1.0)  # there is room for one more
+        manager.tell(WATCHDOG=1, STATUS="serving")
+        while worker.status != "serving":
+            worker.hear((await notices.receive())[1], 1.0)
+    assert worker.ready.is_set()
+    assert worker.heard == 1.0
+
+
 def test_how_it_ended() -> None:
     assert [how_it_ended(status) for status in (0, 3, -9)] == [
         "exit status 0",

@@ -63,7 +63,7 @@ class Worker:
     def hear(self, told: Mapping[str, str], now: float) -> None:
         """Take what it has told."""
         self.status = told.get("STATUS", self.status)
-        if "READY" in told:
+        if "READY" in told or "WATCHDOG" in told:  # where many tell something at once, a word may be lost
             self.ready.set()
         if self.ready.is_set():
             self.heard = now
