@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from tests.hub.peers import Peer
-from trio_ws.errors import OwnedElsewhere, StoreUnavailable
+from trio_ws.core.records import Kept
+from trio_ws.errors import OwnedElsewhere, StoreError, StoreUnavailable
 from trio_ws.event import Priority
 
 from .world import Life, running
@@ -263,6 +264,25 @@ async def test_who_is_idle_is_given_back() -> None:
         assert not nodes.place.data.owners
         with pytest.raises(Exception, match="held"):
             await receipt.confirmed()
+
+
+async def test_a_log_that_cannot_be_read_keeps_no_other_from_expiring() -> None:
+    async with running("a", critical_ttl=30.0) as (nodes, (a,)):
+        users = ["ada", "bob", "eve"]
+        for user in users:
+            await a.hub.publish(user, "alarm", 1, priority=CRITICAL)
+            assert await a.hub.hand_over(user)
+
+        plain = a.store.load
+
+        async def load(user: str) -> Kept | None:
+            if user == "ada":
+                raise StoreError("it makes no sense")
+            return await plain(user)
+
+        a.store.load = load  # type: ignore[method-assign]
+        await trio.sleep(40)
+        assert [user for user in users if nodes.place.data.logs.kept(user).events] == ["ada"]
 
 
 async def test_lost_commits_make_a_new_epoch() -> None:

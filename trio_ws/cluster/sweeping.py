@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from ..core.limits import spread
-from ..errors import OwnedElsewhere, StoreError, StoreUnavailable
+from ..errors import StoreError, StoreUnavailable
 from ..hub.cleanup import sweep
 from ..hub.durability import Durability
 from .leaving import Leaving
@@ -58,7 +58,7 @@ class Sweeping:
                 continue
             try:
                 await self._sweep()
-            except (StoreError, StoreUnavailable, OwnedElsewhere) as error:
+            except StoreError as error:
                 logger.debug("a sweep was cut short: %s", error)
             except Exception:
                 logger.exception("a sweep failed")
@@ -72,13 +72,21 @@ class Sweeping:
             return
         await self._release_idle()
         for user, _ in await hub.store.orphans(ADOPTED):
-            await hub.place(user)
+            await self._adopt(user)
         for user in await hub.store.due(self._engine.wall_clock(), ADOPTED):
-            if user not in hub.ownership.owned and await hub.place(user) is None:
+            if user not in hub.ownership.owned and await self._adopt(user):
                 if (box := self._boxes.get(user)) is not None:
                     sweep(self._engine, box, self._engine.clock())
                     self._engine.react()
                 await self._leaving.hand_over(user)
+
+    async def _adopt(self, user: str) -> bool:
+        """Have a log here that nobody has; returns whether it is. One that can't be had is in no other's way."""
+        try:
+            return await self._hub.place(user) is None
+        except StoreUnavailable as error:
+            logger.debug("a log could not be had: %s", error)
+            return False
 
     async def _release_idle(self) -> None:
         """Give back logs that nobody needs here: of users who have gone, and who sleep, or have not had an event for a
