@@ -636,6 +636,29 @@ async def test_a_log_that_nothing_can_be_made_of_is_in_nobodys_way(
         assert len(await ann.store.read(place, Part(first=2, last=9, most=9))) == 0
 
 
+async def test_what_is_no_log_is_in_nobodys_way(ann: Node, ben: Node, redis_server: RedisServer) -> None:
+    await ann.store.beat(b"", 60.0)
+    users = ["ada", "bob", "eve"]
+    await ben.own(*users)
+    await ben.store.commit(Batch(users=[log(user, 1, due=5.0) for user in users]))
+    for key in (KEYS.log("ada"), KEYS.of("bob")[1]):
+        await redis_server.call("DEL", key)
+        await redis_server.call("SET", key, "somebody else's")
+    fenced = await ben.store.lost(users)
+    assert fenced is not None
+    assert fenced.taken == {"ada"}
+    assert "eve" in await ann.store.users("", 10)
+    await ben.store.leave()
+    await ann.store.orphans(10)
+    assert "eve" in await ann.store.due(10.0, 10)
+    await ann.own("eve")
+    for user in ("ada", "bob"):
+        with pytest.raises(StoreError, match="refused"):
+            await ann.kept(user)
+    await ann.store.release(users)
+    assert (await ben.store.claim("eve")).node == ben.store.node
+
+
 async def test_what_is_no_name_is_in_nobodys_way(
     ann: Node, ben: Node, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

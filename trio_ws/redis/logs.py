@@ -103,6 +103,10 @@ class Look:
         return self.due is not None and self.due <= now
 
 
+NONSENSE: Final = Look("", None, open=False, kept=True)
+"""What is to be known of a log that nothing can be made of."""
+
+
 def _fenced(fate: dict[str, int]) -> Fenced:
     """What to tell of users whose owner a node is not, as the scripts say."""
     rolled_back = {user for user, why in fate.items() if why == _ROLLED_BACK}
@@ -130,6 +134,19 @@ def _time(due: bytes) -> float | None:
 def _is_damage(error: StoreError) -> bool:
     """Whether a script could make no sense of what it found in the keys of one user."""
     return isinstance(error, Refused) and re.search(_DAMAGE, str(error)) is not None
+
+
+def _unless_damaged(reply: Any) -> Any:
+    """A reply; None where that says that something of one user makes no sense, which is to be in nobody else's way.
+
+    Raises:
+      StoreError: that is the reply, for any other reason.
+    """
+    if not isinstance(reply, StoreError):
+        return reply
+    if not _is_damage(reply):
+        raise reply
+    return None
 
 
 class Logs:
@@ -346,7 +363,7 @@ class Logs:
         for (user, owned), standing in zip(mine.items(), await self._call(STANDING, calls), strict=True):
             # Late is what a commit has come before; and who was released meanwhile may be owned anew.
             if standing not in (_OK, _LATE) and self.owned.get(user) is owned:
-                fate[user] = standing
+                fate[user] = standing or _TAKEN
                 self._forget(user, owned)
         fenced = _fenced(fate) if fate else None
         return fenced, [user for user in closely if user in self.owned]
@@ -359,9 +376,7 @@ class Logs:
         )
         found = set()
         for (user, owned), reply in zip(mine.items(), replies, strict=True):
-            if isinstance(reply, StoreError):
-                raise reply
-            token, version, void = reply
+            token, version, void = _unless_damaged(reply) or (b"", b"", b"")
             if void or token != owned.token.encode() or not owned.known <= whole(version) <= owned.tried:
                 found.add(user)
         return found
@@ -370,18 +385,16 @@ class Logs:
         """What is to be known of logs, whoever owns them."""
         names = list(users)
         replies = await self._call(LOOK, [(self._keys.to_look(user), ()) for user in names])
-        return {user: Look.of(*reply) for user, reply in zip(names, replies, strict=True)}
+        found = zip(names, replies, strict=True)
+        return {user: Look.of(*reply) if reply else NONSENSE for user, reply in found}
 
     async def _call(
         self, script: Script, calls: Sequence[tuple[Sequence[Word], Sequence[Word]]]
     ) -> list[Any]:
-        """Call a script many times.
+        """Call a script many times; of a log that it can make no sense of the reply is None.
 
         Raises:
           StoreError: one of the calls has failed; the others may have been done.
         """
         replies = await self._redis.scripts(script, calls)
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
+        return [_unless_damaged(reply) for reply in replies]
