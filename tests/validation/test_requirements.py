@@ -11,15 +11,14 @@ import pytest
 
 from trio_ws.validation.findings import Findings, Sample
 from trio_ws.validation.journal import Cut, close_cut
+from trio_ws.validation.measures import percentile, undisturbed
 from trio_ws.validation.plan import FULL, PHASES, QUICK, Plan, body, numbers
 from trio_ws.validation.requirements import (
     REQUIREMENTS,
     Verdict,
     judge,
     passed,
-    percentile,
     shown,
-    undisturbed,
 )
 
 from .findings import good, publish

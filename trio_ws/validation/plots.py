@@ -15,7 +15,8 @@ import pygal
 from pygal.style import Style
 
 from .findings import Findings, Side
-from .requirements import RECOVER_WITHIN, delay, judge, percentile, undisturbed
+from .measures import RECOVER_WITHIN, delay, percentile, undisturbed
+from .requirements import judge
 
 # pygal hooks all imports of the process, to find maps that are packages of their own; each import would warn.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != pygal.__name__]

@@ -11,10 +11,11 @@ from typing import Any
 import attrs
 
 from .findings import Findings, Side
+from .measures import delay, percentile, recovery, undisturbed
 from .page import page
 from .plan import PHASES
 from .plots import plots
-from .requirements import Row, Verdict, delay, judge, passed, percentile, recovery, shown, undisturbed
+from .requirements import Row, Verdict, judge, passed, shown
 
 CAPTIONS = {
     "before-after": "**Before and after.** The same events, drops and absences on both sides.",

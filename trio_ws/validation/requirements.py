@@ -1,7 +1,6 @@
 """What is required, as one table that the report, the terminal and the exit status share.
 
-Each requirement is measured by the same function before and after. Thresholds are the mission's; `aim` is what this
-project wants of itself, and decides nothing.
+Thresholds are the mission's; `aim` is what this project wants of itself, and decides nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +13,10 @@ from typing import Final
 
 import attrs
 
-from .findings import Findings, Side
-from .journal import Cut, Sent
+from . import measures
+from .findings import Findings
+from .measures import RECOVER_WITHIN, Measure
 from .plan import PHASES, TYPES
-
-RECOVER_WITHIN: Final = 5.0
-CONFIRM_WITHIN: Final = 5.0
-
-Measure = Callable[[Findings, Side], float | None]
 
 
 class Verdict(enum.Enum):
@@ -106,151 +101,6 @@ def passed(rows: Iterable[Row]) -> bool:
     return all(row.verdict in (Verdict.MET, Verdict.SKIPPED) for row in rows)
 
 
-# --- What is measured ---
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest of `values` that at least `share` of them do not exceed; None of none."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-def undisturbed(side: Side) -> list[Sent]:
-    """What was sent and processed under load while its user's connection was not cut."""
-    windows = {
-        journal.user: [(cut.at, cut.recovered or cut.given_up or math.inf) for cut in journal.cuts]
-        for journal in side.journals
-    }
-    return [
-        sent
-        for journal in side.journals
-        for sent in journal.sent.values()
-        if sent.phase == "load"
-        and sent.accepted
-        and sent.processed is not None
-        and not any(sent.at <= end and sent.processed >= begin for begin, end in windows[journal.user])
-    ]
-
-
-def delay(sent: Sent) -> float:
-    """Seconds from the call that published it to its processing in the client."""
-    assert sent.processed is not None
-    return sent.processed - sent.at
-
-
-def _response(findings: Findings, side: Side) -> float | None:
-    return percentile([delay(sent) for sent in undisturbed(side)], 0.99)
-
-
-def _answer(findings: Findings, side: Side) -> float | None:
-    answers = [s.answered - s.at for s in side.sent("load") if s.answered is not None and not s.waited]
-    return percentile(answers, 0.99)
-
-
-def _recovered(findings: Findings, side: Side) -> float | None:
-    took = [cut.took for cut in side.cuts]
-    if not took:
-        return None
-    return 100 * sum(seconds is not None and seconds < RECOVER_WITHIN for seconds in took) / len(took)
-
-
-def recovery(cuts: Iterable[Cut], how: str) -> list[float]:
-    """The times of the recoveries from such cuts; infinite for those that did not come."""
-    return [math.inf if cut.took is None else cut.took for cut in cuts if cut.how == how]
-
-
-def _median_of(how: str) -> Measure:
-    return lambda findings, side: percentile(recovery(side.cuts, how), 0.5)
-
-
-def _critical_lost(findings: Findings, side: Side) -> float | None:
-    return side.account.critical_lost
-
-
-def _silent(findings: Findings, side: Side) -> float | None:
-    return side.account.silent
-
-
-def _wrong(findings: Findings, side: Side) -> float | None:
-    return side.account.doubled + side.account.disordered + side.clients.get("violations", 0)
-
-
-def _critical(side: Side) -> list[Sent]:
-    """Critical events whose confirmation was waited for, or would have been if there were any."""
-    return [sent for sent in side.sent("load", "types") if sent.critical]
-
-
-def _share(events: Sequence[Sent], good: Callable[[Sent], bool]) -> float | None:
-    return 100 * sum(map(good, events)) / len(events) if events else None
-
-
-def _confirmed(findings: Findings, side: Side) -> float | None:
-    return _share(
-        _critical(side),
-        lambda s: s.confirmed and s.answered is not None and s.answered - s.at <= CONFIRM_WITHIN,
-    )
-
-
-def _confirmed_at_last(findings: Findings, side: Side) -> float | None:
-    return _share(_critical(side), lambda sent: sent.confirmed)
-
-
-def _types(findings: Findings, side: Side) -> float | None:
-    """Types of which every event was confirmed, or where there is no confirmation, none."""
-    sent = side.sent("types")
-    return sum(
-        bool(mine := [s for s in sent if s.type == type]) and all(s.confirmed for s in mine) for type in TYPES
-    )
-
-
-def _fullest(findings: Findings, side: Side) -> float | None:
-    return max((sample.fullest for sample in side.samples if sample.fullest is not None), default=None)
-
-
-def _all_events(findings: Findings, side: Side) -> float | None:
-    return max((sample.events for sample in side.samples), default=None)
-
-
-def _room(findings: Findings, side: Side) -> float | None:
-    return max((sample.dropped for sample in side.samples if sample.dropped is not None), default=None)
-
-
-def _reused(findings: Findings, side: Side) -> float | None:
-    reuse = findings.reuse
-    return 100 * reuse.hits / reuse.resumes if reuse.resumes else None
-
-
-def _saved(findings: Findings, side: Side) -> float | None:
-    anew, resumed = (
-        percentile(costs, 0.5) for costs in (findings.reuse.anew_cpu, findings.reuse.resumed_cpu)
-    )
-    return None if anew is None or resumed is None else 100 * (1 - resumed / anew)
-
-
-def _others(findings: Findings, side: Side) -> float | None:
-    """How long the others waited; for what did not come, as long as the phase went on."""
-    end = findings.phases["stuck"][1]
-    waits = [
-        (sent.processed or end or sent.at) - sent.at
-        for journal in side.journals
-        if journal.user not in findings.stuck_users
-        for sent in journal.sent.values()
-        if sent.phase == "stuck"
-    ]
-    return percentile(waits, 0.99)
-
-
-def _unbalanced(findings: Findings, side: Side) -> float | None:
-    """How far the server's own books are from ``accepted = settled + held + evicted + expired + superseded``."""
-    told = side.stats.get("delivery")
-    if told is None:
-        return None
-    parts = ("settled", "held", "evicted", "expired", "superseded")
-    return float(abs(told["events_accepted"] - sum(told[f"events_{part}"] for part in parts)))
-
-
 ALL: Final = tuple(PHASES)
 
 REQUIREMENTS: Final = (
@@ -262,7 +112,7 @@ REQUIREMENTS: Final = (
         bound=2.0,
         aim="< 0.1 s",
         phases=["load"],
-        measure=_response,
+        measure=measures.response,
     ),
     Requirement(
         name="answer",
@@ -272,7 +122,7 @@ REQUIREMENTS: Final = (
         bound=2.0,
         aim="< 0.1 s",
         phases=["load"],
-        measure=_answer,
+        measure=measures.answer,
     ),
     Requirement(
         name="recovery",
@@ -282,7 +132,7 @@ REQUIREMENTS: Final = (
         bound=95.0,
         aim="100 %",
         phases=["load"],
-        measure=_recovered,
+        measure=measures.recovered,
     ),
     Requirement(
         name="recovery_reset",
@@ -292,7 +142,7 @@ REQUIREMENTS: Final = (
         bound=RECOVER_WITHIN,
         aim="< 0.5 s",
         phases=["load"],
-        measure=_median_of("reset"),
+        measure=measures.median_of("reset"),
     ),
     Requirement(
         name="recovery_half_open",
@@ -301,7 +151,7 @@ REQUIREMENTS: Final = (
         relation="<",
         bound=RECOVER_WITHIN,
         phases=["load"],
-        measure=_median_of("half-open"),
+        measure=measures.median_of("half-open"),
     ),
     Requirement(
         name="critical_lost",
@@ -310,7 +160,7 @@ REQUIREMENTS: Final = (
         relation="=",
         bound=0.0,
         phases=ALL,
-        measure=_critical_lost,
+        measure=measures.critical_lost,
     ),
     Requirement(
         name="silent",
@@ -319,7 +169,7 @@ REQUIREMENTS: Final = (
         relation="=",
         bound=0.0,
         phases=ALL,
-        measure=_silent,
+        measure=measures.silent,
     ),
     Requirement(
         name="wrong",
@@ -328,7 +178,7 @@ REQUIREMENTS: Final = (
         relation="=",
         bound=0.0,
         phases=ALL,
-        measure=_wrong,
+        measure=measures.wrong,
         compared=False,
     ),
     Requirement(
@@ -339,7 +189,7 @@ REQUIREMENTS: Final = (
         bound=95.0,
         aim="100 %",
         phases=["load", "types"],
-        measure=_confirmed,
+        measure=measures.confirmed,
     ),
     Requirement(
         name="confirmed_at_last",
@@ -348,7 +198,7 @@ REQUIREMENTS: Final = (
         relation="=",
         bound=100.0,
         phases=["load", "types"],
-        measure=_confirmed_at_last,
+        measure=measures.confirmed_at_last,
     ),
     Requirement(
         name="types",
@@ -357,7 +207,7 @@ REQUIREMENTS: Final = (
         relation="=",
         bound=float(len(TYPES)),
         phases=["types"],
-        measure=_types,
+        measure=measures.types,
     ),
     Requirement(
         name="per_user",
@@ -366,7 +216,7 @@ REQUIREMENTS: Final = (
         relation="≤",
         bound=200.0,
         phases=["overflow"],
-        measure=_fullest,
+        measure=measures.fullest,
         compared=False,
     ),
     Requirement(
@@ -376,7 +226,7 @@ REQUIREMENTS: Final = (
         relation="≤",
         bound=1000.0,
         phases=ALL,
-        measure=_all_events,
+        measure=measures.all_events,
     ),
     Requirement(
         name="room",
@@ -385,7 +235,7 @@ REQUIREMENTS: Final = (
         relation="≥",
         bound=1.0,
         phases=["overflow"],
-        measure=_room,
+        measure=measures.room,
         compared=False,
     ),
     Requirement(
@@ -396,7 +246,7 @@ REQUIREMENTS: Final = (
         bound=95.0,
         aim="100 %",
         phases=["pool"],
-        measure=_reused,
+        measure=measures.reused,
         compared=False,
     ),
     Requirement(
@@ -406,7 +256,7 @@ REQUIREMENTS: Final = (
         relation="≥",
         bound=30.0,
         phases=["pool"],
-        measure=_saved,
+        measure=measures.saved,
         compared=False,
     ),
     Requirement(
@@ -417,7 +267,7 @@ REQUIREMENTS: Final = (
         bound=2.0,
         aim="< 0.1 s",
         phases=["stuck"],
-        measure=_others,
+        measure=measures.others,
     ),
     Requirement(
         name="balance",
@@ -426,7 +276,7 @@ REQUIREMENTS: Final = (
         relation="=",
         bound=0.0,
         phases=ALL,
-        measure=_unbalanced,
+        measure=measures.unbalanced,
         compared=False,
     ),
 )
