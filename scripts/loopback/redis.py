@@ -188,6 +188,16 @@ class RedisServer:
                     await trio.sleep(0.005)
             self._process = None
 
+    async def lose_power(self, seconds: float) -> None:
+        """Kill it in so many seconds, and leave on the disk what was there before them, as where its machine loses
+        power, and the system had not written yet what came last. It keeps an append-only file."""
+        files = *self.directory.glob("appendonlydir/*.incr.aof"), *self.directory.glob("appendonly.aof")
+        path = max(files, key=lambda path: path.stat().st_mtime)
+        size = path.stat().st_size
+        await trio.sleep(seconds)
+        self.kill()
+        os.truncate(path, size)
+
     async def restart(self) -> None:
         """Kill it and start it again, with what it has on the disk."""
         self.kill()
@@ -323,12 +333,18 @@ class RedisCluster:
 
     Args:
       directory: for all of them.
+      replicas: each has one, which takes over from it soon after it has died.
       options: for each, as `RedisServer` takes them.
+
+    Attributes:
+      servers: all of them; the first three are the primaries of the beginning.
     """
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, *, replicas: bool = False, **options: Any) -> None:
         shared = {**options.pop("options", {}), "cluster-enabled": "yes", "cluster-node-timeout": 2000}
-        self.servers = [RedisServer(directory / f"node{n}", options=shared, **options) for n in range(3)]
+        self.servers = [
+            RedisServer(directory / f"node{n}", options=shared, **options) for n in range(6 if replicas else 3)
+        ]
 
     @property
     def url(self) -> str:
@@ -340,16 +356,21 @@ class RedisCluster:
         for n, server in enumerate(self.servers):
             await server.start()
             await server.call("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-            await server.call("CLUSTER", "ADDSLOTS", *range(n * share, min((n + 1) * share, 16384)))
+            if n < 3:
+                await server.call("CLUSTER", "ADDSLOTS", *range(n * share, min((n + 1) * share, 16384)))
         for server in self.servers[1:]:
             await self.servers[0].call("CLUSTER", "MEET", "127.0.0.1", server.port)
-
-        async def whole() -> bool:
-            told = [await server.call("CLUSTER", "INFO") for server in self.servers]
-            return all(b"cluster_state:ok" in one and b"cluster_known_nodes:3" in one for one in told)
-
-        await until(whole)
+        await until(self.is_whole)
+        for primary, replica in zip(self.servers, self.servers[3:], strict=False):
+            await replica.call("CLUSTER", "REPLICATE", await primary.call("CLUSTER", "MYID"))
+            await replica.wait_info(master_link_status="up")
         return self
+
+    async def is_whole(self) -> bool:
+        """Whether all servers know each other, and that there is nothing amiss."""
+        told = [await server.call("CLUSTER", "INFO") for server in self.servers]
+        known = b"cluster_known_nodes:%d" % len(self.servers)
+        return all(b"cluster_state:ok" in one and known in one for one in told)
 
     async def __aexit__(self, *_: object) -> None:
         for server in self.servers:

@@ -6,6 +6,7 @@ plan.py         what is done to each of its lives, drawn from the seed; faults.p
 copies.py       copies of the database, taken while it is written, opened and checked
 cluster.py      one run of several nodes over one Redis
 rounds.py       what is done to them, round by round, drawn from the seed
+redises.py      what they share: one Redis, a primary under sentinels, a cluster; and how it is broken
 nodes.py        the nodes, their links to Redis, and the balancers; forwarder.py, what those are made of
 namespaces.py   a network for each node, in which packets are lost
 kept.py         what Redis holds, against what was promised

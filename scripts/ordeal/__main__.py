@@ -81,6 +81,9 @@ def _ordeal(chosen: argparse.Namespace, directory: Path, small: Path | None) -> 
         nodes=chosen.nodes,
         redis_faults=chosen.redis_faults,
         namespaced=chosen.namespaces,
+        topology=chosen.redis_topology,
+        redis_durability=chosen.redis_durability,
+        replicas=chosen.wait_replicas,
         **common,
     )
 
@@ -99,6 +102,14 @@ def _arguments() -> argparse.Namespace:
     add("--kills", type=int, help="end after so many SIGKILLs (100, where --seconds is not given)")
     add("--copies", type=int, default=0, help="go on after the kills until so many copies were checked")
     add("--redis-faults", type=int, default=0, help="with --nodes: go on until Redis was broken so often")
+    add("--redis-topology", choices=rounds.TOPOLOGIES, default="server", help="what Redis is, with --nodes")
+    add(
+        "--redis-durability",
+        choices=rounds.DURABILITIES,
+        default="always",
+        help="when it has all on its disk",
+    )
+    add("--wait-replicas", type=int, help="how many have a commit before it counts (1, where there are any)")
     add("--first", type=int, default=1, help="begin with this life, or round, of the seed's (1)")
     add("--seconds", type=float, help="end after so many seconds")
     add("--seed", default=secrets.token_hex(4), help="what faults and load are drawn from")
@@ -122,6 +133,10 @@ def _arguments() -> argparse.Namespace:
         chosen.kills = 100
     chosen.kills = chosen.kills or 0
     chosen.seconds = chosen.seconds or 86400.0
+    if chosen.wait_replicas is None:
+        chosen.wait_replicas = int(chosen.redis_topology != "server")
+    if chosen.namespaces and chosen.redis_topology != "server":
+        parser.error("--namespaces: with one server only")
     chosen.length = chosen.length or (2.0 if chosen.nodes else 0.5)
     chosen.faults = _faults(parser, chosen)
     return chosen
@@ -132,9 +147,9 @@ def _table(faults: dict[str, str]) -> list[str]:
 
 
 def _faults(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> frozenset[str]:
-    known = frozenset(rounds.FAULTS if chosen.nodes else plan.FAULTS)
-    if not chosen.namespaces:
-        known -= {"link-lost"}
+    known = frozenset(plan.FAULTS)
+    if chosen.nodes:
+        known = rounds.possible(chosen.redis_topology, chosen.redis_durability, namespaced=chosen.namespaces)
     given: frozenset[str] = known if chosen.faults is None else chosen.faults
     if unknown := given - known:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}, not with these options")
@@ -148,6 +163,9 @@ def _faults(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> froz
 def _again(chosen: argparse.Namespace) -> str:
     parts = [f"scripts/chaos --seed {chosen.seed}", f"--faults {','.join(sorted(chosen.faults))}"]
     parts += [f"--nodes {chosen.nodes}"] if chosen.nodes else []
+    parts += [f"--redis-topology {chosen.redis_topology}"] if chosen.redis_topology != "server" else []
+    parts += [f"--redis-durability {chosen.redis_durability}"] if chosen.redis_durability != "always" else []
+    parts += [f"--wait-replicas {chosen.wait_replicas}"] if chosen.redis_topology != "server" else []
     parts += ["--namespaces"] if chosen.namespaces else []
     parts += [f"--{name} {getattr(chosen, name)}" for name in ("users", "rate", "length", "durability")]
     parts += [f"--first {chosen.first}"] if chosen.first > 1 else []
@@ -249,6 +267,10 @@ def report(tally: Tally, counted: Count, found: list[str]) -> None:
         print(f"all delivered {tally.healed:.1f} s after the last fault")
     for line in found:
         print(f"WRONG  {line}")
+    if counted.anew:
+        print(
+            f"logs began anew {counted.anew} times; {counted.noticed} events were lost of which clients know"
+        )
     print(
         f"{kills} {what}, {counted.promised} critical events promised, {counted.lost} lost, "
         f"{counted.twice} given twice; {looked}"

@@ -5,6 +5,9 @@
 judges what `scripts/chaos --keep DIR` has left, or while that goes on: then without the database. What Redis held at
 the end is in the journal of a run of several nodes: `-` stands for it, in place of DATABASE.
 
+Where Redis may lose what it has answered, it must be *noticed*: the log goes on in another epoch, and its clients are
+told. What is said of seqs holds within an epoch then. A loss in an epoch that goes on is one in silence.
+
 Each check is a function that yields what is wrong, in words; what it checks is numbered as in the list of invariants:
 
      1  no confirmed critical event is lost: it was processed, or is still held
@@ -12,7 +15,7 @@ Each check is a function that yields what is wrong, in words; what it checks is 
      5  what a client has processed, and whose ack was saved, it is not given again; in one life, nothing twice
      6  settled is only what a client has processed
      9  events and gaps cover every seq, in order, without a hole, in the order in which they were answered
-    10  (epoch, seq) names one event and one payload for ever; the epoch stays
+    10  (epoch, seq) names one event and one payload for ever; the epoch stays, where nothing may be lost
     12  one connection drains a session: what was accepted after another has resumed it does not come to the one before
     13  a key that was promised makes one event
     14  after the last fault all is delivered within the bound
@@ -75,13 +78,17 @@ class Count:
 
     Attributes:
       promised: critical events that publishers were answered.
-      lost: those of them that no client has processed.
+      lost: those of them that no client has processed, and nobody was told.
       twice: how often a client was given again what it had.
+      noticed: those that no client has processed, though the log has begun anew since, and its clients know.
+      anew: how often a log has begun anew.
     """
 
     promised: int
     lost: int
     twice: int
+    noticed: int = 0
+    anew: int = 0
 
 
 def count(directory: Path) -> Count:
@@ -89,15 +96,27 @@ def count(directory: Path) -> Count:
     evidence = gather(directory)
     promised = sum(event.durable and event.critical for event in evidence.published.values())
     twice = sum(finding.startswith("5:") for finding in accounting(evidence))
-    return Count(promised, len(list(lost(evidence))), twice)
+    gone = len(list(_unprocessed(evidence)))
+    silent = len(list(lost(evidence)))
+    epochs = {(user, epoch) for user, _, _, epoch, _ in _sightings(evidence) if epoch is not None}
+    anew = len(epochs) - len({user for user, _ in epochs})
+    return Count(promised, silent, twice, gone - silent, anew)
 
 
 def lost(evidence: Evidence) -> Iterator[str]:
-    """1: at the end every critical event that was answered was processed by somebody."""
+    """1: at the end every critical event that was answered was processed by somebody, or is known to be lost."""
+    epochs = evidence.epochs
+    for event in _unprocessed(evidence):
+        goes_on = any(answer["epoch"] == epochs.get(event.user) for answer in event.answers)
+        if goes_on or not evidence.may_lose:
+            yield f"1: {_told(event)} was lost: no client of {event.user} has processed it"
+
+
+def _unprocessed(evidence: Evidence) -> Iterator[Published]:
     processed = _processed(evidence)
     for event in evidence.published.values():
         if event.durable and event.critical and (event.user, event.id) not in processed:
-            yield f"1: {_told(event)} was lost: no client of {event.user} has processed it"
+            yield event
 
 
 def confirmed(evidence: Evidence) -> Iterator[str]:
@@ -126,7 +145,7 @@ def confirmed(evidence: Evidence) -> Iterator[str]:
 def gaps(evidence: Evidence) -> Iterator[str]:
     """2: a gap covers no critical event but those that another client has processed."""
     promised = {
-        (event.user, answer["seq"]): event
+        (event.user, answer["epoch"], answer["seq"]): event
         for event in evidence.published.values()
         if event.durable and event.critical
         for answer in event.answers
@@ -137,37 +156,54 @@ def gaps(evidence: Evidence) -> Iterator[str]:
             if gap["critical"]:
                 yield f"2: {seat.name} was told that {gap['critical']} critical events are lost: {_span(gap)}"
             for seq in range(gap["from"], gap["to"] + 1):
-                event = promised.get((seat.user, seq))
+                event = promised.get((seat.user, gap["epoch"], seq))
                 if event and (gap["reason"] != SETTLED or (event.user, event.id) not in processed):
                     yield f"2: {seat.name} was told that {_told(event)} is {gap['reason']}: {_span(gap)}"
 
 
 def accounting(evidence: Evidence) -> Iterator[str]:
-    """5 and 9: each tab, over all its lives."""
+    """5 and 9: each tab, over all its lives. Of a log that has begun anew a client passes over what it knows."""
+    published = {
+        (event.user, answer["epoch"], answer["seq"])
+        for event in evidence.published.values()
+        for answer in event.answers
+        if event.durable and len({answer["epoch"] for answer in event.answers}) == 1
+    }
     for seat in evidence.seats:
         covered = 0 if seat.whole else None
+        is_first = True  # of the epochs of this seat
         for life in seat.lives:
-            last = 0  # what this life itself was given
+            last, known = 0, life.seq or 0  # what this life itself was given, and the ones before
             for item in life.items:
+                if item.get("anew"):
+                    covered, last, known, is_first = 0 if seat.whole else None, 0, 0, False
+                    continue
                 first, end = _first(item), _last(item)
                 if covered is not None and first > covered + 1:
-                    yield f"9: {seat.name} was never given {covered + 1} to {first - 1}"
+                    missed = range(covered + 1, first)
+                    if is_first or any((seat.user, item["epoch"], seq) in published for seq in missed):
+                        yield f"9: {seat.name} was never given {covered + 1} to {first - 1}"
                 if end <= last:
                     yield f"5: {seat.name} was given {_span(item)} after {last}, in one life"
-                elif end <= (life.seq or 0):
-                    yield f"5: {seat.name} was given {_span(item)} again, having gone on from {life.seq}"
+                elif end <= known:
+                    yield f"5: {seat.name} was given {_span(item)} again, having gone on from {known}"
                 last = max(last, end)
                 covered = max(covered or 0, end)
 
 
 def complete(evidence: Evidence) -> Iterator[str]:
-    """9: at the end each tab has everything up to the head."""
+    """9 and 10: at the end each tab has everything up to the head, and knows the epoch."""
     heads = next((line["heads"] for line in evidence.run if line["do"] == "heads"), {})
     for seat in evidence.seats:
         if seat.whole:
-            last = max((_last(item) for life in seat.lives for item in life.items), default=0)
+            last = 0
+            for life in seat.lives:
+                for item in life.items:
+                    last = 0 if item.get("anew") else max(last, _last(item))
             if last < heads.get(seat.user, 0):
                 yield f"9: {seat.name} was given nothing after {last}; the head is {heads[seat.user]}"
+            if evidence.epochs.get(seat.user, seat.epoch) != seat.epoch:
+                yield f"10: {seat.name} was not told that its log has begun anew"
 
 
 def conduct(evidence: Evidence) -> Iterator[str]:
@@ -176,7 +212,7 @@ def conduct(evidence: Evidence) -> Iterator[str]:
         for life in seat.lives:
             if life.left and life.left["violations"]:
                 yield f"9: {seat.name} saw the server break the protocol {life.left['violations']} times"
-            if life.left and life.left["resets"]:
+            if life.left and life.left["resets"] and not evidence.may_lose:
                 yield f"10: {seat.name} could not resume: its log was begun anew"
 
 
@@ -188,18 +224,21 @@ def order(evidence: Evidence) -> Iterator[str]:
     several = any(line.get("nodes", 1) > 1 for line in evidence.run)
     for event in evidence.published.values():
         for answer in event.answers[:1] if event.durable or not several else ():
-            if answer["seq"] <= event.floor:
-                yield f"9: {_told(event)} came before what was answered before it was tried (seq {event.floor})"
+            floor = event.floor.get(answer["epoch"], 0)
+            if answer["seq"] <= floor:
+                yield f"9: {_told(event)} came before what was answered before it was tried (seq {floor})"
 
 
 def names(evidence: Evidence) -> Iterator[str]:
-    """10: one event for each seq, one payload for each event, one epoch for each user."""
-    ids: dict[tuple[str, int], str] = {}
+    """10: one event for each seq, one payload for each event, one epoch for each user where nothing may be lost."""
+    ids: dict[tuple[str, str | None, int], str] = {}
     epochs: dict[str, str] = {}
     for user, seq, id, epoch, where in _sightings(evidence):
-        if ids.setdefault((user, seq), id) != id:
-            yield f"10: seq {seq} of {user} is {ids[user, seq]}, and {id} in {where}"
-        if epoch is not None and epochs.setdefault(user, epoch) != epoch:
+        if ids.setdefault((user, epoch, seq), id) != id:
+            yield f"10: seq {seq} of {user} is {ids[user, epoch, seq]}, and {id} in {where}"
+        if epoch is None or evidence.may_lose:
+            continue
+        if epochs.setdefault(user, epoch) != epoch:
             yield f"10: the epoch of {user} was {epochs[user]}, and is {epoch} in {where}"
     for seat in evidence.seats:
         for item in seat.got:
@@ -217,12 +256,12 @@ def names(evidence: Evidence) -> Iterator[str]:
 
 def once(evidence: Evidence) -> Iterator[str]:
     """13: a key that was promised is one event, to all who were told and to all who were given it."""
-    places: dict[tuple[str, str], set[int]] = {}
-    for user, seq, id, _, _ in _sightings(evidence):
+    places: dict[tuple[str, str, str | None], set[int]] = {}
+    for user, seq, id, epoch, _ in _sightings(evidence):
         event = evidence.published.get(id)
         if event is not None and event.durable:
-            places.setdefault((user, id), set()).add(seq)
-    for (user, id), seqs in places.items():
+            places.setdefault((user, id, epoch), set()).add(seq)
+    for (user, id, _), seqs in places.items():
         if len(seqs) > 1:
             yield f"13: {id} of {user} is at {', '.join(map(str, sorted(seqs)))}"
 
@@ -292,22 +331,22 @@ def kept_at_the_end(evidence: Evidence) -> Iterator[str]:
 
 def kept(evidence: Evidence, logs: list[Line]) -> Iterator[str]:
     """1 and 10, in what is kept: of each user epoch, head, events, and which critical ones nobody has confirmed."""
-    seen = {(user, seq): id for user, seq, id, _, _ in _sightings(evidence)}
-    epochs = {user: epoch for user, _, _, epoch, _ in _sightings(evidence) if epoch is not None}
-    highest: dict[str, int] = {}
-    for user, seq in seen:
-        highest[user] = max(highest.get(user, 0), seq)
+    seen = {(user, epoch, seq): id for user, seq, id, epoch, _ in _sightings(evidence)}
+    epochs = {user: epoch for user, epoch, _ in seen if epoch is not None}
+    highest: dict[tuple[str, str | None], int] = {}
+    for user, epoch, seq in seen:
+        highest[user, epoch] = max(highest.get((user, epoch), 0), seq)
     for log in logs:
-        user = log["user"]
-        if log["epoch"] != epochs.get(user, log["epoch"]):
+        user, epoch = log["user"], log["epoch"]
+        if epoch != epochs.get(user, epoch) and not evidence.may_lose:
             yield f"10: the epoch of {user} was {epochs[user]}, and {log['epoch']} is kept there"
         for seq, id in log["unconfirmed"]:
             yield f"1: {id} of {user}, seq {seq}, is still held, and not confirmed"
         for seq, id in log["events"]:
-            if seen.get((user, seq), id) != id:
-                yield f"10: seq {seq} of {user} was {seen[user, seq]}, and {id} is kept there"
-        if log["head"] < highest.get(user, 0):
-            yield f"10: the head of {user} is {log['head']}, but seq {highest[user]} was seen"
+            if seen.get((user, epoch, seq), id) != id:
+                yield f"10: seq {seq} of {user} was {seen[user, epoch, seq]}, and {id} is kept there"
+        if log["head"] < highest.get((user, epoch), 0):
+            yield f"10: the head of {user} is {log['head']}, but seq {highest[user, epoch]} was seen"
 
 
 def damage(database: Path) -> Iterator[str]:

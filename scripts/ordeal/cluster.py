@@ -17,14 +17,15 @@ import trio
 
 from trio_ws.faults import FaultyNetwork
 
-from . import nodes, rounds
+from . import nodes, redises, rounds
 from .copies import Answered
 from .faults import cut_clients
 from .journal import Journal
-from .kept import Kept
+from .kept import KEYS, Kept
 from .namespaces import namespaces
 from .nodes import HERE, Node, Nodes
 from .party import Party
+from .redises import Single
 from .run import GRACE, LOOK_EVERY, OPTIONS, look_at_journals
 
 ATTEMPTS: Final = 5
@@ -51,6 +52,8 @@ class Ordeal:
       length: how long a round lasts, in seconds, in the middle.
       durability: of the nodes.
       namespaced: each node has a network of its own.
+      topology, redis_durability: of Redis, as in `rounds`.
+      replicas: how many have a commit before it counts.
     """
 
     directory: Path
@@ -60,12 +63,21 @@ class Ordeal:
     redis_faults: int = 0
     first: int = 1
     seconds: float = 600
-    faults: frozenset[str] = frozenset(rounds.FAULTS)
+    faults: frozenset[str] = rounds.possible()
     users: int = 6
     rate: float = 300
     length: float = 2.0
     durability: str = "critical"
     namespaced: bool = False
+    topology: str = "server"
+    redis_durability: str = "always"
+    replicas: int = 0
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether Redis may lose what it has answered, of which clients have to be told then."""
+        alone = self.topology == "server"
+        return self.redis_durability != "always" or not (alone or self.replicas)
 
     @property
     def names(self) -> list[str]:
@@ -106,24 +118,25 @@ class _Run:
         self,
         ordeal: Ordeal,
         tally: Tally,
+        redis: Single,
         nodes: Nodes,
         network: FaultyNetwork,
         url: str,
         nursery: trio.Nursery,
     ) -> None:
-        self.ordeal, self.tally, self.nodes, self.network = ordeal, tally, nodes, network
+        self.ordeal, self.tally, self.redis, self.nodes, self.network = ordeal, tally, redis, nodes, network
         self.nursery = nursery
         self.rng = random.Random(f"{ordeal.seed}/chances")
         self.journal = Journal(ordeal.directory / "run.jsonl")
-        self.journal.write("begin", seed=ordeal.seed, durability=ordeal.durability, nodes=ordeal.nodes)
+        told = {"seed": ordeal.seed, "durability": ordeal.durability, "nodes": ordeal.nodes}
+        self.journal.write("begin", **told, may_lose=ordeal.may_lose)
         self.answered = Answered(ordeal.directory)
         http = f"http://{nodes.http[0]}:{nodes.http[1]}"
         self.party = Party(
             *(ordeal.directory, ordeal.seed, ordeal.names, ordeal.rate),
             *(url, http, self.journal, self.answered),
         )
-        self.kept = Kept(nodes.redis.url, self.journal)
-        self.redis_changing = trio.Lock()
+        self.kept = Kept(redis.url, self.journal, may_lose=ordeal.may_lose)
         self._next_look, self._looking, self._found = LOOK_EVERY, False, False
 
     # -- round after round
@@ -198,8 +211,10 @@ class _Run:
         of_all: dict[str, Callable[[rounds.Incident], Awaitable[None]]] = {
             "roll": self.roll,
             "redis-kill": self.redis_kill,
+            "redis-power": self.redis_power,
             "redis-stop": self.redis_stop,
             "redis-full": self.redis_full,
+            "redis-slot": self.redis_slot,
             "cut": self.cut,
             "tabs": self.kill_tabs,
         }
@@ -250,30 +265,29 @@ class _Run:
                 await self.start(node)
 
     async def redis_kill(self, incident: rounds.Incident) -> None:
-        async with self.redis_changing:
-            self.nodes.redis.kill()
-            await trio.sleep(incident.seconds)
-            await self.nodes.redis.start()
+        await self.redis.kill(incident.node, incident.seconds)
+
+    async def redis_power(self, incident: rounds.Incident) -> None:
+        await self.redis.lose_power(incident.node, incident.seconds, lost=self.rng.random())
 
     async def redis_stop(self, incident: rounds.Incident) -> None:
-        async with self.redis_changing:
-            self.nodes.redis.pause()
-            try:
-                await trio.sleep(incident.seconds)
-            finally:
-                self.nodes.redis.go_on()
+        await self.redis.stop(incident.node, incident.seconds)
 
     async def redis_full(self, incident: rounds.Incident) -> None:
-        async with self.redis_changing:
-            await self.nodes.redis.configure(maxmemory=1)
-            await trio.sleep(incident.seconds)
-            await self.nodes.redis.configure(maxmemory=0)
+        await self.redis.fill(incident.seconds)
+
+    async def redis_slot(self, _incident: rounds.Incident) -> None:
+        assert isinstance(self.redis, redises.Cluster)
+        user = self.rng.choice(self.ordeal.names)
+        await self.redis.move(KEYS.log(user), self.rng)
 
     async def link_cut(self, node: Node, incident: rounds.Incident) -> None:
+        assert node.link is not None
         node.link.cut(incident.seconds)
         await trio.sleep(incident.seconds)
 
     async def link_stall(self, node: Node, incident: rounds.Incident) -> None:
+        assert node.link is not None
         node.link.stall(incident.seconds)
         await trio.sleep(incident.seconds)
 
@@ -351,16 +365,18 @@ async def run(ordeal: Ordeal, tally: Tally) -> None:
     Raises:
       GivenUp: in a group: a node does not start.
     """
-    options = [*OPTIONS, "--durability", ordeal.durability]
+    options = [*OPTIONS, "--durability", ordeal.durability, "--redis-wait-replicas", str(ordeal.replicas)]
     rng = random.Random(f"{ordeal.seed}/balancers")
     async with AsyncExitStack() as stack:
         spaces = stack.enter_context(namespaces(ordeal.nodes if ordeal.namespaced else 0))
-        opened = nodes.opened(ordeal.directory, ordeal.nodes, options, rng, spaces)
+        form = redises.FORMS[ordeal.topology](ordeal.directory / "redis", ordeal.redis_durability)
+        redis: Single = await stack.enter_async_context(form)
+        opened = nodes.opened(ordeal.directory, redis, ordeal.nodes, options, rng, spaces)
         cluster = await stack.enter_async_context(opened)
         network = FaultyNetwork(*cluster.ws)
         nursery = await stack.enter_async_context(trio.open_nursery())
         addresses = await nursery.start(network.serve, HERE)
-        doing = _Run(ordeal, tally, cluster, network, f"ws://{HERE}:{addresses[0][1]}/ws", nursery)
+        doing = _Run(ordeal, tally, redis, cluster, network, f"ws://{HERE}:{addresses[0][1]}/ws", nursery)
         try:
             async with trio.open_nursery() as starting:
                 for node in cluster.all:

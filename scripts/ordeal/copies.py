@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -26,6 +26,8 @@ from .journal import Reader
 LOOKED_FOR: Final = 200
 """How many of a user's newest critical events a copy is searched for: older ones' keys may be forgotten."""
 WAL_HEADER: Final = 32
+Promise: TypeAlias = tuple[str, int, str]
+"""An event that was answered: its id, its seq, and the epoch that this is of."""
 
 
 @attrs.define
@@ -33,12 +35,12 @@ class Answered:
     """What publishers were answered, read from their journals as they are written.
 
     Attributes:
-      by_user: the newest critical events, as (id, seq): promised to be durable.
+      by_user: the newest critical events, promised to be durable.
       critical, count: how many answers there were: for critical events, and in all.
     """
 
     directory: Path
-    by_user: dict[str, list[tuple[str, int]]] = attrs.Factory(dict)
+    by_user: dict[str, list[Promise]] = attrs.Factory(dict)
     critical: int = 0
     count: int = 0
     _readers: dict[Path, Reader] = attrs.Factory(dict)
@@ -58,11 +60,11 @@ class Answered:
                     self._tried.discard(line["id"])
                     self.critical += 1
                     newest = self.by_user.setdefault(line["user"], [])
-                    newest.append((line["id"], line["seq"]))
+                    newest.append((line["id"], line["seq"], line["epoch"]))
                     del newest[:-LOOKED_FOR]
 
-    def so_far(self) -> dict[str, list[tuple[str, int]]]:
-        """The newest of each user, as (id, seq)."""
+    def so_far(self) -> dict[str, list[Promise]]:
+        """The newest of each user."""
         self.catch_up()
         return {user: list(newest) for user, newest in self.by_user.items()}
 
@@ -94,7 +96,7 @@ def _head(path: Path) -> bytes:
         return file.read(WAL_HEADER)
 
 
-async def look_into(copy: Path, promised: dict[str, list[tuple[str, int]]]) -> list[str]:
+async def look_into(copy: Path, promised: dict[str, list[Promise]]) -> list[str]:
     """What is wrong with a copy that was begun after all of `promised` was answered."""
     found = await trio.to_thread.run_sync(_integrity, copy)
     kept: dict[str, Kept] = {}
@@ -115,17 +117,18 @@ async def look_into(copy: Path, promised: dict[str, list[tuple[str, int]]]) -> l
     return found
 
 
-def missing(user: str, kept: Kept | None, promised: Iterable[tuple[str, int]]) -> list[str]:
-    """What of `promised` is neither held nor remembered."""
+def missing(user: str, kept: Kept | None, promised: Iterable[Promise]) -> list[str]:
+    """What of `promised` is neither held nor remembered, but for epochs that are over: clients are told of these."""
     if kept is None:
         return [f"nothing is known of {user}"] if promised else []
+    there = [(id, seq) for id, seq, epoch in promised if epoch == kept.user.epoch]
     held = {event.id: event.seq for event in kept.events} | {key.id: key.seq for key in kept.keys}
     if kept.rest is not None:
         held |= kept.rest.keys  # in the store only, behind what memory has room for
     wrong = [
-        f"{id} of {user} is at {held[id]}, not at {seq}" for id, seq in promised if held.get(id, seq) != seq
+        f"{id} of {user} is at {held[id]}, not at {seq}" for id, seq in there if held.get(id, seq) != seq
     ]
-    return wrong + [f"{id} of {user}, seq {seq}, is missing" for id, seq in promised if id not in held]
+    return wrong + [f"{id} of {user}, seq {seq}, is missing" for id, seq in there if id not in held]
 
 
 def _integrity(copy: Path) -> list[str]:

@@ -20,7 +20,7 @@ class Published:
 
     Attributes:
       answers: what it was told, in order.
-      floor: the highest seq of its user that its publisher had been promised before it first tried.
+      floor: the highest seq of its user that its publisher had been promised before it first tried, by epoch.
       promised: what it is told may not be lost in a crash; of other events, an answer says nothing of what comes.
     """
 
@@ -29,7 +29,7 @@ class Published:
     critical: bool
     payload: str
     how: str
-    floor: int
+    floor: dict[str, int]
     promised: bool
     answers: list[Line] = attrs.Factory(list)
 
@@ -60,7 +60,9 @@ class Seat:
 
     Attributes:
       whole: it was there before the first event.
-      connected: when it was welcomed, in seconds since the Unix epoch. What it got has `since`, its last welcome.
+      connected: when it was welcomed, in seconds since the Unix epoch. What it got has `since`, its last welcome, and
+        `epoch`, where that is known.
+      epoch: the last that it was told of.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Seat:
     whole: bool
     lives: list[Life] = attrs.Factory(list)
     connected: list[float] = attrs.Factory(list)
+    epoch: str | None = None
 
     @property
     def got(self) -> Iterator[Line]:
@@ -76,8 +79,10 @@ class Seat:
 
     @property
     def gaps(self) -> Iterator[Line]:
-        """All the gaps."""
-        return (item for life in self.lives for item in life.items if item["do"] == "gap")
+        """All the gaps, but those that say that a log has begun anew."""
+        return (
+            item for life in self.lives for item in life.items if item["do"] == "gap" and not item.get("anew")
+        )
 
 
 @attrs.define
@@ -89,12 +94,19 @@ class Evidence:
       refused: answers that say that an event was not accepted.
       seats: the tabs and the visitors.
       run: the lines of the run itself.
+      may_lose: Redis may lose what it has answered, where clients are told that the epoch is over.
     """
 
     published: dict[str, Published] = attrs.Factory(dict)
     refused: list[Line] = attrs.Factory(list)
     seats: list[Seat] = attrs.Factory(list)
     run: list[Line] = attrs.Factory(list)
+    may_lose: bool = False
+
+    @property
+    def epochs(self) -> dict[str, str]:
+        """What each user's is at the end, as it is kept."""
+        return {line["user"]: line["epoch"] for line in self.run if line["do"] == "kept"}
 
     @property
     def users(self) -> set[str]:
@@ -110,6 +122,7 @@ def gather(directory: Path) -> Evidence:
         return [line for line in read(path) if line.get("at", 0) <= now]
 
     found = Evidence(run=lines(directory / "run.jsonl"))
+    found.may_lose = any(line.get("may_lose") for line in found.run)
     all_durable = any(line.get("durability") == "all" for line in found.run)
     for path in sorted(directory.glob("publisher-*.jsonl")):
         _read_publisher(lines(path), found, all_durable)
@@ -119,11 +132,11 @@ def gather(directory: Path) -> Evidence:
 
 
 def _read_publisher(lines: list[Line], found: Evidence, all_durable: bool) -> None:
-    told: dict[tuple[str, str], int] = {}
+    told: dict[tuple[str, str], dict[str, int]] = {}
     for line in lines:
         match line["do"]:
             case "try":
-                floor = told.get((line["by"], line["user"]), 0)
+                floor = dict(told.get((line["by"], line["user"]), {}))
                 kept = {name: line[name] for name in ("id", "user", "critical", "payload", "how")}
                 promised = all_durable or line["critical"]
                 found.published[line["id"]] = Published(**kept, floor=floor, promised=promised)
@@ -131,8 +144,8 @@ def _read_publisher(lines: list[Line], found: Evidence, all_durable: bool) -> No
                 event = found.published[line["id"]]
                 event.answers.append(line)
                 if event.promised:
-                    at = (line["by"], line["user"])
-                    told[at] = max(told.get(at, 0), line["seq"])
+                    floor = told.setdefault((line["by"], line["user"]), {})
+                    floor[line["epoch"]] = max(floor.get(line["epoch"], 0), line["seq"])
             case "refused":
                 found.refused.append(line)
 
@@ -147,8 +160,20 @@ def _seat(name: str, lines: list[Line]) -> Seat:
             case "connected":
                 seat.connected.append(line["wall"])
             case "got" | "gap":
+                seat.epoch = None if line.get("anew") else line.setdefault("epoch", seat.epoch)
                 line["since"] = seat.connected[-1] if seat.connected else 0.0
                 seat.lives[-1].items.append(line)
             case "left":
                 seat.lives[-1].left = line
+                seat.epoch = line.get("epoch", seat.epoch)
+    _date_gaps(seat)
     return seat
+
+
+def _date_gaps(seat: Seat) -> None:
+    """A gap at the start of an epoch is of the one that the next event is of, which says so."""
+    epoch = seat.epoch
+    for life in reversed(seat.lives):
+        for item in reversed(life.items):
+            epoch = None if item.get("anew") else item["epoch"] or epoch
+            item["epoch"] = epoch

@@ -9,14 +9,13 @@ from typing import Final
 import attrs
 import trio
 
-from trio_ws.core.records import Kept as Log
 from trio_ws.core.remembered import REMEMBERED_IDS
 from trio_ws.redis.keys import Keys
 from trio_ws.redis.link import Redis
-from trio_ws.redis.reading import MOST, Reply, read
+from trio_ws.redis.reading import MOST, Found, Reply, read
 from trio_ws.redis.script import Script
 
-from .copies import missing
+from .copies import Promise, missing
 from .journal import Journal
 
 PEEK: Final = Script(
@@ -31,6 +30,8 @@ PEEK: Final = Script(
 )
 """What a node loads a log by; whoever owns it is told."""
 KEYS: Final = Keys("trio-ws:")
+NOTICED: Final = 10.0
+"""Seconds in which a loss has been noticed: nodes look each 2 s, where the machine has nothing else to do."""
 
 
 @attrs.define
@@ -40,25 +41,38 @@ class Kept:
     Attributes:
       url: of it.
       journal: where findings go, as wrong.
+      may_lose: what was answered may be lost where the log's epoch is over, or will be when a node has looked at it,
+        which is given time. Else each loss is wrong.
       looks: how often it was looked into.
     """
 
     url: str
     journal: Journal
+    may_lose: bool = False
     looks: int = 0
 
-    async def look(self, promised: dict[str, list[tuple[str, int]]]) -> None:
-        """Find all that was answered before, by user: the newest events, each with its seq."""
+    async def look(self, promised: dict[str, list[Promise]]) -> None:
+        """Find all that was answered before, by user: the newest events."""
         async with self._reached() as redis:
-            for user, events in promised.items():
-                self._wrong(missing(user, await self._peek(redis, user), events))
+            until = trio.current_time() + (NOTICED if self.may_lose else 0)
+            while (found := await self._missing(redis, promised)) and trio.current_time() < until:  # noqa: ASYNC110
+                await trio.sleep(0.2)
+        self._wrong(found)
         self.looks += 1
+
+    async def _missing(self, redis: Redis, promised: dict[str, list[Promise]]) -> list[str]:
+        wrong = []
+        for user, events in promised.items():
+            found = await self._peek(redis, user)
+            if not (self.may_lose and (found.void or found.kept is None)):
+                wrong += missing(user, found.kept, events)
+        return wrong
 
     async def write_down(self, users: list[str]) -> None:
         """Once all nodes have ended: write down what there is, for the checker."""
         async with self._reached() as redis:
             for user in users:
-                log = await self._peek(redis, user)
+                log = (await self._peek(redis, user)).kept
                 if log is None:
                     self._wrong([f"nothing is known of {user}"])
                     continue
@@ -71,13 +85,13 @@ class Kept:
                 told = {"epoch": log.user.epoch, "head": log.user.head, "unconfirmed": unconfirmed}
                 self.journal.write("kept", user=user, events=events, **told)
 
-    async def _peek(self, redis: Redis, user: str) -> Log | None:
+    async def _peek(self, redis: Redis, user: str) -> Found:
         _, *reply = await redis.script(PEEK, KEYS.of(user), ("", 0, 0, 0, MOST, REMEMBERED_IDS))
         found = read(user, Reply(*reply))
-        if found.void:
+        if found.void and not self.may_lose:
             self._wrong([f"changes of {user} were lost"])
         self._wrong([f"{misfit.table} of {user}: {misfit.why}" for misfit in found.misfits])
-        return found.kept
+        return found
 
     def _wrong(self, findings: list[str]) -> None:
         for finding in findings:

@@ -1,4 +1,4 @@
-"""Several nodes over one Redis: each with a link of its own to that, and before all of them two balancers."""
+"""Several nodes over one Redis: each with a link of its own to one server, and before all of them two balancers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import attrs
 import trio
-from loopback.redis import RedisServer
 
 from . import lives
 from .forwarder import Address, Forwarder
 from .lives import Lives
 from .namespaces import Namespace
+from .redises import Single
 
 HERE = "127.0.0.1"
 
@@ -26,13 +26,13 @@ class Node:
 
     Attributes:
       lives: its processes, one after the other.
-      link: what it reaches Redis through.
+      link: what it reaches Redis through, where that is one server.
       namespace: the network that it is in, where it has one of its own.
       changing: held by who ends or starts it, so that nobody else does.
     """
 
     lives: Lives
-    link: Forwarder
+    link: Forwarder | None
     namespace: Namespace | None
     changing: trio.Lock = attrs.Factory(trio.Lock)
 
@@ -42,12 +42,10 @@ class Nodes:
     """All of it.
 
     Attributes:
-      redis: what they share.
       all: the nodes.
       ws, http: the balancers' addresses, for clients and for publishers: each connection comes to any node.
     """
 
-    redis: RedisServer
     all: list[Node]
     ws: Address
     http: Address
@@ -55,26 +53,34 @@ class Nodes:
 
 @asynccontextmanager
 async def opened(
-    directory: Path, count: int, options: Sequence[str], rng: random.Random, within: Sequence[Namespace] = ()
+    directory: Path,
+    redis: Single,
+    count: int,
+    options: Sequence[str],
+    rng: random.Random,
+    within: Sequence[Namespace] = (),
 ) -> AsyncIterator[Nodes]:
-    """Redis runs, and so many nodes may be started, with these options. Leaving the block kills all of them.
+    """So many nodes over `redis` may be started, with these options. Leaving the block kills all of them.
 
     Args:
-      directory: where they write what they log, each into a file of its own, and Redis its data.
+      directory: where they write what they log, each into a file of its own.
+      redis: what they share, which runs.
       rng: what the balancers draw from.
       within: a network for each node; none where all have the machine's.
     """
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(RedisServer(directory / "redis", aof="always"))
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nodes = []
         for number in range(count):
             space = within[number] if within else None
-            link = Forwarder(lambda: [(HERE, redis.port)])
-            host, port = await nursery.start(link.serve, space.redis if space else HERE)
+            url, link = redis.url, None
+            if len(redis.servers) == 1:  # several tell their own addresses
+                link = Forwarder(lambda: [(HERE, redis.servers[0].port)])
+                host, port = await nursery.start(link.serve, space.redis if space else HERE)
+                url = f"redis://{host}:{port}"
             life = lives.born(
-                f"redis://{host}:{port}",
+                url,
                 directory / f"node{number}.log",
                 options,
                 host=space.host if space else HERE,
@@ -88,4 +94,4 @@ async def opened(
 
         ws = await nursery.start(Forwarder(partial(shuffled, False)).serve, HERE)
         http = await nursery.start(Forwarder(partial(shuffled, True)).serve, HERE)
-        yield Nodes(redis, nodes, ws, http)
+        yield Nodes(nodes, ws, http)

@@ -142,7 +142,7 @@ class Party:
                 at = 0
                 while at < head:
                     for line in reader.more():
-                        at = max(at, line.get("seq") or line.get("to") or 0)
+                        at = 0 if line.get("anew") else max(at, line.get("seq") or line.get("to") or 0)
                     if at < head:
                         await trio.sleep(0.1)
 

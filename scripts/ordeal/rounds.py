@@ -12,9 +12,11 @@ FAULTS: Final = {
     "term": "SIGTERM of a node: it has to end with status 0, and its users go on elsewhere",
     "stop": "SIGSTOP of a node for up to 6 s, longer than its lease",
     "roll": "a rolling restart: SIGTERM of one node after the other, each when the one before is back",
-    "redis-kill": "SIGKILL of Redis, which is back at once or after up to 3 s",
-    "redis-stop": "SIGSTOP of Redis for up to 5 s",
+    "redis-kill": "SIGKILL of Redis, which is back at once or after up to 3 s, or when a replica has taken over",
+    "redis-power": "the same, and its disk knows nothing of up to the last second (with --redis-durability everysec)",
+    "redis-stop": "SIGSTOP of Redis, or of a primary, for up to 5 s",
     "redis-full": "Redis refuses to grow (maxmemory)",
+    "redis-slot": "the slot of a user moves to another primary (with --redis-topology cluster)",
     "link-cut": "the connections between a node and Redis are reset, new ones too for a while",
     "link-stall": "between a node and Redis nothing gets through, though all connections stay",
     "link-lost": "packets between a node and Redis are dropped (with --namespaces)",
@@ -22,10 +24,15 @@ FAULTS: Final = {
     "tabs": "the process of all clients is killed, and started again",
 }
 OF_NODES: Final = ("kill", "term", "stop", "roll")
-OF_REDIS: Final = ("redis-kill", "redis-stop", "redis-full", "link-cut", "link-stall", "link-lost")
+OF_LINKS: Final = ("link-cut", "link-stall", "link-lost")
+OF_REDIS: Final = ("redis-kill", "redis-power", "redis-stop", "redis-full", "redis-slot", *OF_LINKS)
 """What stands between nodes and their truth."""
 
-LONGEST: Final = {"stop": 6.0, "redis-stop": 5.0, "redis-kill": 3.0}
+TOPOLOGIES: Final = ("server", "sentinel", "cluster")
+DURABILITIES: Final = ("always", "everysec", "none")
+"""What Redis has on its disk, and when."""
+
+LONGEST: Final = {"stop": 6.0, "redis-stop": 5.0, "redis-kill": 3.0, "redis-power": 3.0}
 """Seconds; of all others, 3."""
 
 
@@ -64,6 +71,22 @@ class Round:
     incidents: list[Incident]
 
 
+def possible(
+    topology: str = "server", durability: str = "always", *, namespaced: bool = False
+) -> frozenset[str]:
+    """The faults that there are where Redis is one of `TOPOLOGIES` and of `DURABILITIES`."""
+    faults = set(FAULTS)
+    if topology != "server":  # servers tell their own addresses: there is no link that could be broken alone
+        faults -= set(OF_LINKS)
+    if not namespaced:
+        faults.discard("link-lost")
+    if durability != "everysec":
+        faults.discard("redis-power")
+    if topology != "cluster":
+        faults.discard("redis-slot")
+    return frozenset(faults)
+
+
 def draw(seed: str, number: int, faults: frozenset[str], nodes: int, length: float) -> Round:
     """Round `number`, of about `length` seconds, with these of the `FAULTS`."""
     rng = random.Random(f"{seed}/round/{number}")
@@ -72,8 +95,10 @@ def draw(seed: str, number: int, faults: frozenset[str], nodes: int, length: flo
     chosen += _one_of(rng, faults, {"kill": 25, "stop": 5}, 70)
     redis = {
         "redis-kill": 34,
+        "redis-power": 34,
         "redis-stop": 14,
         "redis-full": 10,
+        "redis-slot": 14,
         "link-cut": 11,
         "link-stall": 8,
         "link-lost": 8,

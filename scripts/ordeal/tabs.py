@@ -83,6 +83,7 @@ class Tab:
                 "gap",
                 **{"from": gap.first, "to": gap.last, "reason": gap.reason, "critical": gap.critical},
                 lost=gap.lost,
+                **({"anew": True} if gap.anew else {}),
             )
 
         saved = self._saved

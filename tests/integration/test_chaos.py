@@ -15,7 +15,7 @@ from ordeal.run import Ordeal, Tally, environment, run
 
 pytestmark = pytest.mark.integration
 
-FAULTS_OF_NODES = frozenset(rounds.FAULTS) - {"link-lost", "tabs"}
+FAULTS_OF_NODES = rounds.possible() - {"tabs"}
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -302,6 +302,101 @@ def test_what_it_comes_down_to_is_counted(
     assert count_in(tmp_path / "told", journals) == Count(promised, lost, twice)
 
 
+def a_loss() -> Journals:
+    """Redis has lost the end of a log, an event that nobody had processed among it, and clients were told. Of the log
+    that began anew one of them passes over what it knows."""
+    return {
+        "publisher-p": [
+            *(tried("a"), answer("a", 1), tried("b"), answer("b", 2), tried("c"), answer("c", 3)),
+            *(tried("d"), answer("d", 2, epoch="F"), tried("e"), answer("e", 3, epoch="F")),
+        ],
+        "tab-ada-a": [
+            {"do": "start", "user": "ada", "seq": None},
+            *(got("a", 1, session="s", epoch="E"), got("b", 2)),
+            gap(3, 3, "reset") | {"anew": True},
+            *(got("d", 2, session="t", epoch="F"), got("e", 3)),
+            left(resets=1),
+        ],
+        "tab-ada-b": [
+            {"do": "start", "user": "ada", "seq": None},
+            {"do": "start", "user": "ada", "seq": 2},
+            gap(3, 2, "reset") | {"anew": True},
+            *(got("a", 1, session="u", epoch="F"), got("d", 2), got("e", 3)),
+            left(resets=1),
+        ],
+        "run": [
+            {"do": "begin", "durability": "critical", "nodes": 3, "may_lose": True},
+            {"do": "heads", "heads": {"ada": 3}},
+            {"do": "kept", "user": "ada", "epoch": "F", "head": 3, "events": [[3, "e"]], "unconfirmed": []},
+        ],
+    }
+
+
+def test_a_loss_that_was_noticed_is_none_in_silence(tmp_path: Path) -> None:
+    write(tmp_path, a_loss())
+    assert check(tmp_path, over=True) == []
+    assert count(tmp_path) == Count(promised=5, lost=0, twice=0, noticed=1, anew=1)
+
+
+def it_may_not_lose_anything(j: Journals) -> None:
+    j["run"][0]["may_lose"] = False
+
+
+def a_loss_in_an_epoch_that_goes_on(j: Journals) -> None:
+    j["publisher-p"] += [tried("f"), answer("f", 4, epoch="F")]
+
+
+def a_client_that_was_not_told(j: Journals) -> None:
+    j["tab-ada-b"][2:] = [got("b", 3, session="s", epoch="E")]
+
+
+def a_hole_where_nothing_was_known(j: Journals) -> None:
+    j["tab-ada-a"][4:6] = [gap(3, 3, "expired"), got("f", 4, session="t", epoch="F")]
+
+
+def a_seq_that_two_have_in_one_epoch(j: Journals) -> None:
+    j["tab-ada-b"][3]["epoch"] = "E"
+    j["tab-ada-b"][4]["epoch"] = "E"
+
+
+def what_comes_twice_in_one_epoch(j: Journals) -> None:
+    j["tab-ada-a"].insert(-1, got("d", 2))
+
+
+@pytest.mark.parametrize(
+    ("lie", "found"),
+    [
+        (it_may_not_lose_anything, "1: c "),
+        (a_loss_in_an_epoch_that_goes_on, "1: f "),
+        (a_client_that_was_not_told, "10: tab-ada-b was not told that its log has begun anew"),
+        (a_hole_where_nothing_was_known, "9: tab-ada-a was never given 1 to 2"),
+        (a_seq_that_two_have_in_one_epoch, "10: seq 2 of ada is b, and d in tab-ada-b"),
+        (what_comes_twice_in_one_epoch, "5: tab-ada-a was given seq 2 (d) after 3"),
+    ],
+    ids=lambda x: x.__name__ if callable(x) else "",
+)
+def test_a_loss_in_silence_is_found(tmp_path: Path, lie: Callable[[Journals], None], found: str) -> None:
+    journals = a_loss()
+    lie(journals)
+    write(tmp_path, journals)
+    assert any(line.startswith(found) for line in check(tmp_path, over=True))
+
+
+def test_each_redis_has_the_faults_that_there_are_of_it() -> None:
+    faults = {
+        (topology, durability): rounds.possible(topology, durability)
+        for topology in rounds.TOPOLOGIES
+        for durability in rounds.DURABILITIES
+    }
+    assert all({"kill", "redis-kill", "redis-stop", "redis-full"} < those for those in faults.values())
+    having = {fault: [form for form, those in faults.items() if fault in those] for fault in rounds.FAULTS}
+    assert {durability for _, durability in having["redis-power"]} == {"everysec"}
+    assert {topology for topology, _ in having["redis-slot"]} == {"cluster"}
+    assert {topology for topology, _ in having["link-cut"]} == {"server"}
+    assert not having["link-lost"]
+    assert rounds.possible(namespaced=True) - rounds.possible() == {"link-lost"}
+
+
 def count_in(directory: Path, journals: Journals) -> Count:
     directory.mkdir()
     write(directory, journals)
@@ -424,7 +519,7 @@ async def test_a_copy_that_lacks_what_was_promised_is_found(
         db.commit()
         copied = [tmp_path / f"copy{n}.db" for n in range(2)]
         assert all(way(source, target) for target in copied)
-    lacking = await look_into(copied[0], {"ada": [("a", 1), ("b", 2)], "bob": [("c", 1)]})
+    lacking = await look_into(copied[0], {"ada": [("a", 1, "E"), ("b", 2, "E")], "bob": [("c", 1, "E")]})
     assert "b of ada, seq 2, is missing" in lacking
     assert "nothing is known of bob" in lacking
     assert not any("a of ada" in line for line in lacking)
@@ -435,9 +530,9 @@ async def test_a_copy_that_lacks_what_was_promised_is_found(
 def test_what_waits_in_the_store_only_is_in_a_copy() -> None:
     user = UserRecord("ada", "E", 2, 2, 0, due=None, partial=False, gone=(), rest=2)
     kept = Kept(user, rest=KeptRest(0, None, {"b": 2}))
-    assert missing("ada", kept, [("b", 2)]) == []
-    assert missing("ada", kept, [("b", 3)]) == ["b of ada is at 2, not at 3"]
-    assert missing("ada", kept, [("c", 3)]) == ["c of ada, seq 3, is missing"]
+    assert missing("ada", kept, [("b", 2, "E"), ("c", 3, "an epoch that is over")]) == []
+    assert missing("ada", kept, [("b", 3, "E")]) == ["b of ada is at 2, not at 3"]
+    assert missing("ada", kept, [("c", 3, "E")]) == ["c of ada, seq 3, is missing"]
 
 
 async def test_a_copy_that_is_damaged_is_found_and_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import attrs
 import pytest
 import trio
 from loopback.redis import RedisServer
+from ordeal import kept
 from ordeal.journal import Journal, read
 from ordeal.kept import KEYS, Kept
 
@@ -28,11 +29,13 @@ async def store(redis_server: RedisServer, nursery: trio.Nursery) -> RedisStore:
     return node
 
 
-async def found(server: RedisServer, path: Path, promised: list[tuple[str, int]]) -> list[str]:
+async def found(
+    server: RedisServer, path: Path, promised: list[tuple[str, int]], *, may_lose: bool = False
+) -> list[str]:
     """What a look finds wrong."""
-    kept = Kept(server.url, Journal(path))
-    await kept.look({"ada": promised})
-    assert kept.looks == 1
+    looking = Kept(server.url, Journal(path), may_lose)
+    await looking.look({"ada": [(id, seq, "epoch of ada") for id, seq in promised]})
+    assert looking.looks == 1
     return [line["what"] for line in read(path)]
 
 
@@ -53,6 +56,18 @@ async def test_that_commits_were_lost_is_found(
 ) -> None:
     await redis_server.call("HSET", KEYS.log("ada"), "void", 1)
     assert await found(redis_server, tmp_path / "j", []) == ["Redis: changes of ada were lost"]
+
+
+async def test_where_something_may_be_lost_it_has_to_be_noticed(
+    redis_server: RedisServer, store: RedisStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "NOTICED", 0.5)
+    wrong = await found(redis_server, tmp_path / "j", [("id-3", 3)], may_lose=True)
+    assert wrong == ["Redis: id-3 of ada, seq 3, is missing"]
+    await redis_server.call("HSET", KEYS.log("ada"), "void", 1)
+    assert await found(redis_server, tmp_path / "k", [("id-3", 3)], may_lose=True) == []
+    await redis_server.call("FLUSHALL")
+    assert await found(redis_server, tmp_path / "l", [("id-3", 3)], may_lose=True) == []
 
 
 async def test_it_is_written_down_for_the_checker(
