@@ -162,26 +162,27 @@ def gaps(evidence: Evidence) -> Iterator[str]:
 
 
 def accounting(evidence: Evidence) -> Iterator[str]:
-    """5 and 9: each tab, over all its lives. Of a log that has begun anew a client passes over what it knows."""
-    published = {
-        (event.user, answer["epoch"], answer["seq"])
+    """5 and 9: each tab, over all its lives. Of a log that has begun anew a client passes over what it has had."""
+    ids = {
+        (event.user, answer["epoch"], answer["seq"]): event.id
         for event in evidence.published.values()
-        for answer in event.answers
-        if event.durable and len({answer["epoch"] for answer in event.answers}) == 1
+        for answer in (event.answers if event.durable else ())
     }
     for seat in evidence.seats:
         covered = 0 if seat.whole else None
-        is_first = True  # of the epochs of this seat
+        before: set[str] = set()  # what it had in epochs that are over
+        had: set[str] = set()
         for life in seat.lives:
             last, known = 0, life.seq or 0  # what this life itself was given, and the ones before
             for item in life.items:
                 if item.get("anew"):
-                    covered, last, known, is_first = 0 if seat.whole else None, 0, 0, False
+                    covered, last, known = None, 0, 0  # it goes on where what is held begins
+                    before |= had
                     continue
                 first, end = _first(item), _last(item)
                 if covered is not None and first > covered + 1:
-                    missed = range(covered + 1, first)
-                    if is_first or any((seat.user, item["epoch"], seq) in published for seq in missed):
+                    missed = {ids.get((seat.user, item["epoch"], seq)) for seq in range(covered + 1, first)}
+                    if not before or missed - before - {None}:
                         yield f"9: {seat.name} was never given {covered + 1} to {first - 1}"
                 if end <= last:
                     yield f"5: {seat.name} was given {_span(item)} after {last}, in one life"
@@ -189,6 +190,7 @@ def accounting(evidence: Evidence) -> Iterator[str]:
                     yield f"5: {seat.name} was given {_span(item)} again, having gone on from {known}"
                 last = max(last, end)
                 covered = max(covered or 0, end)
+                had |= {item["id"]} if item["do"] == "got" else set()
 
 
 def complete(evidence: Evidence) -> Iterator[str]:

@@ -351,7 +351,8 @@ def a_client_that_was_not_told(j: Journals) -> None:
 
 
 def a_hole_where_nothing_was_known(j: Journals) -> None:
-    j["tab-ada-a"][4:6] = [gap(3, 3, "expired"), got("f", 4, session="t", epoch="F")]
+    j["publisher-p"] += [tried("f"), answer("f", 4, epoch="F")]
+    j["tab-ada-a"][4:6] = [got("d", 2, session="t", epoch="F"), got("f", 4)]
 
 
 def a_seq_that_two_have_in_one_epoch(j: Journals) -> None:
@@ -369,7 +370,7 @@ def what_comes_twice_in_one_epoch(j: Journals) -> None:
         (it_may_not_lose_anything, "1: c "),
         (a_loss_in_an_epoch_that_goes_on, "1: f "),
         (a_client_that_was_not_told, "10: tab-ada-b was not told that its log has begun anew"),
-        (a_hole_where_nothing_was_known, "9: tab-ada-a was never given 1 to 2"),
+        (a_hole_where_nothing_was_known, "9: tab-ada-a was never given 3 to 3"),
         (a_seq_that_two_have_in_one_epoch, "10: seq 2 of ada is b, and d in tab-ada-b"),
         (what_comes_twice_in_one_epoch, "5: tab-ada-a was given seq 2 (d) after 3"),
     ],

@@ -255,6 +255,89 @@ async def test_the_owner_before_says_that_what_was_taken_over_is_not_all(
     assert (await ben.kept("ada")).user.epoch != before
 
 
+async def test_who_has_let_a_log_go_notices_that_it_is_not_what_it_was(
+    ann: Node, ben: Node, redis_server: RedisServer
+) -> None:
+    users = ["own", "later"]
+    await ann.own(*users)
+    for seq in (1, 2):
+        copies = {user: await redis_server.call("DUMP", KEYS.log(user)) for user in users}
+        await ann.store.commit(Batch(users=[log(user, seq) for user in users]))
+    await ann.store.release(users)
+    for user in users:
+        await redis_server.call("RESTORE", KEYS.log(user), 0, copies[user], "REPLACE")
+    assert (await ann.kept("own")).user.epoch != "epoch of own"
+    assert await ann.store.lost(["own"]) is None
+    # Another has begun with it meanwhile; what he is told then is as where he had lost something himself.
+    await ben.store.claim("later", (await ben.store.claim("later")).token)
+    assert (await ben.kept("later")).user.epoch == "epoch of later"
+    assert (await ann.store.claim("later")).node == ben.store.node
+    lost = await ben.store.lost(["later"])
+    assert lost is not None
+    assert lost.rolled_back == {"later"}
+    epoch = (await ben.kept("later")).user.epoch
+    assert epoch != "epoch of later"
+    await ben.store.release(["later"])
+    assert (await ann.kept("later")).user.epoch == epoch  # once is enough
+
+
+async def test_that_a_log_is_void_may_be_lost_in_its_turn(
+    ann: Node, ben: Node, redis_server: RedisServer
+) -> None:
+    users = ["ada", "bob"]
+    await ann.own(*users)
+    await ann.store.commit(Batch(users=[log(user, 1) for user in users]))
+    copies = {user: await redis_server.call("DUMP", KEYS.log(user)) for user in users}
+    await ann.store.commit(Batch(users=[log(user, 2) for user in users]))
+
+    async def go_back(user: str) -> None:
+        await redis_server.call("RESTORE", KEYS.log(user), 0, copies[user], "REPLACE")
+
+    for user in users:
+        await go_back(user)
+    fenced = await ann.store.lost(users)
+    assert fenced is not None
+    assert fenced.rolled_back == set(users)
+    await go_back("ada")
+    assert (await ann.kept("ada")).user.epoch != "epoch of ada"
+    # Who has begun it anew has done so for all.
+    epoch = (await ben.kept("bob")).user.epoch
+    assert epoch != "epoch of bob"
+    await ben.store.release(["bob"])
+    assert (await ann.kept("bob")).user.epoch == epoch
+
+
+async def test_the_logs_that_were_let_go_are_remembered_up_to_a_point(
+    ann: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_ws.redis.logs.MEMORY", 2)
+    users = ["ada", "bob", "eve"]
+    await ann.own(*users)
+    for user in users:
+        await ann.store.release([user])
+    assert list(ann.store._logs._let_go) == ["bob", "eve"]
+    await ann.own("eve")
+    assert list(ann.store._logs._let_go) == ["bob"]
+
+
+async def test_an_owner_before_is_known_by_his_token_alone_where_time_went_back(
+    ann: Node, ben: Node, redis_server: RedisServer
+) -> None:
+    await ann.own("ada")
+    await ann.store.release(["ada"])
+    # The clock of the server before was ahead: so versions of owners follow each other closely.
+    await redis_server.call("HSET", KEYS.log("ada"), "owner", "", "version", 2**52)
+    await ann.own("ada")
+    ann.lose = "not made"
+    with pytest.raises(StoreError):
+        await ann.store.commit(events("ada", 1))
+    await ben.store.claim("ada", (await ben.store.claim("ada")).token)
+    with pytest.raises(Fenced) as fenced:
+        await ann.store.commit(events("ada", 1))
+    assert fenced.value.taken == {"ada"}
+    assert await ben.store.lost(["ada"]) is None
+
+
 async def test_a_log_that_is_void_begins_anew_once(ann: Node, redis_server: RedisServer) -> None:
     await ann.own("ada")
     batch = events("ada", 1, 2)
@@ -273,11 +356,28 @@ async def test_a_log_that_is_void_begins_anew_once(ann: Node, redis_server: Redi
     assert (await ann.kept("ada")).user.epoch == found.user.epoch
 
 
-@pytest.mark.parametrize("persistence", ["aof always", "aof everysec"])
+@pytest.mark.parametrize(
+    ("persistence", "kind", "is_replicated", "is_sure"),
+    [
+        ("aof always", "server", False, True),
+        ("aof always", "sentinel", True, True),
+        ("aof always", "sentinel", False, False),
+        ("aof everysec", "server", False, False),
+        ("aof everysec", "cluster", True, False),  # a primary that is back soon makes its replicas what it is
+    ],
+)
 async def test_of_one_who_died_with_redis_nobody_knows_what_he_did(
-    ann: Node, ben: Node, redis_server: RedisServer, persistence: str
+    ann: Node,
+    ben: Node,
+    redis_server: RedisServer,
+    *,
+    persistence: str,
+    kind: Any,
+    is_replicated: bool,
+    is_sure: bool,
 ) -> None:
-    ben.store._server, is_sure = Server(persistence=persistence), persistence == "aof always"
+    ben.store._server, ben.store._kind = Server(persistence=persistence), kind
+    ben.store._is_replicated = is_replicated
     users = ["ada", "seen", "released", "buried"]
     await ann.own(*users)
     await ann.store.commit(Batch(users=[log(user, 1) for user in users]))

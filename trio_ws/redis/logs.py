@@ -35,7 +35,7 @@ COMMIT: Final = Script.load("guard", "commit")
 STANDING: Final = Script.load("guard", "life", "standing")
 LOAD: Final = Script.load("guard", "load")
 READ: Final = Script.load("read")
-CLAIM: Final = Script.load("life", "claim")
+CLAIM: Final = Script.load("guard", "life", "claim")
 RELEASE: Final = Script.load("guard", "life", "release")
 LOOK: Final = Script.load("look")
 
@@ -49,6 +49,9 @@ _ANY_VERSION: Final = 2**53
 
 LOOK_CLOSELY: Final = 30.0
 """Seconds after which it is noted again which life of a server a log is whole in, and who owns it."""
+
+MEMORY: Final = 10_000
+"""Logs that a node has let go last, of which it remembers what they were."""
 
 PAGE: Final = 100
 """Events that are looked at in one call, where there may be many."""
@@ -164,6 +167,9 @@ class Logs:
         self._keys = keys
         self._node = node
         self._tokens = itertools.count(1)
+        self._let_go: dict[
+            str, tuple[int, bool]
+        ] = {}  # the version that each had; whether its loss would be known
         self._writing = trio.Lock()  # two changes of one log are never under way at once
 
     # -- what is in them
@@ -202,15 +208,23 @@ class Logs:
                 if isinstance(reply, StoreError):  # others are not to wait for it
                     logger.error("a log can't be changed", extra={"user": user, "error": str(reply)})
                 fate[user] = reply if reply == _ROLLED_BACK else _TAKEN
-                self._forget(user, owned)
+                self._forget(user, owned, is_told=reply == _ROLLED_BACK)
         if failed is not None:
             raise failed
         return _fenced(fate) if fate else None
 
-    def _forget(self, user: str, owned: Owned) -> None:
-        """A log is not this node's any more, if it has not been claimed anew."""
+    def _forget(self, user: str, owned: Owned, *, is_told: bool = False) -> None:
+        """A log is not this node's any more, if it has not been claimed anew.
+
+        Args:
+          is_told: that it is not what this node has made of it, Redis knows already.
+        """
         if self.owned.get(user) is owned:
             del self.owned[user]
+            self._let_go.pop(user, None)
+            self._let_go[user] = owned.made, is_told
+            if len(self._let_go) > MEMORY:
+                del self._let_go[next(iter(self._let_go))]
 
     async def load(self, user: str) -> Kept | None:
         """As `Store.load`.
@@ -241,7 +255,7 @@ class Logs:
             if standing == _OK:
                 return Reply(*reply)
             if standing != _LATE:
-                self._forget(user, owned)
+                self._forget(user, owned, is_told=standing == _ROLLED_BACK)
                 raise _fenced({user: standing})
             if owned.tried == tried and self.owned.get(user) is owned:  # no commit has come before it
                 raise StoreError("the log is refused: its version makes no sense")
@@ -305,14 +319,19 @@ class Logs:
 
         Returns: also, whether something of the log expires, and whether it has a record.
         """
-        args = (f"{self._node}/{next(self._tokens)}", self._node, instead_of or "", int(is_sure))
+        made, is_told = self._let_go.get(user, (0, False))
+        token = f"{self._node}/{next(self._tokens)}"
+        args = (token, self._node, instead_of or "", int(is_sure), made, int(is_told))
         found, version, before, *known = await self._redis.script(CLAIM, (self._keys.log(user),), args)
         token = _token(found)
         owner = Owner(token.rpartition("/")[0], token)
+        if user in self._let_go:
+            self._let_go[user] = made, True
         owned = self.owned.get(user)
         if owned is not None and owned.token != token:
             await self._take_leave(user, owned)
         if owner.node == self._node and user not in self.owned:
+            self._let_go.pop(user, None)
             self.owned[user] = Owned(
                 token, whole(version), whole(version), whole(before), trio.current_time()
             )
@@ -364,7 +383,7 @@ class Logs:
             # Late is what a commit has come before; and who was released meanwhile may be owned anew.
             if standing not in (_OK, _LATE) and self.owned.get(user) is owned:
                 fate[user] = standing or _TAKEN
-                self._forget(user, owned)
+                self._forget(user, owned, is_told=standing == _ROLLED_BACK)
         fenced = _fenced(fate) if fate else None
         return fenced, [user for user in closely if user in self.owned]
 

@@ -155,8 +155,11 @@ class RedisStore:
 
     @property
     def _loses_nothing(self) -> bool:
-        """Whether what was committed is there for certain after a restart, and where a replica takes over."""
-        return self._is_replicated or (self._kind == "server" and self._server.persistence == "aof always")
+        """Whether what was committed is there for certain after a restart, and where a replica takes over.
+
+        That replicas have it is not enough: a primary that is back before it is missed makes them what it is itself.
+        """
+        return self._server.persistence == "aof always" and (self._is_replicated or self._kind == "server")
 
     # -- who lives
 
