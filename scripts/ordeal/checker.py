@@ -15,7 +15,7 @@ Each check is a function that yields what is wrong, in words; what it checks is 
      5  what a client has processed, and whose ack was saved, it is not given again; in one life, nothing twice
      6  settled is only what a client has processed
      9  events and gaps cover every seq, in order, without a hole, in the order in which they were answered
-    10  (epoch, seq) names one event and one payload for ever; the epoch stays, where nothing may be lost
+    10  (epoch, seq) names one event and one payload for ever; the epoch stays, where no log may begin anew
     12  one connection drains a session: what was accepted after another has resumed it does not come to the one before
     13  a key that was promised makes one event
     14  after the last fault all is delivered within the bound
@@ -214,7 +214,7 @@ def conduct(evidence: Evidence) -> Iterator[str]:
         for life in seat.lives:
             if life.left and life.left["violations"]:
                 yield f"9: {seat.name} saw the server break the protocol {life.left['violations']} times"
-            if life.left and life.left["resets"] and not evidence.may_lose:
+            if life.left and life.left["resets"] and not evidence.may_renew:
                 yield f"10: {seat.name} could not resume: its log was begun anew"
 
 
@@ -232,13 +232,13 @@ def order(evidence: Evidence) -> Iterator[str]:
 
 
 def names(evidence: Evidence) -> Iterator[str]:
-    """10: one event for each seq, one payload for each event, one epoch for each user where nothing may be lost."""
+    """10: one event for each seq, one payload for each event, one epoch for each user where none may end."""
     ids: dict[tuple[str, str | None, int], str] = {}
     epochs: dict[str, str] = {}
     for user, seq, id, epoch, where in _sightings(evidence):
         if ids.setdefault((user, epoch, seq), id) != id:
             yield f"10: seq {seq} of {user} is {ids[user, epoch, seq]}, and {id} in {where}"
-        if epoch is None or evidence.may_lose:
+        if epoch is None or evidence.may_renew:
             continue
         if epochs.setdefault(user, epoch) != epoch:
             yield f"10: the epoch of {user} was {epochs[user]}, and is {epoch} in {where}"
@@ -340,7 +340,7 @@ def kept(evidence: Evidence, logs: list[Line]) -> Iterator[str]:
         highest[user, epoch] = max(highest.get((user, epoch), 0), seq)
     for log in logs:
         user, epoch = log["user"], log["epoch"]
-        if epoch != epochs.get(user, epoch) and not evidence.may_lose:
+        if epoch != epochs.get(user, epoch) and not evidence.may_renew:
             yield f"10: the epoch of {user} was {epochs[user]}, and {log['epoch']} is kept there"
         for seq, id in log["unconfirmed"]:
             yield f"1: {id} of {user}, seq {seq}, is still held, and not confirmed"

@@ -80,6 +80,11 @@ class Ordeal:
         return self.redis_durability != "always" or not (alone or self.replicas)
 
     @property
+    def may_renew(self) -> bool:
+        """Whether logs may begin anew: also where only what was not answered yet may be lost."""
+        return self.may_lose or self.topology != "server"
+
+    @property
     def names(self) -> list[str]:
         """The users."""
         return [f"user{n}" for n in range(self.users)]
@@ -129,14 +134,15 @@ class _Run:
         self.rng = random.Random(f"{ordeal.seed}/chances")
         self.journal = Journal(ordeal.directory / "run.jsonl")
         told = {"seed": ordeal.seed, "durability": ordeal.durability, "nodes": ordeal.nodes}
-        self.journal.write("begin", **told, may_lose=ordeal.may_lose)
+        self.journal.write("begin", **told, may_lose=ordeal.may_lose, may_renew=ordeal.may_renew)
         self.answered = Answered(ordeal.directory)
         http = f"http://{nodes.http[0]}:{nodes.http[1]}"
         self.party = Party(
             *(ordeal.directory, ordeal.seed, ordeal.names, ordeal.rate),
             *(url, http, self.journal, self.answered),
+            may_renew=ordeal.may_renew,
         )
-        self.kept = Kept(redis.url, self.journal, may_lose=ordeal.may_lose)
+        self.kept = Kept(redis.url, self.journal, may_renew=ordeal.may_renew)
         self._next_look, self._looking, self._found = LOOK_EVERY, False, False
 
     # -- round after round

@@ -95,6 +95,7 @@ class Evidence:
       seats: the tabs and the visitors.
       run: the lines of the run itself.
       may_lose: Redis may lose what it has answered, where clients are told that the epoch is over.
+      may_renew: logs may begin anew.
     """
 
     published: dict[str, Published] = attrs.Factory(dict)
@@ -102,6 +103,7 @@ class Evidence:
     seats: list[Seat] = attrs.Factory(list)
     run: list[Line] = attrs.Factory(list)
     may_lose: bool = False
+    may_renew: bool = False
 
     @property
     def epochs(self) -> dict[str, str]:
@@ -123,6 +125,7 @@ def gather(directory: Path) -> Evidence:
 
     found = Evidence(run=lines(directory / "run.jsonl"))
     found.may_lose = any(line.get("may_lose") for line in found.run)
+    found.may_renew = any(line.get("may_renew") for line in found.run)
     all_durable = any(line.get("durability") == "all" for line in found.run)
     for path in sorted(directory.glob("publisher-*.jsonl")):
         _read_publisher(lines(path), found, all_durable)

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from trio_ws.core.remembered import REMEMBERED_IDS
+from trio_ws.errors import StoreError
 from trio_ws.redis.keys import Keys
 from trio_ws.redis.link import Redis
 from trio_ws.redis.reading import MOST, Found, Reply, read
@@ -41,21 +42,27 @@ class Kept:
     Attributes:
       url: of it.
       journal: where findings go, as wrong.
-      may_lose: what was answered may be lost where the log's epoch is over, or will be when a node has looked at it,
-        which is given time. Else each loss is wrong.
+      may_renew: logs may begin anew: what was answered is not looked for where the epoch is over, or will be when a
+        node has looked at it, which is given time.
       looks: how often it was looked into.
     """
 
     url: str
     journal: Journal
-    may_lose: bool = False
+    may_renew: bool = False
     looks: int = 0
 
     async def look(self, promised: dict[str, list[Promise]]) -> None:
         """Find all that was answered before, by user: the newest events."""
         async with self._reached() as redis:
-            until = trio.current_time() + (NOTICED if self.may_lose else 0)
-            while (found := await self._missing(redis, promised)) and trio.current_time() < until:  # noqa: ASYNC110
+            until = trio.current_time() + (NOTICED if self.may_renew else 0)
+            while True:
+                try:
+                    found = await self._missing(redis, promised)
+                except StoreError as error:  # servers that have just failed over may do so once more
+                    found = [f"it can't be looked into: {error}"]
+                if not found or trio.current_time() >= until:
+                    break
                 await trio.sleep(0.2)
         self._wrong(found)
         self.looks += 1
@@ -64,7 +71,7 @@ class Kept:
         wrong = []
         for user, events in promised.items():
             found = await self._peek(redis, user)
-            if not (self.may_lose and (found.void or found.kept is None)):
+            if not (self.may_renew and (found.void or found.kept is None)):
                 wrong += missing(user, found.kept, events)
         return wrong
 
@@ -88,7 +95,7 @@ class Kept:
     async def _peek(self, redis: Redis, user: str) -> Found:
         _, *reply = await redis.script(PEEK, KEYS.of(user), ("", 0, 0, 0, MOST, REMEMBERED_IDS))
         found = read(user, Reply(*reply))
-        if found.void and not self.may_lose:
+        if found.void and not self.may_renew:
             self._wrong([f"changes of {user} were lost"])
         self._wrong([f"{misfit.table} of {user}: {misfit.why}" for misfit in found.misfits])
         return found

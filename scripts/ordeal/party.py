@@ -36,6 +36,7 @@ class Party:
       ws, http: where clients and publishers come.
       journal: of the run.
       answered: what publishers were told so far.
+      may_renew: logs may begin anew, and their sessions with them: who has acked in one that is over is asked again.
     """
 
     directory: Path
@@ -46,6 +47,7 @@ class Party:
     http: str
     journal: Journal
     answered: Answered
+    may_renew: bool = False
     _publishers: list[trio.Process] = attrs.Factory(list)
     _tabs: trio.Process | None = None
 
@@ -90,7 +92,7 @@ class Party:
                 nursery.start_soon(self._dismiss, process)
         assert self._tabs is not None
         assert self._tabs.stdin is not None
-        await self._tabs.stdin.send_all(b"heal\n")
+        await self._tabs.stdin.send_all(b"heal, pending\n" if self.may_renew else b"heal\n")
         async with httpx.AsyncClient(base_url=self.http, trust_env=False, timeout=BOUND) as http:
             heads = {user: await _publish_last(http, user) for user in self.users}
             with trio.move_on_after(BOUND) as bound:

@@ -4,7 +4,8 @@
 
 Each user has two tabs. A tab's journal is all that outlives the process: it says what was processed, and which session
 to go on with. One tab of each user waits for as long as the client's own backoff says; the other loses patience, leaves
-and comes back with its saved session. `heal` on standard input sends the visitors away; its end, the tabs.
+and comes back with its saved session. `heal` on standard input sends the visitors away; its end, the tabs. With
+`pending` another visitor of each user comes, to stay, and is given what nobody has confirmed.
 """
 
 from __future__ import annotations
@@ -201,8 +202,12 @@ async def main(directory: Path, url: str, seed: str, users: list[str]) -> None:
 
         nursery.start_soon(let_pass)
         async with trio.lowlevel.FdStream(0) as stdin:
-            while await stdin.receive_some():
+            while said := await stdin.receive_some():
                 passing.cancel()
+                for user in users if b"pending" in said else ():
+                    path = directory / f"visit-{user}-{os.getpid()}-last.jsonl"
+                    last = Tab(path, f"{url}?link=visitors", user, rng, patience=1e9, slowness=0)
+                    nursery.start_soon(partial(last.visit, from_="pending", bye=False))
         nursery.cancel_scope.cancel()
 
 

@@ -325,7 +325,7 @@ def a_loss() -> Journals:
             left(resets=1),
         ],
         "run": [
-            {"do": "begin", "durability": "critical", "nodes": 3, "may_lose": True},
+            {"do": "begin", "durability": "critical", "nodes": 3, "may_lose": True, "may_renew": True},
             {"do": "heads", "heads": {"ada": 3}},
             {"do": "kept", "user": "ada", "epoch": "F", "head": 3, "events": [[3, "e"]], "unconfirmed": []},
         ],
@@ -340,6 +340,10 @@ def test_a_loss_that_was_noticed_is_none_in_silence(tmp_path: Path) -> None:
 
 def it_may_not_lose_anything(j: Journals) -> None:
     j["run"][0]["may_lose"] = False
+
+
+def no_log_may_begin_anew(j: Journals) -> None:
+    j["run"][0]["may_renew"] = False
 
 
 def a_loss_in_an_epoch_that_goes_on(j: Journals) -> None:
@@ -368,6 +372,7 @@ def what_comes_twice_in_one_epoch(j: Journals) -> None:
     ("lie", "found"),
     [
         (it_may_not_lose_anything, "1: c "),
+        (no_log_may_begin_anew, "10: tab-ada-a could not resume"),
         (a_loss_in_an_epoch_that_goes_on, "1: f "),
         (a_client_that_was_not_told, "10: tab-ada-b was not told that its log has begun anew"),
         (a_hole_where_nothing_was_known, "9: tab-ada-a was never given 3 to 3"),

@@ -30,10 +30,10 @@ async def store(redis_server: RedisServer, nursery: trio.Nursery) -> RedisStore:
 
 
 async def found(
-    server: RedisServer, path: Path, promised: list[tuple[str, int]], *, may_lose: bool = False
+    server: RedisServer, path: Path, promised: list[tuple[str, int]], *, may_renew: bool = False
 ) -> list[str]:
     """What a look finds wrong."""
-    looking = Kept(server.url, Journal(path), may_lose)
+    looking = Kept(server.url, Journal(path), may_renew)
     await looking.look({"ada": [(id, seq, "epoch of ada") for id, seq in promised]})
     assert looking.looks == 1
     return [line["what"] for line in read(path)]
@@ -62,12 +62,12 @@ async def test_where_something_may_be_lost_it_has_to_be_noticed(
     redis_server: RedisServer, store: RedisStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept, "NOTICED", 0.5)
-    wrong = await found(redis_server, tmp_path / "j", [("id-3", 3)], may_lose=True)
+    wrong = await found(redis_server, tmp_path / "j", [("id-3", 3)], may_renew=True)
     assert wrong == ["Redis: id-3 of ada, seq 3, is missing"]
     await redis_server.call("HSET", KEYS.log("ada"), "void", 1)
-    assert await found(redis_server, tmp_path / "k", [("id-3", 3)], may_lose=True) == []
+    assert await found(redis_server, tmp_path / "k", [("id-3", 3)], may_renew=True) == []
     await redis_server.call("FLUSHALL")
-    assert await found(redis_server, tmp_path / "l", [("id-3", 3)], may_lose=True) == []
+    assert await found(redis_server, tmp_path / "l", [("id-3", 3)], may_renew=True) == []
 
 
 async def test_it_is_written_down_for_the_checker(
