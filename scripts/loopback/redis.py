@@ -343,7 +343,8 @@ class RedisCluster:
     def __init__(self, directory: Path, *, replicas: bool = False, **options: Any) -> None:
         shared = {**options.pop("options", {}), "cluster-enabled": "yes", "cluster-node-timeout": 2000}
         self.servers = [
-            RedisServer(directory / f"node{n}", options=shared, **options) for n in range(6 if replicas else 3)
+            RedisServer(directory / f"node{n}", options=shared, **options)
+            for n in range(6 if replicas else 3)
         ]
 
     @property

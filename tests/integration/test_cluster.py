@@ -16,6 +16,7 @@ import pytest
 import trio
 from loopback.redis import RedisServer, Sentinels, until
 from ordeal.nodes import HERE, Node, Nodes, opened
+from ordeal.redises import Single
 from ordeal.run import OPTIONS, environment
 
 import trio_ws
@@ -50,9 +51,11 @@ class Scene:
     """The nodes, two tabs of one user at different ones, and a publisher.
 
     Attributes:
+      redis: what the nodes share.
       accepted: the ids of what was published, in order.
     """
 
+    redis: RedisServer
     nodes: Nodes
     http: httpx.AsyncClient
     tabs: list[Tab] = attrs.Factory(list)
@@ -125,11 +128,12 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
     """Three nodes that run, and a tab of ada's at the first two of them; the first is the log's owner."""
     options = [*OPTIONS, "--log-format", "json"]
     async with (
-        opened(directory, 3, options, random.Random(1)) as nodes,
+        Single(directory / "redis", "always") as redis,
+        opened(directory, redis, 3, options, random.Random(1)) as nodes,
         httpx.AsyncClient(trust_env=False, timeout=5) as http,
         trio.open_nursery() as nursery,
     ):
-        setting = Scene(nodes, http)
+        setting = Scene(redis.servers[0], nodes, http)
         async with trio.open_nursery() as starting:
             for node in nodes.all:
                 starting.start_soon(setting.start, node)
@@ -192,23 +196,23 @@ async def test_redis_dies_stands_still_is_full_and_is_out_of_reach(here: Path) -
         await at.publish(third)
 
         # It is killed, with what it had on the disk.
-        at.nodes.redis.kill()
+        at.redis.kill()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at.publish, third)
-            await at.nodes.redis.start()
+            await at.redis.start()
 
         # It stands still for longer than leases are: nodes say that they are not ready, and are again.
-        at.nodes.redis.pause()
+        at.redis.pause()
         await at.wait_ready(*at.all, ready=False)
         refused = await at.try_once(third, "refused")
         assert refused.status_code == 503
-        at.nodes.redis.go_on()
+        at.redis.go_on()
         await at.wait_ready(*at.all)
         await at.publish(third)
 
         # It is full: what would be promised is not, until there is room.
         owner = await at.owner()
-        await at.nodes.redis.configure(maxmemory=1)
+        await at.redis.configure(maxmemory=1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at.publish, third)
             await at.wait_store(owner, "failing")
@@ -216,7 +220,7 @@ async def test_redis_dies_stands_still_is_full_and_is_out_of_reach(here: Path) -
             assert refused.status_code == 503
             assert float(refused.headers["retry-after"]) > 0
             assert len(at.tabs[0].got) == 3
-            await at.nodes.redis.configure(maxmemory=0)
+            await at.redis.configure(maxmemory=0)
 
         # The owner can't reach it: another takes over, and serves who is connected there.
         elsewhere = [tab for tab, node in zip(at.tabs, at.all, strict=False) if node is not owner]
