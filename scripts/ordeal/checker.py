@@ -276,6 +276,9 @@ def fenced(evidence: Evidence) -> Iterator[str]:
         if not name.endswith(TWIN):
             continue
         pair = seats[name.removesuffix(TWIN)], twin
+        sessions = {item["session"] for seat in pair for item in seat.got if "session" in item}
+        if evidence.may_renew and len(sessions) > 1:
+            continue  # theirs was lost, and each has one of its own
         welcomes = sorted((at, seat.name) for seat in pair for at in seat.connected)
         for seat in pair:
             for item in seat.got:

@@ -388,6 +388,18 @@ def test_a_loss_in_silence_is_found(tmp_path: Path, lie: Callable[[Journals], No
     assert any(line.startswith(found) for line in check(tmp_path, over=True))
 
 
+@pytest.mark.parametrize(("session", "is_found"), [("v", True), ("one of its own", False)])
+def test_two_whose_session_was_lost_may_both_be_given_events(
+    tmp_path: Path, session: str, *, is_found: bool
+) -> None:
+    journals = honest()
+    a_connection_that_was_not_fenced(journals)
+    journals["run"][0]["may_renew"] = True
+    journals["visit-ada-1-twin"][2]["session"] = session
+    write(tmp_path, journals)
+    assert any(line.startswith("12:") for line in check(tmp_path, over=True)) is is_found
+
+
 def test_each_redis_has_the_faults_that_there_are_of_it() -> None:
     faults = {
         (topology, durability): rounds.possible(topology, durability)
