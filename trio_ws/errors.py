@@ -71,12 +71,14 @@ class IllegalTransition(LocalError):
     Attributes:
       run: the run's id.
       type: the event's type.
+      why: what is in its way.
     """
 
     def __init__(self, run: str, type: str, why: str) -> None:
         super().__init__(f"{type} has no place in run {run!r} now: {why}")
         self.run = run
         self.type = type
+        self.why = why
 
 
 class RunEnded(IllegalTransition):

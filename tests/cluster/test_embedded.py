@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 import trio
 
-from trio_ws.errors import ConfirmationTimeout, InvalidEvent, OwnedElsewhere
+from trio_ws.admin import create_app
+from trio_ws.errors import ConfirmationTimeout, InvalidEvent, OwnedElsewhere, RunEnded, UnknownRun
 from trio_ws.event import Draft, Event, Priority
+from trio_ws.publisher import AsyncPublisher
 
 from .test_node import connect, payloads
 from .world import running
@@ -139,6 +142,60 @@ async def test_a_leased_run_goes_on_where_its_log_goes() -> None:
         await again.close("completed")
         (run,) = await b.hub.runs("ada")
         assert run["status"] == "completed"
+
+
+async def test_runs_are_seen_and_cancelled_from_any_node() -> None:
+    async with running("a", "b", "c") as (_, (a, b, c)):
+        await connect(a)
+        async with a.hub.run("ada", "r1", name="researcher") as run:
+            (seen,) = await b.hub.runs("ada")
+            assert (seen["run"], seen["name"], seen["status"]) == ("r1", "researcher", "running")
+            await b.hub.cancel_run("ada", "r1", "enough")
+            await c.hub.cancel_run("ada", "r1")  # to ask for it again is fine
+            await trio.sleep_forever()
+        assert run.outcome == "cancelled"
+        assert [seen["status"] for seen in await c.hub.runs("ada")] == ["cancelled"]
+        with pytest.raises(RunEnded, match=r"now: the run is cancelled$"):
+            await b.hub.cancel_run("ada", "r1")
+        with pytest.raises(UnknownRun):
+            await b.hub.cancel_run("ada", "r2")
+        with pytest.raises(InvalidEvent):
+            await b.hub.cancel_run("ada", "r1", "x" * 2000)
+        assert "ada" in a.hub.engine.buffer.mailboxes
+
+
+async def test_a_run_is_cancelled_though_its_log_goes_elsewhere_meanwhile() -> None:
+    async with running("a", "b", "c") as (_, (a, b, c)):
+        await connect(a)
+        await a.hub.open_run("ada", "r1", lease=60)
+        assert [seen["status"] for seen in await b.hub.runs("ada")] == [
+            "running"
+        ]  # so b believes that a has it
+        await a.kill()
+        await b.hub.cancel_run("ada", "r1")
+        assert [seen["status"] for seen in await c.hub.runs("ada")] == ["cancelling"]
+
+
+async def test_a_run_is_played_from_any_node() -> None:
+    async with running("a", "b") as (_, (a, b)):
+        create_app(a.hub)  # what answers for other nodes
+        peer = await connect(a, acks=True)
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(b.hub)))
+        async with client, AsyncPublisher("http://here", client=client) as publisher:
+            async with publisher.run("ada", name="researcher") as run:
+                await run.think("hm")
+                async with run.tool("search") as tool:
+                    tool.result = 1
+                await run.delta("done")
+            assert run.outcome == "completed"
+        assert [frame["type"] for frame in peer.kinds("event")] == [
+            "agent_started",
+            "agent_thinking",
+            "tool_executing",
+            "tool_completed",
+            "agent_delta",
+            "agent_completed",
+        ]
 
 
 async def test_what_a_node_knows_of_users_is_what_it_has() -> None:

@@ -127,7 +127,7 @@ class Forwarding:
             event was not to be durable: it may have been accepted.
         """
         given = parcel.id
-        patience = _Patience()
+        patience = Patience()
         while True:
             elsewhere = await self._hub.place(user)
             if elsewhere is None:
@@ -140,7 +140,7 @@ class Forwarding:
                 parcel.id = parcel.id or self._hub.engine.fresh_id()
             body = _encode(_to_be_forwarded(user, parcel, commit=commit))
             try:
-                outcome = _outcomes.decode(await self._ask(elsewhere.node, user, "publish", body))
+                outcome = _outcomes.decode(await self.ask(elsewhere.node, user, "publish", body))
             except (NodeGone, OwnedElsewhere) as error:
                 if parcel.id is None and isinstance(error, NodeGone):
                     raise StoreUnavailable(f"{error}; the event may have been accepted") from error
@@ -158,7 +158,7 @@ class Forwarding:
                 continue
             _raise(outcome)
 
-    async def _ask(self, node: str, user: str, verb: str, body: bytes) -> bytes:
+    async def ask(self, node: str, user: str, verb: str, body: bytes) -> bytes:
         """Ask who has the log of `user`, as far as is known.
 
         Raises:
@@ -199,7 +199,7 @@ class Forwarding:
                 return await here.confirmed(left)
             asked = Followed(user, receipt.epoch, receipt.seq, receipt.id, None if left == math.inf else left)
             try:
-                answer = await self._ask(elsewhere.node, user, "confirmed", _encode(asked))
+                answer = await self.ask(elsewhere.node, user, "confirmed", _encode(asked))
             except (NodeGone, OwnedElsewhere):
                 await trio.sleep(PAUSE)
                 continue
@@ -335,7 +335,7 @@ class RemoteReceipt(Receipt):
         return True
 
 
-class _Patience:
+class Patience:
     """Tries again, with pauses, for so long."""
 
     def __init__(self) -> None:

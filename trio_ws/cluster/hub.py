@@ -29,6 +29,7 @@ from .ownership import Ownership
 from .peers import Peers
 from .relay_edge import Edge
 from .relay_owner import Relayed
+from .runs import RunsOverNodes
 from .sweeping import Sweeping
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ RELEASE_GRACE: Final = 2.0
 class ClusteredHub(Hub):
     """The hub of a node. Made by `open_node`.
 
-    What `Hub` has is here for users whose log this node has; `place` says whether it does. `publish`, `broadcast` and
-    receipts reach users wherever their log is; all, for `broadcast`, are those whose log is here. What can be done only
-    where the log is (runs, subscriptions, `publish_nowait`) brings it here, if nobody is connected there, or raises
+    What `Hub` has is here for users whose log this node has; `place` says whether it does. `publish`, `broadcast`,
+    receipts, `runs` and `cancel_run` reach users wherever their log is; all, for `broadcast`, are those whose log is here.
+    What can be done only where the log is (`run`, `open_run`, `find_run`, subscriptions, `publish_nowait`) brings it here,
+    if nobody is connected there, or raises
     `OwnedElsewhere`.
 
     Attributes:
@@ -85,6 +87,7 @@ class ClusteredHub(Hub):
             on_claimed=self._claimed,
         )
         self.forwarding = Forwarding(self, self.calls)
+        self._runs_over_nodes = RunsOverNodes(self, self.forwarding, self.calls)
         self.peers = Peers(self.bus, engine.clock, self.membership.lives, lambda: engine.suspended)
         self.edge = Edge(engine, self.peers, self.calls)
         self.relayed = Relayed(self, self.peers, self.calls, owns=self.ownership.owned.__contains__)
@@ -342,6 +345,32 @@ class ClusteredHub(Hub):
         """The receipt of an event whose log is here; None where that is another log, or another event."""
         box = self._boxes.get(user)
         return None if box is None or box.epoch != epoch else receipt_of(self, box, seq, id)
+
+    # -- runs
+
+    async def runs(self, user: str) -> list[dict[str, Any]]:
+        """As `Hub.runs`, wherever the user's log is.
+
+        Raises:
+          StoreUnavailable: it can't be read, or the node that has it can't be reached for a while.
+        """
+        return await self._runs_over_nodes.snapshots(user)
+
+    async def runs_here(self, user: str) -> list[dict[str, Any]]:
+        """The runs of a user whose log is here; as `Hub.runs`."""
+        return await super().runs(user)
+
+    async def cancel_run(self, user: str, run_id: str, reason: str | None = None) -> None:
+        """As `Hub.cancel_run`, wherever the user's log is.
+
+        Raises:
+          StoreUnavailable: as `runs`; the run may have been told to stop.
+        """
+        await self._runs_over_nodes.cancel(user, run_id, reason)
+
+    async def cancel_run_here(self, user: str, run_id: str, reason: str | None) -> None:
+        """Have a run stop of a user whose log is here; as `Hub.cancel_run`."""
+        await super().cancel_run(user, run_id, reason)
 
     # -- calls of the admin API
 
