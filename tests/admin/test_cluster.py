@@ -173,6 +173,9 @@ async def test_states_of_nodes_and_a_suspended_one_is_not_ready() -> None:
         told = await stats(nodes.clients["c"])
         assert [line["state"] for line in told["nodes"]] == ["suspended", "draining", "serving"]
         assert (told["draining"], told["cluster"]["suspended"]) == (False, True)
+        nodes.carry = without("b", "c")
+        told = await stats(nodes.clients["a"])  # which can't ask, and so can't say that they don't answer
+        assert [line["state"] for line in told["nodes"]] == ["suspended", "unknown", "unknown"]
         ready = await nodes.clients["a"].get("/readyz")
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "store_unavailable")
         assert (await nodes.clients["c"].get("/readyz")).status_code == 200

@@ -168,6 +168,9 @@ def test_nodes_of_a_cluster_are_shown_and_it_is_chosen_between_one_and_all(
     assert why.startswith("n2/b is missing")
     tone, sentence, _ = shown.page.evaluate(verdict, {**figures, "cluster": {**cluster, "suspended": True}})
     assert (tone, sentence) == ("bad", "This node accepts nothing.")
+    alone = [{**after, "state": "suspended"}, {**silent, "state": "unknown"}]
+    tone, sentence, _ = shown.page.evaluate(verdict, {**figures, "nodes": alone})
+    assert (tone, sentence) == ("bad", "This node accepts nothing.")
     shown.page.get_by_text("This node").click()
     shown.says(".overview", "One of 2 nodes; it has the logs of 7 users.")
     assert not shown.page.locator(".nodes").is_visible()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 from trio_ws.cluster.membership import BEAT, LEASE, MARGIN, Membership
@@ -67,6 +68,19 @@ async def test_who_beats_lives_and_is_known_to_all() -> None:
         assert not a.suspended_at
         (about,) = [record.about for record in b.membership.nodes() if record.node == "a"]
         assert about == b'{"name":"a"}'
+
+
+async def test_what_is_told_of_a_lease_that_is_not_renewed_runs_out() -> None:
+    async with members("a", "b") as (a, b):
+        await trio.sleep(1)
+        b.store.away = True
+        before = [record.left for record in b.membership.nodes()]
+        await trio.sleep(0.2)
+        left = [record.left for record in b.membership.nodes()]
+        assert left == pytest.approx([seconds - 0.2 for seconds in before])
+        await trio.sleep(5)
+        assert {record.left for record in b.membership.nodes()} == {0.0}
+        assert {record.node for record in a.membership.nodes()} == {"a"}
 
 
 async def test_who_is_cut_off_stops_before_others_may_take_over() -> None:

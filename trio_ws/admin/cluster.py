@@ -33,8 +33,9 @@ TIMEOUT: Final = 1.0
 SHARE: Final = "/v1/share"
 """Where nodes tell each other their shares; for them only."""
 
-STATES: Final = ("serving", "draining", "suspended", "missing")
-"""What a node can be at; the last one has not answered."""
+STATES: Final = ("serving", "draining", "suspended", "missing", "unknown")
+"""What a node can be at: one that is missing has not answered; one that is unknown could not be asked, as who asks is
+suspended itself."""
 
 FIGURES: Final[dict[str, tuple[str, ...]]] = {
     "uptime": ("uptime",),
@@ -63,16 +64,18 @@ class Shares:
     Attributes:
       records: all nodes that live.
       told: the shares of those that have answered, by node.
+      silent: the state of those that have not.
     """
 
     records: list[NodeRecord]
     told: dict[str, dict[str, Any]]
+    silent: str
 
     def stats(self) -> dict[str, Any]:
         """The figures of the cluster, and a line for each node."""
         stats = merged(list(self.told.values()))
         stats["cluster"]["missing"] = len(self.records) - len(self.told)
-        lines = [_line(record, self.told.get(record.node)) for record in self.records]
+        lines = [_line(record, self.told.get(record.node), self.silent) for record in self.records]
         stats["nodes"] = sorted(lines, key=lambda line: (line["name"] or "", line["node"]))
         return stats
 
@@ -120,7 +123,8 @@ class AllNodes:
         told = await self._tell(SHARE)
         if self._node not in told:
             told[self._node] = self._own()
-        return Shares(records, told)
+        assert self._hub.cluster is not None
+        return Shares(records, told, "unknown" if self._hub.cluster.suspended else "missing")
 
     async def users(self, prefix: str, limit: int) -> dict[str, Any]:
         """Who is known to any node, by name; and the nodes that did not say. A checkpoint."""
@@ -170,9 +174,9 @@ class AllNodes:
         return told
 
 
-def _line(record: NodeRecord, told: dict[str, Any] | None) -> dict[str, Any]:
-    """What is told of one node; None for what is not known of one that is missing."""
-    line: dict[str, Any] = {"node": record.node, "state": "missing", **_about(record), "left": record.left}
+def _line(record: NodeRecord, told: dict[str, Any] | None, silent: str) -> dict[str, Any]:
+    """What is told of one node; None for what is not known of one that has not answered."""
+    line: dict[str, Any] = {"node": record.node, "state": silent, **_about(record), "left": record.left}
     if told is None:
         return {**line, **dict.fromkeys(FIGURES), "version": None, "cpu": None}
     stats, suspended = told["stats"], told["stats"]["cluster"]["suspended"]

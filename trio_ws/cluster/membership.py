@@ -82,8 +82,9 @@ class Membership:
         return since < record.left or since > HEARSAY
 
     def nodes(self) -> list[NodeRecord]:
-        """Who lived at the last beat, this node among them."""
-        return list(self._nodes.values())
+        """Who lived at the last beat, this node among them, and what is left by now of their leases."""
+        since = trio.current_time() - self._heard_at
+        return [attrs.evolve(record, left=max(0.0, record.left - since)) for record in self._nodes.values()]
 
     async def beat(self) -> None:
         """Say that this node lives, and hear who else does. A checkpoint.

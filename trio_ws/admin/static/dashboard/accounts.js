@@ -9,7 +9,7 @@ const PLACES = [
   ["events_superseded", "superseded", "grey"],
   ["events_expired", "expired", "violet"],
   ["events_evicted", "evicted", "amber"],
-  ["events_moved", "at another node", "red"], // in a cluster only
+  ["events_moved", "at another node", "pink"], // in a cluster only
 ];
 
 export class Accounts {

@@ -5,7 +5,7 @@ import { count, duration, percent, plural, rate } from "./format.js";
 
 const KEPT = "trio-ws:scope";
 const COLUMNS = ["Node", "State", "Lease", "CPU", "Connections", "Users owned", "Accepted", "Held", "Bus p99", "Up"];
-const TONES = { serving: "good", draining: "warn", suspended: "bad", missing: "bad" };
+const TONES = { serving: "good", draining: "warn", suspended: "bad", missing: "bad", unknown: "idle" };
 
 /** Which of the two is shown, `node` or `cluster`; kept for the tab. */
 export class Scope {
@@ -72,7 +72,7 @@ export class Nodes {
     const { state, left, connections, owned, held, bus_delay_p99: delay, uptime } = node;
     const [accepted, cpu] = this.#rates.get(node.node) ?? [null, null];
     const chip = row.children[1].firstChild;
-    row.dataset.away = String(state === "missing");
+    row.dataset.away = String(state === "missing" || state === "unknown");
     row.dataset.tone = chip.dataset.tone = TONES[state] ?? "idle";
     say(chip, state);
     const told = [duration(Math.max(0, left)), percent(cpu), count(connections), count(owned), rate(accepted), count(held), duration(delay), duration(uptime === null ? null : Math.floor(uptime))];

@@ -12,6 +12,7 @@ export function tell(store) {
     !["ok", "running", "not run", undefined].includes(store.check) && `The file is damaged: ${store.check}.`,
   ].filter(Boolean);
   if (store.state === "failing") return ["bad", [`The store fails: ${store.error}.`, ...damage].join(" ")];
+  if (store.state === "suspended") return ["bad", "The store does not answer a node, or not in time: that one accepts nothing until it does."];
   if (store.state === "slow") return ["warn", ["The store is slow: a commit takes long.", ...damage].join(" ")];
   const of = store.kind === "redis" ? `Redis ${store.version} (persistence: ${store.persistence})` : `a store of kind ${store.kind}`;
   const place = store.path ? `${store.path.split("/").at(-1)}, ${bytes(store.bytes)}` : of;

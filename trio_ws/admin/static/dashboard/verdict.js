@@ -24,8 +24,8 @@ export function judge({ link, stats, history }) {
     return ["warn", "The server is going away.", "It accepts nothing more, hands over what is pending, and tells clients to come back."];
   }
   const { nodes, cluster } = stats;
-  if (!nodes && cluster?.suspended) {
-    return ["bad", "This node accepts nothing.", "It can't renew its lease: the store does not answer, or not in time. The others take over what it has."];
+  if (nodes ? nodes.every(({ state }) => state === "suspended" || state === "unknown") : cluster?.suspended) {
+    return ["bad", "This node accepts nothing.", "It can't renew its lease: the store does not answer, or not in time. It can't ask the others; who reaches the store takes over what it has."];
   }
   const silent = (nodes ?? []).filter(({ state }) => state === "missing" || state === "suspended");
   if (silent.length) {
