@@ -281,8 +281,23 @@ async def test_a_log_that_cannot_be_read_keeps_no_other_from_expiring() -> None:
             return await plain(user)
 
         a.store.load = load  # type: ignore[method-assign]
-        await trio.sleep(40)
+        await trio.sleep(30 + a.hub.config.cleanup_interval)
         assert [user for user in users if nodes.place.data.logs.kept(user).events] == ["ada"]
+
+
+async def test_what_expires_of_a_log_that_nobody_has_goes_together() -> None:
+    async with running("a", "b", event_ttl=100) as (_, (a, b)):
+        for number in range(20):
+            await a.hub.publish("ada", "note", number, confirm=True)
+            await trio.sleep(1)
+        await trio.sleep(75)
+        assert not a.hub.ownership.owned
+        assert not b.hub.ownership.owned
+        before = a.hub.ownership.claims + b.hub.ownership.claims
+        await trio.sleep(60)
+        stats = [life.hub.stats()["delivery"] for life in (a, b)]
+        assert sum(each["events_expired"] for each in stats) == 20
+        assert a.hub.ownership.claims + b.hub.ownership.claims - before <= 4
 
 
 async def test_lost_commits_make_a_new_epoch() -> None:

@@ -73,7 +73,9 @@ class Sweeping:
         await self._release_idle()
         for user, _ in await hub.store.orphans(ADOPTED):
             await self._adopt(user)
-        for user in await hub.store.due(self._engine.wall_clock(), ADOPTED):
+        # Not at once: what expires soon after goes with it, or a log would be loaded again for each event.
+        due_at = self._engine.wall_clock() - self._engine.config.cleanup_interval / 2
+        for user in await hub.store.due(due_at, ADOPTED):
             if user not in hub.ownership.owned and await self._adopt(user):
                 if (box := self._boxes.get(user)) is not None:
                     sweep(self._engine, box, self._engine.clock())
