@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -136,3 +137,22 @@ def test_the_nodes_of_the_composition_share_a_redis_that_loses_nothing() -> None
         volume.partition(":")[0] for name in ("redis", "caddy") for volume in services[name]["volumes"]
     }
     assert volumes >= composition["volumes"].keys()
+
+
+def test_the_proxy_of_the_composition_finds_its_nodes() -> None:
+    if shutil.which("caddy") is None:
+        pytest.skip("SKIPPED, and nothing was shown: there is no caddy here (apt-get install caddy)")
+    composition = yaml.safe_load((DEPLOYING / "compose.yaml").read_text())
+    given = composition["services"]["caddy"]["environment"]
+    command = ["caddy", "adapt", "--config", str(DEPLOYING / "Caddyfile"), "--adapter", "caddyfile"]
+    for environment, hosts in ((given, ("node1", "node2", "node3")), ({}, ("127.0.0.1",))):
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **environment, "SITE": "localhost"}
+        )
+        assert done.returncode == 0, done.stderr
+        dialed = set(re.findall(r'"dial":"([^"]+)"', done.stdout))
+        assert dialed == {f"{host}:{port}" for host in hosts for port in (8765, 8766)}
+        assert '"host":["localhost"]' in done.stdout
+        networks = re.search(r'"ranges":(\[[^]]+\])', done.stdout)
+        assert networks is not None
+        assert json.loads(networks[1]) == environment.get("BACKENDS", "10.0.0.0/8").split()

@@ -145,7 +145,9 @@ class Proxy:
         if self.reload is None:
             self._process.send_signal(signal.SIGHUP)
         else:
-            await trio.run_process(self.reload, capture_stdout=True, capture_stderr=True)
+            await trio.run_process(
+                self.reload, capture_stdout=True, capture_stderr=True, env=self.environment
+            )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -212,12 +214,10 @@ async def caddy(
     text = replaced(
         "Caddyfile",
         {
-            "events.example.com {": f"https://localhost:{clients} {{\n\ttls {pem} {key}",
-            "events.internal:8443 {": f"https://localhost:{backends} {{",
+            "{$SITE:events.example.com} {": f"https://localhost:{clients} {{\n\ttls {pem} {key}",
+            "{$INNER_SITE:events.internal}:8443 {": f"https://localhost:{backends} {{",
             "tls internal": f"tls {pem} {key}",
-            "10.0.0.0/8": "127.0.0.0/8",
-            "reverse_proxy 127.0.0.1:8765": f"reverse_proxy {' '.join(f'127.0.0.1:{n}' for n in several(ws))}",
-            "reverse_proxy 127.0.0.1:8766": f"reverse_proxy {' '.join(f'127.0.0.1:{n}' for n in several(admin))}",
+            "{$BACKENDS:10.0.0.0/8}": "127.0.0.0/8",
         },
     )
     for old, new in (changes or {}).items():
@@ -232,7 +232,13 @@ async def caddy(
         backends=backends,
         trust=ssl.create_default_context(cafile=str(pem)),
         command=[program, "run", *config],
-        environment={**os.environ, "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)},
+        environment={
+            **os.environ,
+            "XDG_DATA_HOME": str(directory),
+            "XDG_CONFIG_HOME": str(directory),
+            "NODES": " ".join(f"127.0.0.1:{port}" for port in several(ws)),
+            "ADMIN_NODES": " ".join(f"127.0.0.1:{port}" for port in several(admin)),
+        },
         reload=[program, "reload", *config, "--force", "--address", f"127.0.0.1:{control}"],
         log=log,
     )
