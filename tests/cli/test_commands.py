@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from trio_ws import __version__
-from trio_ws.cli import COMMANDS, cli
+from trio_ws.cli import COMMANDS, cli, main
 from trio_ws.cli.options import HELP
 from trio_ws.settings import FIELDS, flag
 
@@ -323,3 +324,17 @@ def test_the_runs_of_a_user(admin: FakeAdmin) -> None:
 def test_what_is_for_another_store_or_command(arguments: list[str], line: str) -> None:
     result = CliRunner().invoke(cli, arguments)
     assert (result.exit_code, result.stderr) == (2, f"trio-ws: {line}\n")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), BaseExceptionGroup("", [KeyboardInterrupt()])])
+def test_ctrl_c_is_130_and_no_traceback_wherever_a_command_is(
+    interruption: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def callback(**_: object) -> None:
+        raise interruption
+
+    monkeypatch.setattr(importlib.import_module("trio_ws.cli.config").command, "callback", callback)
+    with pytest.raises(SystemExit) as ended:
+        main(["config"])
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")

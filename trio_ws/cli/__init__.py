@@ -7,6 +7,7 @@ Exit statuses: 0 done; 1 refused, or the server can't be reached; 2 a wrong argu
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
@@ -49,6 +50,14 @@ class LazyGroup(click.Group):
             ) from None
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BaseExceptionGroup) as exc:
+            if isinstance(exc, BaseExceptionGroup) and exc.split(KeyboardInterrupt)[1] is not None:
+                raise
+            sys.exit(130)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -65,18 +65,16 @@ def table_console() -> Console:
 def run_trio(function: Callable[..., Any], *args: Any) -> Any:
     """Runs the async `function` for a command, and turns what may end it into an exit.
 
-    Ctrl-C exits 130, a broken standard output 0. An exception that is alone in its group is raised bare.
+    A broken standard output exits 0. An exception that is alone in its group is raised bare.
     """
     import trio
 
     try:
         return trio.run(function, *args)
-    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as exc:
+    except (Exception, BaseExceptionGroup) as exc:
         alone: BaseException = exc
         while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
             alone = alone.exceptions[0]
-        if isinstance(alone, KeyboardInterrupt):
-            sys.exit(130)
         if isinstance(alone, BrokenPipeError):
             end_quietly()
         if alone is exc:

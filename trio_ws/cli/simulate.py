@@ -142,14 +142,11 @@ def _one(
 def _each_step(seed: int, level: LevelName, plan_text: str | None, jobs: int | None, durable: bool) -> None:
     from ..testing.each_step import BUSY, crash_each_step
 
-    try:
-        with _progress(None) as advance:
-            plan = attrs.evolve(BUSY, durable=durable)
-            summary = crash_each_step(
-                seed, _plan(plan_text) or plan, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
-            )
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with _progress(None) as advance:
+        plan = attrs.evolve(BUSY, durable=durable)
+        summary = crash_each_step(
+            seed, _plan(plan_text) or plan, level=level, jobs=jobs or os.cpu_count() or 1, on_run=advance
+        )
     _tell(summary, planned=True)
     if summary.failures:
         sys.exit(1)
@@ -191,21 +188,18 @@ def _many(
 
     count = seeds if seeds is not None or minutes is not None else 100
     numbers = itertools.count(first) if count is None else range(first, first + count)
-    try:
-        with _progress(count) as advance:
-            summary = run_campaign(
-                numbers,
-                plan=None if nodes else _plan(plan_text),
-                level=level,
-                durable=durable,
-                runs=runs,
-                run=partial(simulate_nodes, plan=_nodes_plan(plan_text), level=level) if nodes else None,
-                jobs=jobs or os.cpu_count() or 1,
-                seconds=None if minutes is None else 60 * minutes,
-                on_run=advance,
-            )
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with _progress(count) as advance:
+        summary = run_campaign(
+            numbers,
+            plan=None if nodes else _plan(plan_text),
+            level=level,
+            durable=durable,
+            runs=runs,
+            run=partial(simulate_nodes, plan=_nodes_plan(plan_text), level=level) if nodes else None,
+            jobs=jobs or os.cpu_count() or 1,
+            seconds=None if minutes is None else 60 * minutes,
+            on_run=advance,
+        )
     _tell(summary, planned=plan_text is not None, nodes=nodes)
     if summary.failures:
         sys.exit(1)

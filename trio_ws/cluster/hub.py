@@ -51,9 +51,9 @@ class ClusteredHub(Hub):
     """The hub of a node. Made by `open_node`.
 
     What `Hub` has is here for users whose log this node has; `place` says whether it does. `publish`, `broadcast`,
-    receipts, `runs` and `cancel_run` reach users wherever their log is; all, for `broadcast`, are those whose log is here.
-    What can be done only where the log is (`run`, `open_run`, `find_run`, subscriptions, `publish_nowait`) brings it here,
-    if nobody is connected there, or raises `OwnedElsewhere`.
+    receipts, `runs` and `cancel_run` reach users wherever their log is; all, for `broadcast`, are those whose log is
+    here. What can be done only where the log is (`run`, `open_run`, `find_run`, subscriptions, `publish_nowait`) brings
+    it here, if nobody is connected there, or raises `OwnedElsewhere`.
 
     Attributes:
       node: the id of this node's life.
