@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from trio_ws.cli.serve import CLOSING_TIME
+from trio_ws.cli.systemd import CLOSING_TIME
 from trio_ws.config import Config
 from trio_ws.settings import ENV_PREFIX, FIELDS, load
 

@@ -15,9 +15,10 @@ import trio
 from ..addresses import Address, reachable
 from ..log import configure
 from ..settings import Settings
+from .listening import start
 from .options import load_settings, server_options
 from .output import Failure, run_trio
-from .serve import Extension, run_server, start
+from .serve import Extension, run_server
 
 if TYPE_CHECKING:
     from ..hub import Hub

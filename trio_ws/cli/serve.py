@@ -6,11 +6,10 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -18,17 +17,18 @@ import attrs
 import click
 import trio
 
-from ..addresses import UNIX, Address, is_loopback, netloc
+from ..addresses import Address, is_loopback, netloc
 from ..errors import StoreError
 from ..log import configure
 from ..settings import Settings
 from .checks import checks
 from .files import api_keys, open_files
+from .listening import adopted, announce, start
 from .memory import warn_of_memory
 from .options import load_settings, server_options
 from .output import Failure, run_trio
 from .shared import Interrupted, opened_node, shared_store
-from .systemd import Handed, ServiceManager
+from .systemd import CLOSING_TIME, Handed, ServiceManager
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -77,9 +77,6 @@ class Extension:
     work: Callable[[], Awaitable[None]] | None = None
     announcement: Callable[[str], str] | None = None
 
-
-CLOSING_TIME = 8.0
-"""Seconds beyond `drain_timeout` after which a shutdown is over, whatever went wrong in it."""
 
 Extend: TypeAlias = "Callable[[Hub, trio.Nursery, Address], Awaitable[Extension]]"
 
@@ -240,62 +237,6 @@ def summary(hub: Hub) -> str:
     return f"{state}: {now.connections} connections, {now.users} users, {now.events_held} events held"
 
 
-def announce(settings: Settings, ws: Sequence[Address], admin: Sequence[Address]) -> None:
-    """Print where WebSockets and the admin API are listened for."""
-    for address in ws:
-        url = f"{'wss' if settings.tls_cert else 'ws'}://{netloc(*address)}/ws"
-        click.echo(f"listening on {address[0] if address[0].startswith(UNIX) else url}", err=True)
-    for address in admin:
-        scheme = "https" if settings.admin_tls_cert else "http"
-        click.echo(f"admin on {scheme}://{netloc(*address)}", err=True)
-
-
-def adopted(sockets: Sequence[socket.socket]) -> list[trio.SocketListener] | None:
-    """Listeners of sockets that were handed over; None where there are none.
-
-    Raises:
-      Failure: one is not listened on.
-    """
-    from ..server.listening import adopt
-
-    try:
-        return [adopt(one) for one in sockets] or None
-    except ValueError:
-        raise Failure("a socket that was handed over is none that is listened on", 2) from None
-
-
 async def _run_within(scope: trio.CancelScope, function: Callable[[], Awaitable[None]]) -> None:
     with scope:
         await function()
-
-
-async def start(
-    nursery: trio.Nursery, listener: Callable[..., Awaitable[Any]], host: str, port: int
-) -> list[Address]:
-    """Starts a listener and returns its addresses; an address that can't be had ends the command with status 2."""
-    with naming_the_address(host, port):
-        addresses: list[Address] = await nursery.start(listener)
-    return addresses
-
-
-@contextmanager
-def naming_the_address(host: str, port: int) -> Iterator[None]:
-    """An address that can't be had in the block ends the command with status 2, and a line that names it."""
-    try:
-        yield
-    except (OSError, UnicodeError, BaseExceptionGroup) as exc:
-        reason = _address_error(exc)
-        if reason is None:
-            raise
-        raise Failure(f"can't listen on {netloc(host, port)}: {reason}", 2) from None
-
-
-def _address_error(exc: BaseException) -> str | None:
-    """Why an address can't be had, in the words of the system; None where that is not what happened."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    if isinstance(exc, socket.gaierror):
-        return exc.strerror.lower() if exc.strerror else "unknown host"
-    if isinstance(exc, OSError):
-        return os.strerror(exc.errno).lower() if exc.errno else str(exc)
-    return "this is no host name" if isinstance(exc, UnicodeError) else None

@@ -20,6 +20,9 @@ import trio
 
 from .output import Failure
 
+CLOSING_TIME: Final = 8.0
+"""Seconds beyond `drain_timeout` after which a shutdown is over, whatever went wrong in it."""
+
 FIRST_DESCRIPTOR: Final = 3
 """What comes before are standard input, output and error."""
 

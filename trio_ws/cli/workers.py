@@ -24,10 +24,10 @@ import trio
 from ..server.listening import SharedAddress
 from ..settings import Settings
 from .files import open_files
+from .listening import announce, naming_the_address
 from .memory import warn_of_memory
 from .output import Failure
-from .serve import CLOSING_TIME, announce, naming_the_address
-from .systemd import Handed, Notices, ServiceManager
+from .systemd import CLOSING_TIME, Handed, Notices, ServiceManager
 from .worker import Worker, how_it_ended, start
 
 logger = logging.getLogger(__name__)
