@@ -60,6 +60,15 @@ def test_every_command_is_documented() -> None:
     assert not [name for name in COMMANDS if f"| `trio-ws {name}" not in text]
 
 
+def test_every_page_and_every_script_is_in_a_list() -> None:
+    front, scripts = (ROOT / "README.md").read_text(), ROOT / "scripts"
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name})" not in front] == []
+    commands = {path.name for path in scripts.iterdir() if path.is_file() and not path.suffix}
+    assert commands == set(
+        re.findall(r"^\| `([\w-]+)` \|", (scripts / "README.md").read_text(), re.MULTILINE)
+    )
+
+
 def test_every_close_code_is_documented() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     assert not [code for code in closing.TABLE if str(code) not in text]
