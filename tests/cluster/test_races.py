@@ -249,3 +249,37 @@ async def test_who_comes_for_a_log_that_is_taken_is_sent_to_who_has_it() -> None
         elsewhere = await a.hub.place("ada")
         assert elsewhere is not None
         assert elsewhere.node == "b"
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_good_though_nobody_asks_again() -> None:
+    async with running("a", "b") as (nodes, (a, b)):
+        await b.hub.publish("ada", "alarm", 1, priority=CRITICAL)
+        assert await b.hub.hand_over("ada")
+
+        async def lose(step: str) -> None:
+            if step == "claim!":
+                a.store.hook = None
+                raise StoreError("the answer is lost")
+
+        a.store.hook = lose
+        with pytest.raises(StoreUnavailable):
+            await a.hub.place("ada")
+        assert nodes.place.data.owners["ada"].node == "a"
+        await trio.sleep(5)
+        assert not nodes.place.data.owners
+
+
+async def test_a_log_that_could_not_be_given_back_is_given_back_later() -> None:
+    async with running("a") as (nodes, (a,)):
+        await a.hub.publish("ada", "alarm", 1, priority=CRITICAL)
+
+        async def fail(step: str) -> None:
+            if step == "release":
+                a.store.hook = None
+                raise StoreError("the store fails")
+
+        a.store.hook = fail
+        await a.hub.hand_over("ada")
+        assert nodes.place.data.owners["ada"].node == "a"
+        await trio.sleep(5)
+        assert not nodes.place.data.owners

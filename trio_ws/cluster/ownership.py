@@ -7,6 +7,7 @@ So who has which log may be remembered here (`_others`) until it turns out to be
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
@@ -73,6 +74,7 @@ class Ownership:
         self._on_claimed = on_claimed
         self._changing: dict[str, _Change] = {}
         self._others: dict[str, Owner] = {}
+        self._doubtful: dict[str, None] = {}  # a claim or a release of them failed
         self._gone: set[str] = set()  # tokens of owners that do not answer, though they have a lease
         self._at = 0  # up to where tokens were looked at, in this round
 
@@ -148,6 +150,7 @@ class Ownership:
             self._note(user, owner)
         except StoreError as error:
             change.error = error
+            self._doubt([user])
         finally:
             if change.owner is None and change.error is None:
                 change.error = StoreError("this node has ended")
@@ -164,6 +167,21 @@ class Ownership:
         if len(self._others) > REMEMBERED:
             del self._others[next(iter(self._others))]
 
+    # -- what came of a call that failed
+
+    def doubtful(self, most: int) -> list[str]:
+        """Some users whose log the store may know as this node's, which does not have it: as long as nobody asks for
+        one, nothing would become of it. Each is told once, unless looking for it (`find`) fails, too."""
+        some = list(itertools.islice(self._doubtful, most))
+        for user in some:
+            del self._doubtful[user]
+        return [user for user in some if user not in self.owned]
+
+    def _doubt(self, users: Iterable[str]) -> None:
+        for user in users:
+            if len(self._doubtful) < REMEMBERED:
+                self._doubtful[user] = None
+
     # -- letting go
 
     def lost(self, user: str) -> None:
@@ -172,7 +190,7 @@ class Ownership:
 
     async def release(self, users: Iterable[str]) -> None:
         """Own these no longer: nothing of them is here any more, and all is committed. A checkpoint. Where the store
-        fails, they stay this node's, and are asked for again when they are needed.
+        fails, they stay this node's there, and are looked for again (`doubtful`).
 
         Raises:
           StoreError: the store failed.
@@ -186,6 +204,9 @@ class Ownership:
         try:
             await self._store.release(mine)
             self.released += len(mine)
+        except StoreError:
+            self._doubt(mine)
+            raise
         finally:
             for user in mine:
                 del self._changing[user]

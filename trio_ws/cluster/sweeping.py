@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
@@ -71,6 +72,9 @@ class Sweeping:
         if hub.draining:
             return
         await self._release_idle()
+        for user in hub.ownership.doubtful(ADOPTED):
+            with suppress(StoreError):
+                await hub.ownership.find(user)  # what nobody needs is given back later
         for user, _ in await hub.store.orphans(ADOPTED):
             await self._adopt(user)
         # Not at once: what expires soon after goes with it, or a log would be loaded again for each event.
