@@ -233,6 +233,18 @@ async def test_what_a_node_does_not_take_does_not_fill_the_memory_of_others(
     assert 90 <= a.bus.lost < 100
 
 
+async def test_nodes_that_are_gone_are_forgotten(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_ws.cluster.bus.DEAF", 10)
+    a = await nodes.start("a")
+    for number in range(100):
+        a.bus.tell(f"gone-{number}", "news", b"x")
+        await trio.sleep(0.2)
+    await trio.sleep(3)
+    assert a.bus.lost == 100
+    assert len(a.bus._deaf) == 10
+    assert a.bus.deaf_for("gone-99") > 1
+
+
 async def test_who_waits_for_an_answer_is_told_when_this_node_ends(nodes: Nodes) -> None:
     a, b = await nodes.start("a"), await nodes.start("b")
     b.calls.handle("wait", _never)

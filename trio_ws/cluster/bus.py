@@ -41,6 +41,9 @@ AGAIN: Final = 0.05
 DEAF_PATIENCE: Final = 1.0
 """Seconds for which nobody has listened at a node after which what waits for it is lost."""
 
+DEAF: Final = 1000
+"""Of how many nodes it is remembered at most that nobody listens there; most of them are gone for good."""
+
 RETURN: Final = 1.5
 """Seconds that a node may need to listen again, after the store could not be reached."""
 
@@ -140,6 +143,8 @@ class Bus:
                     return True
                 self._deaf.setdefault(node, trio.current_time())
                 if self.deaf_for(node) >= DEAF_PATIENCE:
+                    while len(self._deaf) > DEAF:
+                        del self._deaf[next(iter(self._deaf))]
                     return False
             await trio.sleep(AGAIN)
         return False
