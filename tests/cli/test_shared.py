@@ -83,6 +83,7 @@ async def test_one_that_is_not_is_waited_for(
     assert await enter(Late(AWAY, AWAY, loading)) == pytest.approx(3 * ATTEMPT_PAUSE)
     assert [text for text in caplog.messages if "store" in text] == [
         f"waiting for the store: {AWAY}",
+        f"waiting for the store: {loading}",
         "the store is there",
     ]
 

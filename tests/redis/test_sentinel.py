@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from trio_ws.errors import StoreError
 from trio_ws.redis.refusals import Unreachable
 from trio_ws.redis.sentinel import PATIENCE, Sentinels
 from trio_ws.redis.url import Place, parse
@@ -24,6 +25,7 @@ class Told:
     old: int = 0
     delay: float = 0
     place: str = "26379"
+    trouble: StoreError | None = None
 
     async def connection(self) -> Told:
         await trio.sleep(self.delay)
@@ -44,6 +46,13 @@ class Forgetful(Told):
 
     async def ask(self, questions: list[bytes]) -> list[Any]:
         return [(await super().ask(questions))[0], None]
+
+
+class NoSentinel(Told):
+    async def ask(self, questions: list[bytes]) -> list[Any]:
+        return [
+            hiredis.ReplyError("ERR unknown command 'SENTINEL', with args beginning with: 'MASTER' 'n'")
+        ] * 2
 
 
 def sentinels(*told: Told) -> Sentinels:
@@ -83,8 +92,19 @@ async def test_no_more_is_waited_for_than_most(autojump_clock: MockClock) -> Non
         ([Ignorant(0, 0), Ignorant(0, 0)], "no sentinel tells: sentinel 26379: ERR No such master"),
         ([Forgetful(1, 1)], "no sentinel tells: sentinel 26379"),
         ([Told(1, 1, delay=100)], "none has answered within 0.5 s"),
+        (
+            [Told(1, 1, delay=100, trouble=Unreachable("nobody is there"))],
+            "no sentinel tells: nobody is there",
+        ),
+        ([NoSentinel(1, 1), Told(1, 1, delay=100)], "26379 is no sentinel: its URL begins with redis://"),
     ],
 )
 async def test_nobody_knows(told: list[Told], why: str, autojump_clock: MockClock) -> None:
     with pytest.raises(Unreachable, match=why):
         await sentinels(*told).find()
+
+
+async def test_where_none_is_a_sentinel_nobody_waits(autojump_clock: MockClock) -> None:
+    with pytest.raises(StoreError, match="is no sentinel") as caught:
+        await sentinels(NoSentinel(1, 1), NoSentinel(1, 1)).find()
+    assert not caught.value.passes

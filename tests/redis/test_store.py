@@ -878,6 +878,18 @@ async def test_what_is_to_be_known_of_the_server(
     assert stats["version"].removeprefix("valkey ")[0].isdecimal()
 
 
+async def test_who_may_not_hear_of_other_nodes_is_no_node(
+    redis_server: RedisServer, nursery: trio.Nursery
+) -> None:
+    await redis_server.call(
+        "ACL", "SETUSER", "deaf", "reset", "on", ">secret", "~*", "resetchannels", "+@all"
+    )
+    store = RedisStore(redis_server.url.replace("//", "//deaf:secret@"))
+    await nursery.start(store.run)
+    with pytest.raises(StoreError, match="its user may not do this"):
+        await store.open()
+
+
 async def test_a_server_that_would_evict_is_refused_and_one_that_is_full_refuses(
     redis_directory: Any, nursery: trio.Nursery
 ) -> None:

@@ -33,6 +33,9 @@ async def test_sentinels(redis_directory: Path, nursery: trio.Nursery) -> None:
         assert await redis.scripts(SET, [(["a"], ["1"])], replicated=True) == [b"OK"]
         assert await servers.replica.call("GET", "a") == b"1"
 
+        await is_refused(f"redis://127.0.0.1:{servers.sentinels[0].port}", "this is a sentinel")
+        await is_refused(servers.primary.url.replace("://", "+sentinel://") + "/events", "is no sentinel")
+
         servers.primary.kill()
 
         async def written() -> bool:
@@ -52,6 +55,17 @@ async def test_sentinels(redis_directory: Path, nursery: trio.Nursery) -> None:
             return bool(received)
 
         await until(heard)
+
+
+async def is_refused(url: str, why: str) -> None:
+    """A store does not open at `url`, and waiting would not mend that."""
+    store = RedisStore(url)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        with pytest.raises(StoreError, match=why) as caught:
+            await store.open()
+        assert not caught.value.passes
+        nursery.cancel_scope.cancel()
 
 
 async def test_lines_leave_a_primary_that_was_deposed_each_by_itself() -> None:
@@ -132,6 +146,7 @@ async def test_a_cluster(redis_directory: Path, nursery: trio.Nursery) -> None:
     async with RedisCluster(redis_directory) as cluster:
         first, second, _ = cluster.servers
         await keeps_logs(cluster.servers)
+        await is_refused(first.url, "it is one of a Redis Cluster, whose URL begins with redis.cluster://")
         redis = Redis(f"redis+cluster://127.0.0.1:{second.port}", timeout=0.5)
         await nursery.start(redis.run)
         keys = [f"{{user{n}}}" for n in range(30)]

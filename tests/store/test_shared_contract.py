@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,6 +22,9 @@ from trio_ws.store.shared_memory import Place as SharedPlace
 from .records import event, events, log, session
 
 LEASE = 0.05
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "redis.md"
+[RIGHTS] = re.findall(r"^ACL SETUSER trio-ws reset on .*", DOCS.read_text(), re.MULTILINE)
+"""What makes the user as which nodes log in: with no more rights than are said to be enough."""
 
 
 class InMemory:
@@ -47,7 +52,8 @@ class InRedis:
     nursery: trio.Nursery
 
     async def node(self) -> SharedStore:
-        store = RedisStore(self.server.url)
+        await self.server.call(*RIGHTS.split())
+        store = RedisStore(self.server.url.replace("//", "//trio-ws:PASSWORD@"))
         await self.nursery.start(store.run)
         return store
 

@@ -96,16 +96,17 @@ def told_to_others(settings: Settings) -> dict[str, object]:
 
 @attrs.define
 class Waiting:
-    """Says that the store is waited for: once in the log, and each time to the service manager."""
+    """Says that the store is waited for: in the log where something else is in the way than before, and each time to
+    the service manager."""
 
     manager: ServiceManager
-    told: bool = False
+    told: str = ""
 
     def tell(self, trouble: StoreError) -> None:
         """It was tried again, in vain."""
-        if not self.told:
+        if str(trouble) != self.told:
             logger.warning("waiting for the store: %s", trouble)
-            self.told = True
+            self.told = str(trouble)
         self.manager.tell(STATUS=f"waiting for the store: {trouble}")
 
     def over(self) -> None:

@@ -240,9 +240,9 @@ class Cluster:
             with trio.move_on_after(self._timeout):
                 await self._mapped.wait()
         if not self._mapped.is_set():
-            raise self._trouble or Unreachable(
-                f"no server of the Redis cluster {self._target} can be reached"
-            )
+            troubles = (server.line.trouble for server in self._servers.values())
+            none = Unreachable(f"no server of the Redis cluster {self._target} can be reached")
+            raise self._trouble or next(filter(None, troubles), none)
 
     def _place_of(self, key: Word | None) -> Place:
         """The primary that has a key; one that stands, for what has no key."""

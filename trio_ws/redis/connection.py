@@ -263,11 +263,17 @@ class Connection:
                 feed(bytes(data))
                 while (reply := gets()) is not _NOTHING:
                     self._take(reply)
-            self.drop("the server closed it")
+            self.drop("the server closed it" + self._advice)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.drop(why(error))
+            self.drop(why(error) + self._advice)
         except (hiredis.HiredisError, IndexError) as error:
             self.drop(f"what came is no reply: {error}")
+
+    @property
+    def _advice(self) -> str:
+        """What there is to do about a server that hangs up before it has said anything."""
+        unmet = self._is_plain and not self.greeted
+        return " (where it speaks TLS, the URL begins with rediss://)" if unmet else ""
 
     def _take(self, reply: Any) -> None:
         if type(reply) is hiredis.PushNotification:

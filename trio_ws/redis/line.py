@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ SETTLING: Final = 1.5
 
 REPLICAS_TIMEOUT: Final = 1.0
 """Seconds that replicas have to take what they are to have."""
+
+PLAIN: Final = " (where it speaks none, the URL begins with redis://)"
+"""What there is to do where there is no TLS."""
 
 _ELSEWHERE: Final = ("READONLY", "LOADING", "MASTERDOWN")
 """Refusals by a server that is not the one to ask, or not any more: the connection is made again."""
@@ -88,6 +92,11 @@ class Line:
     def is_settling(self) -> bool:
         """Whether the connection was made again a short time ago: the server may have been away, for all."""
         return trio.current_time() < self._settled_at
+
+    @property
+    def trouble(self) -> StoreError | None:
+        """Why there was no connection when one was to be made last; None where there was, or it is not known."""
+        return self._trouble
 
     @property
     def stands(self) -> bool:
@@ -197,7 +206,7 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
     Raises:
       Unreachable: nobody is there, or not in time.
     """
-    wanted = "answer"
+    wanted, advice = "answer", ""
     try:
         with trio.fail_after(timeout):
             if not place.port:
@@ -205,7 +214,7 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
             stream = await trio.open_tcp_stream(place.host, place.port)
             if target.tls is None:
                 return stream
-            wanted = "answer by TLS"
+            wanted, advice = "answer by TLS", PLAIN
             secured = trio.SSLStream(stream, target.tls, server_hostname=place.host)
             try:
                 await secured.do_handshake()
@@ -214,7 +223,17 @@ async def dial(place: Place, target: Target, timeout: float) -> trio.abc.Stream:
                 raise
             return secured
     except trio.TooSlowError:
-        raise Unreachable(f"Redis at {place} can't be reached: no {wanted} within {timeout:g} s") from None
+        raise Unreachable(
+            f"Redis at {place} can't be reached: no {wanted} within {timeout:g} s{advice}"
+        ) from None
     # A UnicodeError says that it is no name of a host.
     except (OSError, UnicodeError, trio.BrokenResourceError) as error:
-        raise Unreachable(f"Redis at {place} can't be reached: {why(error)}") from None
+        raise Unreachable(f"Redis at {place} can't be reached: {why(error)}{_advice(error)}") from None
+
+
+def _advice(error: BaseException) -> str:
+    """What there is to do about TLS that could not be spoken."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return ": ssl_ca_certs names the file of those that are trusted"
+    return PLAIN if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER" else ""

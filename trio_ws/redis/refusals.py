@@ -26,6 +26,8 @@ _ADVICE: Final = {
 
 _NO_CLUSTER: Final = "it is no Redis Cluster: the URL of one server begins with redis://"
 
+_UNKNOWN: Final = "is it a sentinel, whose URL begins with redis+sentinel://, or something else than Redis?"
+
 _IN_SCRIPT: Final = re.compile(r"ERR Error running script .*: @user_script: [0-9]+: -([A-Z]+) ")
 """How a server before Redis 7 says that a script was refused something."""
 
@@ -72,7 +74,11 @@ def refused(error: ReplyError, place: object, secret: str | None = None) -> Refu
     if secret:
         text = text.replace(secret, "***")
     code = _code(text)
-    advice = _NO_CLUSTER if "cluster support disabled" in text else _ADVICE.get(code)
+    advice = _ADVICE.get(code)
+    if "cluster support disabled" in text:
+        advice = _NO_CLUSTER
+    elif text.startswith("ERR unknown command"):
+        advice = _UNKNOWN
     return Refused(
         code,
         f"Redis at {place} refused: {advice} ({text})" if advice else f"Redis at {place} refused: {text}",

@@ -66,8 +66,9 @@ class Sentinels:
     async def find(self) -> Place:
         """The primary.
 
-        Raises:
-          Unreachable: no sentinel can be asked, or none knows it.
+          Raises:
+            Unreachable: no sentinel can be asked, or none knows it.
+        StoreError: all that were named are none, or let nobody in.
         """
         answers: list[_Answer] = []
         troubles: list[StoreError] = []
@@ -86,8 +87,13 @@ class Sentinels:
             for line in self._lines:
                 nursery.start_soon(ask, line)
         if not answers:
-            why = troubles[0] if troubles else f"none has answered within {PATIENCE:g} s"
-            raise Unreachable(f"where Redis {self._target} is, no sentinel tells: {why}")
+            # Who has not answered may be known not to be there.
+            found = [*troubles, *(line.trouble for line in self._lines if line.trouble is not None)]
+            why = found[0] if found else f"none has answered within {PATIENCE:g} s"
+            message = f"where Redis {self._target} is, no sentinel tells: {why}"
+            if len(troubles) == len(self._lines) and not any(error.passes for error in troubles):
+                raise StoreError(message)
+            raise Unreachable(message)
         votes = Counter(answers)
         return max(votes, key=lambda answer: (answer.epoch, votes[answer])).place
 
@@ -95,6 +101,8 @@ class Sentinels:
         connection = await line.connection()
         told, address = await connection.ask(self._questions)
         for reply in (told, address):
+            if is_refusal(reply) and "unknown command" in str(reply):
+                raise StoreError(f"Redis at {connection.place} is no sentinel: its URL begins with redis://")
             if reply is None or is_refusal(reply):
                 raise Unreachable(f"sentinel {connection.place}: {reply}")
         about = dict(zip(told[::2], told[1::2], strict=True))

@@ -56,9 +56,9 @@ class Server:
           key: where the format of what is kept is noted.
 
         Raises:
-          StoreError: it can't be reached, is too old, or evicts; or what it holds was written by a newer version.
+          StoreError: it can't be reached, is too old, or evicts; it is a sentinel, or has a part of a cluster only; or
+            what it holds was written by a newer version.
         """
-        await _examine_format(redis, key)
         keys = [f"{{{n}}}" for n in range(PROBES)] if is_cluster else [key]
         servers = {}
         for one, info in zip(keys, await redis.commands([("INFO",)] * len(keys), keys), strict=True):
@@ -66,9 +66,12 @@ class Server:
                 raise info
             fields = _fields(info)
             servers[fields.get("run_id")] = one, fields
+        if not is_cluster and fields.get("redis_mode") == "cluster":
+            await _examine_alone(redis)
         found = [
             cls(_version(fields), await _persistence(redis, fields, at)) for at, fields in servers.values()
         ]
+        await _examine_format(redis, key)
         server = min(found, key=lambda server: PERSISTENCE.index(server.persistence))
         if server.persistence in LITTLE:
             logger.warning(
@@ -78,6 +81,13 @@ class Server:
         for _, fields in servers.values():
             _compare_clocks(fields)
         return server
+
+
+async def _examine_alone(redis: Redis) -> None:
+    """Whether a server of a cluster has all keys: then it may be taken for one server."""
+    for reply in await redis.commands([("EXISTS", f"{{{n}}}") for n in range(PROBES)]):
+        if isinstance(reply, Refused) and reply.code == "MOVED":
+            raise StoreError(str(reply))
 
 
 async def _examine_format(redis: Redis, key: str) -> None:
@@ -109,8 +119,10 @@ def _version(info: dict[str, str]) -> str:
     """The version of a server.
 
     Raises:
-      StoreError: it is too old, or evicts.
+      StoreError: it is a sentinel, too old, or evicts.
     """
+    if info.get("redis_mode") == "sentinel":
+        raise StoreError("this is a sentinel: its URL begins with redis+sentinel://, and names the primary")
     version = info.get("redis_version", "0")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
         raise StoreError(f"Redis {version} is too old: {'.'.join(map(str, OLDEST))} is needed, or any Valkey")

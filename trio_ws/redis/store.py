@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -16,6 +17,7 @@ from .keys import Keys
 from .link import Redis
 from .lists import Lists
 from .logs import Logs, Look, whole
+from .refusals import Unreachable
 from .server import Server
 from .url import parse
 
@@ -62,6 +64,8 @@ class RedisStore:
             package has written there.
         """
         self._server = await Server.examined(self._redis, self._keys.set, is_cluster=self._kind == "cluster")
+        with suppress(Unreachable):  # nobody listens; but who may not say anything would hear nothing either
+            await self.send(self.node, b"")
         found = await self._redis.command("HGET", self._keys.set, "quarantined", key=self._keys.set)
         self._logs.quarantined = whole(found or b"0")
         return Opened([], await self.revoked())
