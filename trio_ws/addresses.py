@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import ssl
 from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int]
@@ -46,3 +48,18 @@ def network_of(host: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def cause_of(error: BaseException) -> str:
+    """Why a connection broke, or could not be made: the words of the system, from under the layers that wrap them."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {inner.verify_message}"
+        if isinstance(inner, OSError) and inner.errno:
+            system = inner.errno > 0 and not isinstance(inner, ssl.SSLError)
+            words = os.strerror(inner.errno) if system else inner.strerror
+            return (words or "").lower()
+        within = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else None
+        inner = within or inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__

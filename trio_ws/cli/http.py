@@ -13,7 +13,7 @@ import attrs
 import click
 import httpx
 
-from ..addresses import is_loopback, netloc, reachable
+from ..addresses import cause_of, is_loopback, netloc, reachable
 from ..settings import ENV_PREFIX, FIELDS
 from .arguments import Text
 from .output import Failure
@@ -131,11 +131,11 @@ class Admin:
         try:
             return await self._client.request(method, path, **options)
         except httpx.ConnectError as exc:
-            raise Unreachable(f"no server answers at {self.url}: {_cause(exc)}", refused=True) from None
+            raise Unreachable(f"no server answers at {self.url}: {cause_of(exc)}", refused=True) from None
         except httpx.TimeoutException:
             raise Unreachable(f"{self.url} does not answer in time") from None
         except httpx.TransportError as exc:
-            raise Unreachable(f"the connection to {self.url} broke: {_cause(exc)}") from None
+            raise Unreachable(f"the connection to {self.url} broke: {cause_of(exc)}") from None
 
 
 @asynccontextmanager
@@ -222,15 +222,3 @@ def _line_answer(body: Any) -> Answer:
     error = body.get("error")
     after = error.get("retry_after") if isinstance(error, dict) else None
     return Answer(body, retry_after=float(after) if isinstance(after, int | float) else None)
-
-
-def _cause(exc: BaseException) -> str:
-    """The words of the system, from under the layers that wrap them."""
-    inner: BaseException | None = exc
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.errno:
-            words = os.strerror(inner.errno) if inner.errno > 0 else inner.strerror
-            return (words or "").lower()
-        within = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else None
-        inner = within or inner.__cause__ or inner.__context__
-    return str(exc) or type(exc).__name__

@@ -26,6 +26,7 @@ from trio_websocket import (
 from wsproto.connection import ConnectionState
 from wsproto.utilities import LocalProtocolError
 
+from ..addresses import cause_of, netloc
 from ..core import closing
 from ..errors import InvalidConfig
 
@@ -106,7 +107,10 @@ async def open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> t
 
     A checkpoint. Cancelling it leaves no socket behind.
     """
-    tcp = await trio.open_tcp_stream(address.host, address.port)
+    try:
+        tcp = await trio.open_tcp_stream(address.host, address.port)
+    except OSError as error:
+        raise OSError(f"{netloc(address.host, address.port)} can't be reached: {cause_of(error)}") from error
     if not address.secure:
         return tcp
     context = ssl_context or ssl.create_default_context()
@@ -115,7 +119,7 @@ async def open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> t
         await stream.do_handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        raise OSError(f"TLS: {error.__cause__ or 'the connection broke'}") from error
+        raise OSError(f"TLS: {cause_of(error)}") from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
