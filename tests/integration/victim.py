@@ -211,7 +211,7 @@ async def attacked(
             preexec_fn=limit,
         )
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             while "admin on " not in log.read_text():
                 if process.poll() is not None:
                     raise AssertionError(log.read_text())

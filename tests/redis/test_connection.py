@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
+from trio_ws.cluster import messages
 from trio_ws.redis.connection import Connection
 from trio_ws.redis.refusals import Refused, Unreachable
 from trio_ws.redis.script import Script, packed
@@ -186,19 +187,22 @@ async def test_where_this_process_stood_still_the_answer_is_read_first(mock_cloc
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
-    [(b"?\r\n", "what came is no reply"), (b":1\r\n:2\r\n", "what came is no reply")],
-    ids=["garbage", "one too many"],
+    "answer",
+    [b"?\r\n", b":1\r\n:2\r\n", b"%1\r\n*0\r\n+a\r\n", b">0\r\n", b">3\r\n+message\r\n+a\r\n:1\r\n"],
+    ids=["garbage", "one too many", "a list as a key", "an empty push", "a message that is none"],
 )
-async def test_what_is_no_reply(answer: bytes, why: str) -> None:
-    async with connected() as (connection, fake):
+async def test_what_is_no_reply(answer: bytes) -> None:
+    def take(push: list[Any]) -> None:
+        messages.open_parcel(push[2])
+
+    async with connected(on_push=take) as (connection, fake):
         fake.special[b"ECHO"] = answer
         try:
             await connection.request(packed("ECHO", 1))
         except Unreachable:
             pass
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(Unreachable, match=why):
+        with pytest.raises(Unreachable, match="what came is no reply"):
             await connection.request(packed("ECHO", 1))
 
 

@@ -266,7 +266,7 @@ class Connection:
             self.drop("the server closed it" + self._advice)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.drop(why(error) + self._advice)
-        except (hiredis.HiredisError, IndexError) as error:
+        except (hiredis.HiredisError, IndexError, TypeError, MemoryError) as error:
             self.drop(f"what came is no reply: {error}")
 
     @property
