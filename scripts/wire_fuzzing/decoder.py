@@ -17,6 +17,7 @@ NOT_HERE = 77
 """Exit status: nothing was tested (what automake takes for skipped)."""
 
 MAX_BYTES = 20_000
+INSTRUMENTED = (*(f"trio_ws.{room}" for room in ("core", "server", "cluster", "redis", "store")), "json")
 
 
 def fuzz(*, seed: int, runs: int | None, seconds: float | None) -> int:
@@ -89,7 +90,16 @@ def _main() -> None:
     import atheris
 
     name = sys.argv.pop(1)
-    with atheris.instrument_imports(include=["trio_ws.core", "trio_ws.server", "json"]):
+    with atheris.instrument_imports(
+        include=[
+            "trio_ws.core",
+            "trio_ws.server",
+            "trio_ws.cluster",
+            "trio_ws.redis",
+            "trio_ws.store",
+            "json",
+        ]
+    ):
         from .properties import PROPERTIES
     check, _ = PROPERTIES[name]
     atheris.Setup(sys.argv, check)

@@ -1,4 +1,5 @@
-"""What must hold of the functions that decode what a client sends, whatever it sends; each raises where it does not.
+"""What must hold of the functions that decode what a client sends, whatever it sends; and what a node sends, or stores.
+Each raises where it does not.
 
 Each takes bytes, as a fuzzer makes them. Where there is another way to the same answer, both must agree: the quick way
 of `decode_client` with the close look, the scanner with wsproto alone, the request with h11.
@@ -15,10 +16,14 @@ from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 from wsproto.utilities import RemoteProtocolError
 
+from trio_ws.cluster import messages
 from trio_ws.core import frames
+from trio_ws.core.records import EventRecord, RevokedRecord, RunRecord, SessionRecord, UserRecord
+from trio_ws.redis import records
 from trio_ws.server.inflow import READ_BYTES
 from trio_ws.server.lane import FrameScanner
 from trio_ws.server.upgrade import Refusal, accepting_answer, http_answer, parse_request
+from trio_ws.store.rows import Damaged
 
 from . import frames as wild
 from . import raw
@@ -153,6 +158,77 @@ def request_head(data: bytes) -> None:
         raise Broken("h11 reads another request")
 
 
+def parcel(data: bytes) -> None:
+    """What comes over the bus is a parcel, of which what is understood can be sent on, or a ValueError."""
+    try:
+        sender, at, found = messages.open_parcel(data)
+    except ValueError:
+        return
+    if messages.open_parcel(messages.parcel(sender, at, list(map(messages.encode, found)))) != (
+        sender,
+        at,
+        found,
+    ):
+        raise Broken("what was understood comes out as something else")
+
+
+def stored(data: bytes) -> None:
+    """What is stored, and right by its checksum, is a record that can be stored again, or Damaged, or Newer.
+
+    The first byte says what it is to be.
+    """
+    kind, body = data[:1] or b"e", data[1:]
+    make, read = STORED.get(kind, STORED[b"e"])
+    try:
+        record = read(records._sealed(body, make.seed))
+    except (Damaged, records.Newer):
+        return
+    if read(make(record)) != record:
+        raise Broken(f"another record comes back than {record}")
+
+
+class _Made:
+    """Makes a value of a record, whose checksum begins with `seed`."""
+
+    def __init__(self, make: Callable[[Any], bytes], about: str = "") -> None:
+        self._make = make
+        self.seed = records.seed("ada", about)
+
+    def __call__(self, record: Any) -> bytes:
+        return self._make(record)
+
+
+STORED: dict[bytes, tuple[_Made, Callable[[bytes], Any]]] = {
+    b"e": (
+        _Made(lambda event: records.event_value(event, records.seed("ada"))),
+        lambda value: records.event_of("ada", value, records.seed("ada")),
+    ),
+    b"u": (
+        _Made(lambda user: records.user_values(user)[0]),
+        lambda value: records.user_of("ada", value, b""),
+    ),
+    b"s": (_Made(records.session_value, "tab"), lambda value: records.session_of("ada", "tab", value, 9)),
+    b"r": (_Made(records.run_value, "run"), lambda value: records.run_of("ada", "run", value)),
+    b"v": (_Made(records.revoked_value), lambda value: records.revoked_of("ada", value, 1.0)),
+}
+"""By the first byte of an input: how a record is made a value, and a value a record."""
+
+
+def _stored_starts() -> tuple[bytes, ...]:
+    """A record of each kind, as `stored` takes them."""
+    event = EventRecord(
+        "ada", 1, 2, "id", "type", 3, b"{}", 1.5, 2.5, "key", True, True, False, True, False, "run"
+    )
+    made: list[tuple[bytes, Any]] = [
+        (b"e", event),
+        (b"u", UserRecord("ada", "epoch", 3, 4, 2, 1.5, True, (), 1)),
+        (b"s", SessionRecord("tab", "ada", 1, 2, (3, 4), 1.5, None)),
+        (b"r", RunRecord("ada", "run", True, 1.5, b'{"a":1}')),
+        (b"v", RevokedRecord("ada", 1.5, 2.5)),
+    ]
+    return tuple(kind + STORED[kind][0](record)[5:] for kind, record in made)
+
+
 PROPERTIES: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
     "client_message": (
         client_message,
@@ -181,5 +257,25 @@ PROPERTIES: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
         ),
     ),
     "request_head": (request_head, (request(), request(v1=False), *raw.FIRST_BYTES)),
+    "parcel": (
+        parcel,
+        (
+            messages.parcel(
+                "node",
+                1.5,
+                [
+                    messages.encode(messages.Call(1, "publish", b"body", [1, 2])),
+                    messages.encode(messages.Answer(1, error="why")),
+                    messages.encode(messages.Busy(1)),
+                    messages.encode(messages.Told("relay.up", b"body")),
+                ],
+            ),
+            b"\x93\xa1n\x01\x91" + b"\x91" * 2000 + b"\xc0",
+        ),
+    ),
+    "stored": (
+        stored,
+        (*_stored_starts(), b"u" + b"\x91" * 2000 + b"\xc0", b"s\x95\xa1\xff\xc0\xc0\xc0\xc0"),
+    ),
 }
 """Each property by name, with inputs to start from."""

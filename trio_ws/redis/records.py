@@ -12,6 +12,7 @@ look at an event and leave the payload alone; they know where its fields are (sc
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final
@@ -95,6 +96,8 @@ def event_of(user: str, value: bytes, start: int) -> EventRecord:
         first, seq, id, type, priority, ts, expires, key, flags, run = _decode_head(body[2:end])
     except _NO_MESSAGEPACK as error:
         raise Damaged(f"it is not what an event is: {error}") from None
+    if not (math.isfinite(ts) and math.isfinite(expires or 0.0)):
+        raise Damaged("its times are none")
     return EventRecord(
         user,
         first,

@@ -206,6 +206,11 @@ def key_of(row: Sequence[Any]) -> KeyRecord:
 def revoked_of(row: Sequence[Any], now: float) -> RevokedRecord:
     """The revocation of a row in the order of `REVOKED`; one that makes no sense lets nobody in."""
     user, since, until = row
-    if isinstance(since, float) and isinstance(until, float):
+    if (
+        isinstance(since, float)
+        and isinstance(until, float)
+        and math.isfinite(since)
+        and math.isfinite(until)
+    ):
         return RevokedRecord(user, since, until)
     return RevokedRecord(user, now, now + _LONG)
