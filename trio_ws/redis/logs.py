@@ -346,12 +346,11 @@ class Logs:
 
     async def release(self, mine: dict[str, Owned]) -> None:
         """Have these, which were this node's, be nobody's."""
-        await self._call(
-            RELEASE,
-            [((self._keys.log(user),), (o.token, o.known, o.tried, o.made, 0)) for user, o in mine.items()],
-        )
-        for user, owned in mine.items():
-            self._forget(user, owned)
+        calls = [
+            ((self._keys.log(user),), (o.token, o.known, o.tried, o.made, 0)) for user, o in mine.items()
+        ]
+        for (user, owned), stood in zip(mine.items(), await self._call(RELEASE, calls), strict=True):
+            self._forget(user, owned, is_told=stood == _ROLLED_BACK)
 
     async def release_of_dead(self, tokens: dict[str, str], *, is_sure: bool) -> None:
         """Have these be nobody's whose owner has died, by their tokens; `is_sure` is as for `claim`."""
