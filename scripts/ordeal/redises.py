@@ -7,6 +7,7 @@ all it knows.
 from __future__ import annotations
 
 import random
+import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ QUICK: Final = 0.2
 """Seconds. A primary is away for less, and back before anybody misses it; or until a replica has taken over."""
 PATIENCE: Final = 60.0
 """Seconds in which that has happened, and in which all is whole again: on a machine that has other work to do."""
+HERE: Final = "127.0.0.1"
 AOF: Final = {"always": "always", "everysec": "everysec", "none": None}
 
 
@@ -166,7 +168,7 @@ class Cluster(Single):
             await target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
             await source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
             while held := await source.call("CLUSTER", "GETKEYSINSLOT", slot, 100):
-                await source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *held)
+                await source.call("MIGRATE", HERE, target.port, "", 0, 5000, "REPLACE", "KEYS", *held)
             for server in (target, source, *found):
                 await server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
             await self._get_whole()
@@ -195,9 +197,22 @@ class Cluster(Single):
             told = [await server.info() for server in self.servers]
             roles = [one["role"] for one in told]
             links = [one["master_link_status"] for one in told if one["role"] == "slave"]
-            return roles.count("master") == 3 and set(links) == {"up"} and await self._cluster.is_whole()
+            if roles.count("master") != 3 or set(links) != {"up"}:
+                return False
+            await self._close_slots()
+            return await self._cluster.is_whole()
 
         await until(is_whole, PATIENCE)
+
+    async def _close_slots(self) -> None:
+        """A primary that comes back with keys of a slot that has moved meanwhile holds that open, and learns no more of
+        whose it is, until somebody comes and says so, as `redis-cli --cluster fix` does."""
+        for server in await self._primaries():
+            [mine] = [
+                line for line in (await server.call("CLUSTER", "NODES")).splitlines() if b"myself" in line
+            ]
+            for slot in re.findall(rb"\[(\d+)-[<>]-", mine):
+                await server.call("CLUSTER", "SETSLOT", slot, "STABLE")
 
 
 FORMS: Final[dict[str, Any]] = {"server": Single, "sentinel": Replicated, "cluster": Cluster}
