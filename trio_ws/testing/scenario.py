@@ -7,7 +7,6 @@ may be left. `run` tells what was seen as an `Outcome`; what did not hold is in 
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import traceback
@@ -37,7 +36,7 @@ from .checkers.bookkeeping import IN_THE_BOOKS
 from .checkers.conduct import IN_CONDUCT
 from .checkers.duties import OF_CLIENTS
 from .checkers.record import Record, Watcher
-from .checkers.sight import Deliberate, Published
+from .checkers.sight import Published
 from .checkers.survival import ACROSS_LIVES, Promises
 from .checkers.tally import IN_FIGURES
 from .checkers.timeliness import IN_TIME
@@ -45,6 +44,7 @@ from .checkers.traffic import ON_THE_WAY
 from .checkers.waiting import IN_LINE
 from .determinism import run_simulation
 from .disk import Disk
+from .logged import Logged
 from .looks import Looks
 from .network.conditions import Conditions
 from .network.levels import LevelName
@@ -61,10 +61,6 @@ HEALING_BOUND: Final = (30 + 5 + 5 + 20) * 1.5
 
 ODD: Final = ("Zoë \u2603 ", "%2F&=+?", "a\"b<\\'>", "\U0001f600\u200d", "x" * 120)
 """What odd names begin with."""
-
-UNENTERED: Final = "generator didn't yield"
-"""What an ``async with`` raises whose own nursery is cancelled before it is entered. Nobody but the fault `cancel` can
-do that; what is looked at is that it ends that connection alone."""
 
 CHECKERS: Final[Sequence[Watcher]] = (
     *ON_THE_WAY,
@@ -107,7 +103,7 @@ def simulate(
     if watchers is None:
         watchers = OF_RUNS if plan.runs else ACROSS_LIVES if plan.durable else CHECKERS
     world = World(sim, plan, watchers)
-    with _Errors(world):
+    with Logged(world.record.fail, on_text=world.letters.logged):
         try:
             run_simulation(sim, world.run)
         except Exception as error:
@@ -447,33 +443,3 @@ _STATES: Final = {
     "recovery": ("count",),
 }
 """Figures of the hub's `stats` that must each be above 0 in some run of a campaign."""
-
-
-class _Errors(logging.Handler):
-    """Takes the package's log while the block lasts: what was logged as an error did not end where it should have."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.WARNING)
-        self._world = world
-        self._record = world.record
-        self._logger = logging.getLogger("trio_ws")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if "is let go" in text:
-            self._world.letters.dropped += 1
-        if record.exc_info and not isinstance(record.exc_info[1], Deliberate):
-            trace = self.format(record)
-            if UNENTERED not in trace:
-                self._record.fail("nothing fails inside", f"{text}\n{trace}")
-        elif "reports a mistake" in text and "nack" not in text:
-            self._record.fail("a real client makes no mistakes", text)
-
-    def __enter__(self) -> None:
-        self._before = (self._logger.propagate, self._logger.level)
-        self._logger.addHandler(self)
-        self._logger.propagate = False
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._before[0]

@@ -42,6 +42,10 @@ class Letters:
             self._sim.sometimes("on_dead_letter failed")
             raise Deliberate
 
+    def logged(self, text: str) -> None:
+        """The package has logged something."""
+        self.dropped += "is let go" in text
+
     def count(self) -> None:
         """Everything has expired by now, and been handed over."""
         missing = [

@@ -10,23 +10,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ...client import ClientState
 from ...core import payload as payloads
 from ...core import wire
 from ...core.closing import CloseCode
-from ...core.entry import FIRM
 from ...core.pool import Ask, Refused
-from ...core.run_grammar import RETENTION, TERMINAL
 from ...event import Event, Gap
 from ...hub import Attachment, Hub, Identity, Link, OnMessage, Receipt
-from ...hub.acceptance import Acceptance
-from ...hub.parcel import Parcel
-from .sight import Checker, Known, Line, Published, Step, Told, Violation
-
-RECORDED_AFTER: Final = 10.0
-"""Seconds after which what is in no log is in the record of its run, in a hub that could write."""
+from .runs_seen import RunsSeen, is_unwritten
+from .sight import Checker, Known, Line, Published, Violation
+from .taps import TappedAcceptance, TappedAttachment, TappedLink
 
 
 class Watcher(Protocol):
@@ -35,7 +30,7 @@ class Watcher(Protocol):
     def __call__(self, record: Record) -> Checker: ...
 
 
-class Record:
+class Record(RunsSeen):
     """All that a run has seen.
 
     Args:
@@ -56,8 +51,6 @@ class Record:
       jumped_from, jumped_at: when the clock last jumped, to where: what was due by then may be late.
       begun_at: when this hub began.
       broadcasts: how many are under way.
-      runs: those of agents, by user and id; where there are any, nothing else is published.
-      answers: what users said to a question, and when; `accepted_answers` what was called accepted.
     """
 
     def __init__(
@@ -69,6 +62,7 @@ class Record:
         of_runs: bool = False,
         sometimes: Callable[[str, bool], None] = lambda name, happened: None,
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.durable = durable
         self.of_runs = of_runs
@@ -85,11 +79,8 @@ class Record:
         self.on_step: Callable[[], object] = lambda: None
         self.jumped_from = self.jumped_at = self.begun_at = -math.inf
         self._by_attachment: dict[Attachment, Line] = {}
-        self._dead = 0
+        self._dead: set[int] = set()
         self.broadcasts = 0
-        self.runs: dict[tuple[str, str], Told] = {}
-        self.answers: dict[str, list[tuple[str, float]]] = {}
-        self.accepted_answers: dict[str, list[str]] = {}
         self.checkers = [watcher(self) for watcher in watchers]
         self._hearing: dict[str, list[Callable[..., None]]] = {}
         self._looking = [
@@ -126,6 +117,7 @@ class Record:
         """Watch this hub from here on."""
         self.hub = hub
         self.life += 1
+        life = self.life
         self.begun_at = self.clock()
         self._by_attachment.clear()
         self.coming = coming = Counter[str]()
@@ -137,7 +129,7 @@ class Record:
         def attach(
             identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
         ) -> Attachment | Refused:
-            watched = _Link(self, self._line(identity, ask), link)
+            watched = TappedLink(self, self._line(identity, ask, life), link)
             answer = plain_attach(identity, ask, watched, on_message=on_message)
             if self.is_dead(watched.line.life):
                 return answer
@@ -147,7 +139,7 @@ class Record:
             watched.line.attachment = answer
             self._by_attachment[answer] = watched.line
             self._tell("attached", watched.line, answer.session)
-            return _Attachment(self, watched.line, answer)  # type: ignore[return-value]
+            return TappedAttachment(self, watched.line, answer)  # type: ignore[return-value]
 
         async def load(user: str, *, to_connect: bool = False) -> None:
             coming[user] += to_connect
@@ -177,7 +169,7 @@ class Record:
         hub.end_now = end_now  # type: ignore[method-assign]
         hub.engine.after_step = self.stepped
         if self.of_runs:
-            hub._acceptance = _Acceptance(self, hub._acceptance, self.life)  # type: ignore[assignment]
+            hub._acceptance = TappedAcceptance(self, hub._acceptance, self.life)  # type: ignore[assignment]
 
     def end_life(self) -> None:
         """The hub is about to end."""
@@ -186,43 +178,35 @@ class Record:
 
     def bury(self) -> None:
         """The hub has died, here and now: nothing that its tasks still do has an effect."""
-        self._dead = self.life
+        self._dead.add(self.life)
         if self.hub is not None:
             self.hub.engine.after_step = None
 
     def forget_unwritten(self) -> None:
         """A hub has ended: what it had accepted, and neither made durable nor shown to anybody, may not have been."""
-        for told in self.runs.values():
-            told.doubtful |= {step.seq for step in told.history if self._is_doubtful(step)}
-            told.ended = any(s.type in TERMINAL and s.seq not in told.doubtful for s in told.history)
+        self.forget_unwritten_runs()
         for event in self.events.values():
             if event.life != self.life or event.sent_to or event.receipt is None:
                 continue
-            if not _is_unwritten(event.receipt):
+            if not is_unwritten(event.receipt):
                 continue
             log = self.log.get((event.user, event.epoch), {})
             if log.get(event.seq) is event:
                 del log[event.seq]
                 event.seq, event.epoch = 0, ""
 
-    def _is_doubtful(self, step: Step) -> bool:
-        """Whether a crash may have cost an event of a run."""
-        assert self.hub is not None
-        bare = self.hub.config.durability == "none" and RETENTION.get(step.type) != FIRM
-        return _is_unwritten(step.receipt) or (bare and step.at > self.clock() - RECORDED_AFTER)
-
     def is_dead(self, life: int) -> bool:
-        """Whether this hub has died, as far as the last ones go."""
-        return life == self._dead
+        """Whether this hub has died."""
+        return life in self._dead
 
-    def _line(self, identity: Identity, ask: Ask) -> Line:
+    def _line(self, identity: Identity, ask: Ask, life: int) -> Line:
         line = Line(
             number=len(self.lines) + 1,
             user=identity.user,
             client=identity.client if isinstance(identity, Known) else identity.user,
             honest=identity.honest if isinstance(identity, Known) else True,
             plain=ask.plain,
-            life=self.life,
+            life=life,
             opened_at=self.clock(),
             acks=identity.acks if isinstance(identity, Known) else True,
             until=identity.until if isinstance(identity, Known) else math.inf,
@@ -252,49 +236,6 @@ class Record:
             next_at = min(next_at, due)
         return next_at
 
-    # -- agents and their users
-
-    def opening(self, user: str, run: str, lease: float | None) -> Told:
-        """An agent is about to open a run."""
-        return self.runs.setdefault((user, run), Told(user=user, run=run, lease=lease))
-
-    def run_event(self, receipt: Receipt, parcel: Parcel) -> None:
-        """An event of a run was accepted."""
-        assert parcel.run is not None
-        told = self.opening(receipt.user, parcel.run, parcel.lease)
-        told.doubtful = {seq for seq in told.doubtful if seq < receipt.seq}
-        told.history = [step for step in told.history if step.seq < receipt.seq]
-        told.ends += parcel.beyond
-        payload = payloads.decode(parcel.encoded)
-        step = Step(
-            seq=receipt.seq,
-            type=parcel.type,
-            payload=payload,
-            ts=receipt._entry.ts,
-            life=self.life,
-            at=self.clock(),
-            receipt=receipt,
-        )
-        told.history.append(step)
-        told.ended = told.ended or step.type in TERMINAL
-        self._tell("run_event", told, step)
-
-    def standing(self, user: str) -> tuple[list[str], list[str]]:
-        """What a user may answer, some of it late, and the runs that may be open."""
-        asked: dict[str, None] = {}
-        open = [told for told in self.runs.values() if told.user == user and told.history and not told.ended]
-        for step in (step for told in open for step in told.history):
-            if step.type == "question_asked":
-                asked[step.payload["question"]] = None
-            elif step.type == "question_closed" and step.payload["question"] in self.answers:
-                asked.pop(step.payload["question"], None)
-        return list(asked), [told.run for told in open]
-
-    def answer_accepted(self, question: str, answer: str) -> None:
-        """A client was told that its answer is accepted."""
-        self.accepted_answers.setdefault(question, []).append(answer)
-        self._tell("answered", question, answer)
-
     def healed(self) -> None:
         """All has converged."""
         self._tell("healed")
@@ -308,7 +249,7 @@ class Record:
 
     def accepted(self, event: Published, receipt: Receipt) -> None:
         """The hub has accepted an event."""
-        if self.durable and self.is_dead(event.life) and _is_unwritten(receipt):
+        if self.durable and self.is_dead(event.life) and is_unwritten(receipt):
             return  # it was accepted by one that has died since, and may not have been
         event.receipt = receipt
         event.accepted_at = self.clock()
@@ -434,91 +375,3 @@ def _overrides(checker: Checker, name: str) -> bool:
 def tokens(text: str) -> list[int]:
     """The numbers of the events that a text, maybe of several deltas, is made of."""
     return [int(part.partition(".")[0]) for part in text.split(";")[:-1]]
-
-
-def _is_unwritten(receipt: Receipt) -> bool:
-    """Whether an event is not durable yet, as far as its hub knows."""
-    track = receipt._box.track
-    return track is not None and track.committed < receipt.seq
-
-
-class _Acceptance:
-    """What accepts events, and notes those of agents' runs."""
-
-    def __init__(self, record: Record, acceptance: Acceptance, life: int) -> None:
-        self._record = record
-        self._acceptance = acceptance
-        self._life = life
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._acceptance, name)
-
-    def accept(self, user: str, parcel: Parcel) -> Receipt | None:
-        receipt = self._acceptance.accept(user, parcel)
-        fresh = receipt is not None and not receipt.duplicate and parcel.run is not None
-        if receipt is not None and fresh and not self._record.is_dead(self._life):
-            self._record.run_event(receipt, parcel)
-        return receipt
-
-
-class _Link:
-    """A link, and a record of what goes over it."""
-
-    def __init__(self, record: Record, line: Line, link: Link) -> None:
-        self.line = line
-        self._record = record
-        self._link = link
-
-    def send(self, frames: list[bytes]) -> bool:
-        if self._record.is_dead(self.line.life):
-            return True
-        self._record.sent(self.line, frames)
-        took = self._link.send(frames)
-        if not took and self.line.blocked is None:
-            self.line.blocked = self.line.blocked_from = self._record.clock()
-        return took
-
-    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
-        self._record.closed(self.line, code, reason)
-        self._link.close(code, reason, retry_after)
-
-    def expect_by(self, deadline: float) -> None:
-        self._link.expect_by(deadline)
-
-    def authenticate(self, token: str) -> None:
-        self._link.authenticate(token)
-
-
-class _Attachment:
-    """What a connection is given in the place of its attachment: it notes what comes in, and hands it on."""
-
-    def __init__(self, record: Record, line: Line, attachment: Attachment) -> None:
-        self._record = record
-        self._line = line
-        self._attachment = attachment
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._attachment, name)
-
-    def receive(self, message: bytes | str) -> None:
-        if self._record.is_dead(self._line.life):
-            return
-        if not (self._attachment.deaf or self._attachment.session.plain):
-            try:
-                self._record.heard(self._line, wire.decode_client(message))
-            except wire.NotAFrame:
-                pass
-        self._attachment.receive(message)
-
-    def renew(self, identity: Identity) -> None:
-        if isinstance(identity, Known):
-            self._line.until = identity.until
-        self._attachment.renew(identity)
-
-    def drained(self) -> None:
-        self._line.blocked, self._line.free_since = None, self._record.clock()
-        self._attachment.drained()
-
-    def detach(self, *, silent: bool = False) -> None:
-        self._record.went(self._line, silent=silent)
-        self._attachment.detach(silent=silent)

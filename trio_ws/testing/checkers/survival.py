@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import attrs
+
 from ...core import wire
 from ...core.session import Session
 from ...event import Event, Gap
@@ -170,19 +172,11 @@ class Places(Checker):
 
 
 class Order(TabOrder):
-    """As `TabOrder`; a gap that a server told of with the reason ``reset`` is no reset of the epoch."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__(record)
-        self._holes: set[tuple[str, int, int]] = set()
-
-    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
-        if isinstance(frame, wire.GapFrame) and frame.reason == "reset":
-            self._holes.add((line.client, frame.first, frame.last))
+    """As `TabOrder`; what a crash may have cost of a log is no reset of its epoch."""
 
     def told(self, client: str, gap: Gap) -> None:
-        if gap.reason == "reset" and (client, gap.first, gap.last) in self._holes:
-            gap = Gap(first=gap.first, last=gap.last, reason="evicted", lost=gap.lost)
+        if gap.reason == "reset" and not gap.anew:
+            gap = attrs.evolve(gap, reason="evicted")
         super().told(client, gap)
 
 
