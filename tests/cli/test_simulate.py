@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from trio_ws.cli import simulate as module
 from trio_ws.testing.checkers.sight import Violation
 from trio_ws.testing.network.levels import LevelName
+from trio_ws.testing.nodes.scenario import simulate_nodes
 from trio_ws.testing.outcome import Outcome
 from trio_ws.testing.plan import Plan
 from trio_ws.testing.scenario import simulate
@@ -55,6 +56,13 @@ def test_one_plan_for_several_seeds() -> None:
     assert status == 0
     assert "faults: cut " in output
     assert "never reached" not in output
+
+
+def test_several_nodes_go_with_runs_and_with_nothing_else() -> None:
+    status, output = run("--nodes", "--runs", "--level", "message", "--seed", "3")
+    assert status == 0
+    assert output.splitlines()[-1] == f"trace {simulate_nodes(3, runs=True).trace_hash}"
+    assert run("--nodes", "--durable")[0] == 2
 
 
 def test_a_failure_exits_1_and_says_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,8 +88,8 @@ def command(
     Everything in a run follows from its seed. Invariants are checked at each step; exits 1 if one did not hold,
     and says how to replay it.
     """
-    if nodes and (durable or runs or crash_each_step):
-        raise click.UsageError("--nodes is a run of its own: it goes with none of the other kinds")
+    if nodes and (durable or crash_each_step):
+        raise click.UsageError("--nodes goes with --runs, and with none of the other kinds")
     if seed is None:
         if shrink or crash_each_step:
             raise click.UsageError("--shrink and --crash-each-step need --seed")
@@ -118,7 +118,7 @@ def _one(
     from ..testing.scenario import simulate
 
     if nodes:
-        outcome = simulate_nodes(seed, _nodes_plan(plan_text), level=level)
+        outcome = simulate_nodes(seed, _nodes_plan(plan_text), level=level, runs=runs)
     else:
         outcome = simulate(seed, _plan(plan_text), level=level, durable=durable, runs=runs)
     if shrink and outcome.violations:
@@ -184,7 +184,6 @@ def _many(
     nodes: bool,
 ) -> None:
     from ..testing.campaign import run_campaign
-    from ..testing.nodes.scenario import simulate_nodes
 
     count = seeds if seeds is not None or minutes is not None else 100
     numbers = itertools.count(first) if count is None else range(first, first + count)
@@ -195,7 +194,7 @@ def _many(
             level=level,
             durable=durable,
             runs=runs,
-            run=partial(simulate_nodes, plan=_nodes_plan(plan_text), level=level) if nodes else None,
+            run=_nodes_run(plan_text, level, runs) if nodes else None,
             jobs=jobs or os.cpu_count() or 1,
             seconds=None if minutes is None else 60 * minutes,
             on_run=advance,
@@ -203,6 +202,12 @@ def _many(
     _tell(summary, planned=plan_text is not None, nodes=nodes)
     if summary.failures:
         sys.exit(1)
+
+
+def _nodes_run(plan_text: str | None, level: LevelName, runs: bool) -> Callable[[int], Outcome]:
+    from ..testing.nodes.scenario import simulate_nodes
+
+    return partial(simulate_nodes, plan=_nodes_plan(plan_text), level=level, runs=runs)
 
 
 @contextmanager
@@ -250,10 +255,9 @@ def _line(name: str, counts: dict[str, int]) -> str:
 def _replay(outcome: Outcome, *, planned: bool = False) -> str:
     from ..testing.plan import Plan
 
-    kind = ""
-    if not isinstance(outcome.plan, Plan):
-        kind = " --nodes"
-    elif not planned:
-        kind = " --durable" * outcome.plan.durable + " --runs" * (outcome.plan.runs > 0)
+    kind = "" if isinstance(outcome.plan, Plan) else " --nodes"
+    if not planned:
+        durable = isinstance(outcome.plan, Plan) and outcome.plan.durable
+        kind += " --durable" * durable + " --runs" * (outcome.plan.runs > 0)
     plan = f" --plan '{outcome.plan.to_json()}'" if planned else ""
     return f"replay: trio-ws simulate --level {outcome.level} --seed {outcome.seed}{kind}{plan}"

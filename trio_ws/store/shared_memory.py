@@ -149,6 +149,11 @@ class SharedMemory:
         await trio.lowlevel.checkpoint()
         return None
 
+    def made(self, user: str) -> int:
+        """The version after the last change on which this node relies of a log that it has; 0 where it has not."""
+        mine = self._mine.get(user)
+        return 0 if mine is None else mine.made
+
     # -- logs
 
     async def commit(self, batch: Batch) -> None:

@@ -8,9 +8,8 @@ from functools import partial
 
 import trio
 
-from ...cluster import Node, open_node
+from ...cluster import ClusteredHub, Node, open_node
 from ...config import Config
-from ...hub import Hub
 from ...store import Place
 from ..network.network import SimListener
 from ..simulation import Simulation
@@ -32,7 +31,7 @@ class NodeLives:
 
     Attributes:
       hub: of the life that runs now; None between two, and while one goes away.
-      store: its store.
+      store: its store; `tasks` is where what it runs for applications is started, and ends with it.
       safe: it does not end any more.
     """
 
@@ -48,8 +47,9 @@ class NodeLives:
         steps: Steps,
     ) -> None:
         self.name = name
-        self.hub: Hub | None = None
+        self.hub: ClusteredHub | None = None
         self.store: Exposed | None = None
+        self.tasks: trio.Nursery | None = None
         self.safe = False
         self._sim = sim
         self._place = place
@@ -59,7 +59,7 @@ class NodeLives:
         self._serve = serve
         self._steps = steps
         self._rng: random.Random = sim.derive(name)
-        self._count = 0
+        self._count = self._number = 0
         self._leave = trio.Event()
         self._scope = trio.CancelScope()
         self._listener: SimListener | None = None
@@ -85,15 +85,16 @@ class NodeLives:
                 ) as node,
                 trio.open_nursery() as nursery,
             ):
-                self._record.watch(node.hub, store.node)
+                self._record.watch(node.hub)
+                self._number = self._record.life
                 self._listener = self._sim.network.listen(self.name)
                 await nursery.start(partial(self._serve, node.hub, self._listener))
                 if not store.dead:
-                    self.hub = node.hub
+                    self.hub, self.tasks = node.hub, nursery
                 await self._leave.wait()
-                self.hub = None
+                self.hub = self.tasks = None
                 await node.hub.drain()
-        self.hub = None
+        self.hub = self.tasks = None
         if not store.dead:
             self._look_back(node)
 
@@ -115,7 +116,9 @@ class NodeLives:
     def _die(self) -> None:
         if self.safe or self.store is None or self.store.dead or self._listener is None:
             return
-        self.store.dead, self.hub = True, None
+        self.store.dead = self.store.over = True
+        self.hub = self.tasks = None
+        self._record.buried(self._number)
         self._place.channels.pop(self.store.node, None)
         self._sim.trace.note("died", node=self.store.node)
         self._sim.network.unlisten(self._listener)

@@ -32,8 +32,12 @@ class NodesPlan:
       nodes, users, tabs: how many; tabs for each user.
       duration: simulated seconds of load and faults.
       rate: events a second and user.
-      critical: share of them.
+      burst: so many at most each time.
+      critical, deltas, keyed: shares of them that are critical, deltas to be merged, superseded by key.
+      plain: clients that speak no protocol.
       text: characters of their payload at most.
+      runs: how often an agent begins a run for each user, a second; where it is above 0, nothing else is published.
+      alone: the last user comes when all is over.
       latency, jitter: of the clients' network, in seconds.
       handler: seconds that a client takes for an event at most.
       store: seconds that the store takes at most; `bus` that a message between nodes does.
@@ -47,7 +51,13 @@ class NodesPlan:
     tabs: int = 2
     duration: float = 20.0
     rate: float = 1.0
+    burst: int = 1
     critical: float = 0.5
+    deltas: float = 0.0
+    keyed: float = 0.0
+    plain: int = 0
+    runs: float = 0.0
+    alone: bool = False
     text: int = 40
     latency: float = 0.01
     jitter: float = 0.01
@@ -67,7 +77,7 @@ class NodesPlan:
     def draw(cls, rng: random.Random) -> NodesPlan:
         """The plan that `rng` makes up; the same generator in the same state makes up the same one."""
         faults = {kind: round(0.02 * 10 ** rng.uniform(0, 1), 4) for kind in FAULTS if rng.random() < 0.4}
-        if rng.random() < 0.7:
+        if rng.random() < 0.4:
             faults.pop(
                 "roll_back", None
             )  # what is promised may be lost by it: the others want to be seen without
@@ -76,7 +86,7 @@ class NodesPlan:
         if rng.random() < 0.3:
             limits["max_events_per_user"] = rng.choice((8, 20, 50))
             limits["max_events"] = limits["max_events_per_user"] * rng.choice((2, 5))
-        if rng.random() < 0.3:
+        if rng.random() < 0.7:  # most of the time passes while they are waited for
             limits["session_ttl"] = rng.choice((5.0, 20.0))
             limits["event_ttl"] = rng.choice((5.0, 20.0))
             limits["cleanup_interval"] = rng.choice((1.0, 5.0))
@@ -86,7 +96,11 @@ class NodesPlan:
             tabs=rng.choice((1, 2, 3)),
             duration=rng.choice((10.0, 20.0, 40.0)),
             rate=rng.choice((0.2, 1.0, 3.0, 8.0)),
-            critical=rng.choice((0.3, 0.6, 1.0)),
+            burst=rng.choice((1, 1, 3, 20)),
+            critical=rng.choice((0.1, 0.3, 0.6, 1.0)),
+            deltas=rng.choice((0.0, 0.3, 0.8)),
+            keyed=rng.choice((0.0, 0.5)),
+            plain=rng.choice((0, 0, 0, 1, 2)),
             text=rng.choice((0, 40, 2000)),
             latency=rng.choice((0.0, 0.001, 0.02)),
             jitter=rng.choice((0.0, 0.001, 0.05)),
@@ -96,6 +110,17 @@ class NodesPlan:
             lost=rng.choice((0.0, 0.0, 0.02, 0.3)),
             twice=rng.choice((0.0, 0.0, 0.1)),
             faults=faults,
+            limits=limits,
+        )
+
+    def of_runs(self, rng: random.Random) -> NodesPlan:
+        """This plan with agents that work in runs in the place of publishers."""
+        limits = {name: value for name, value in self.limits.items() if not name.startswith("max_")}
+        return attrs.evolve(
+            self,
+            runs=rng.choice((0.1, 0.3, 1.0)),
+            alone=rng.random() < 0.5,
+            plain=0,
             limits=limits,
         )
 
@@ -127,7 +152,20 @@ class NodesPlan:
             for kind in whole:
                 yield self._with(name, {k: v for k, v in whole.items() if k != kind})
         quiet = NodesPlan(latency=0.0, jitter=0.0, store=0.0, bus=0.0)
-        for name in ("latency", "jitter", "handler", "store", "bus", "lost", "twice"):
+        names = (
+            "deltas",
+            "keyed",
+            "plain",
+            "alone",
+            "latency",
+            "jitter",
+            "handler",
+            "store",
+            "bus",
+            "lost",
+            "twice",
+        )
+        for name in ("burst", *names):
             if getattr(self, name) != getattr(quiet, name):
                 yield self._with(name, getattr(quiet, name))
         if self.duration > 5:

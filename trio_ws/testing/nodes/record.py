@@ -7,208 +7,191 @@ seen once, by whoever has its user's log then.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-import attrs
 import trio
 
-from ...client import ClientState
-from ...core import payload as payloads
 from ...core import wire
-from ...core.closing import CloseCode
-from ...core.pool import Ask, Refused
+from ...core.session import Session
 from ...event import Event, Gap
-from ...hub import Attachment, Hub, Identity, Link, OnMessage
-from ..checkers.sight import Violation
+from ...hub import Hub, Receipt
+from ...store import Place
+from ..checkers.record import Record
+from ..checkers.sight import Checker, Line, Published, Told
+from ..checkers.survival import Order
+from ..checkers.traffic import Accounting, Content
+from ..counters import Sometimes
+from .losses import Losses
+from .plan import NodesPlan
+from .runs import OneEnd
 
 FENCED_WITHIN: Final = 5.0
 """Seconds after which who was fenced off from a user must know: a lease, and two sweeps."""
 
-MOST_VIOLATIONS: Final = 20
 
-
-@attrs.define(eq=False, kw_only=True)
-class Published:
-    """An event that was handed to some node, maybe several times.
+class NodesRecord(Record):
+    """All that a run has seen.
 
     Attributes:
-      promised_at: when a publisher was told that it is accepted; infinity where none was.
-      names: under which epoch and seq it was sent to sessions.
-      processed: by which clients.
+      losses: what was lost where the store was set back.
     """
 
-    token: int
-    user: str
-    critical: bool
-    promised_at: float = math.inf
-    names: set[tuple[str, int]] = attrs.field(factory=set)
-    processed: set[str] = attrs.field(factory=set)
-
-    def __str__(self) -> str:
-        return f"event {self.token} of {self.user}"
-
-
-@attrs.define(eq=False)
-class _Line:
-    """A connection's hold on a session, at the node that has the log."""
-
-    node: str
-    user: str
-    number: int
-    session: str = ""
-    epoch: str = ""
-
-
-class NodesRecord:
-    """All that a run has seen, and what did not hold of it.
-
-    Attributes:
-      events: what was published, by token.
-      violations: what did not hold; after the first, `on_violation` is called.
-      forgiven_until: what was promised by then may be lost: the store was set back since.
-      is_dead: whether what a node does has no effect any more.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.events: dict[int, Published] = {}
-        self.violations: list[Violation] = []
-        self.on_violation: Callable[[], object] = lambda: None
-        self.forgiven_until = -math.inf
-        self.is_dead: Callable[[str], bool] = lambda node: False
-        self._clock = clock
-        self._names: dict[tuple[str, str, int], int] = {}
-        self._lines = 0
-        self._newest: dict[str, tuple[int, float]] = {}  # by session: which line, since when
-
-    def fail(self, invariant: str, text: str) -> None:
-        """Note that an invariant did not hold."""
-        if len(self.violations) < MOST_VIOLATIONS:
-            self.violations.append(Violation(invariant=invariant, at=self._clock(), text=text))
-        self.on_violation()
-
-    def set_back(self) -> None:
-        """The store is as it was some time ago. What it has lost may be lost; and where a log's owner died at the same
-        time nobody knows that anything is, so that a seq may be given again: the model has no marker by which
-        `RedisStore` would know."""
-        self.forgiven_until = self._clock()
-        self._names.clear()
-        for event in self.events.values():
-            event.names.clear()
-
-    # -- publishers
-
-    def publish(self, user: str, *, critical: bool) -> Published:
-        """An event is about to be handed to some node."""
-        event = Published(token=len(self.events) + 1, user=user, critical=critical)
-        self.events[event.token] = event
-        return event
-
-    def promised(self, event: Published) -> None:
-        """Its publisher was told that it is accepted."""
-        event.promised_at = min(self._clock(), event.promised_at)
-
-    def left(self) -> list[Published]:
-        """What is critical and was promised, and nobody has processed."""
-        return [
-            event
-            for event in self.events.values()
-            if event.critical and self.forgiven_until < event.promised_at < math.inf and not event.processed
-        ]
-
-    # -- clients, as `Tab` tells of them
-
-    def processed(self, client: str, seen: Event) -> None:
-        """A tab is through with an event."""
-        event = self.events.get(seen.payload["n"])
-        if event is None or event.user != client.partition("/")[0]:
-            self.fail("each gets what is for its user", f"{client} was given {seen}")
-        else:
-            event.processed.add(client)
-
-    def told(self, client: str, gap: Gap) -> None:
-        """A tab was told of a gap."""
-        if gap.critical and gap.reason != "expired" and self.forgiven_until == -math.inf:
-            self.fail("nothing critical is lost", f"{client} was told of {gap}")
-
-    def restored(self, client: str, epoch: str, seq: int, shared: bool) -> None:
-        """A tab begins again from what it had saved."""
-
-    def handed_back(self, client: str, seen: Event) -> None:
-        """A tab's handler failed on an event."""
-
-    def state(self, life: str, state: ClientState) -> None:
-        """A tab's client has changed its state."""
+    def __init__(
+        self, clock: Callable[[], float], plan: NodesPlan, place: Place, sometimes: Sometimes
+    ) -> None:
+        # Where a log may begin anew, an event alone does not say in which epoch a tab was given it.
+        order = () if "roll_back" in plan.faults else (Order,)
+        of_events = (OneEnd,) if plan.runs else (Content, PlainLive, *order)
+        self._alive: dict[Told, list[float]] = {}  # when the agent of a run was answered, by the time of day
+        self._epochs: dict[str, dict[str, None]] = {}  # those in which a log was shown, by user
+        self._names: dict[Published, set[tuple[str, int]]] = {}
+        super().__init__(
+            clock,
+            (Accounting, OneDrains, *of_events),
+            durable=True,
+            of_runs=plan.runs > 0,
+            sometimes=sometimes,
+        )
+        self.losses = Losses(place, self.fail, self._epochs, sometimes)
 
     # -- nodes
 
-    def watch(self, hub: Hub, node: str) -> None:
-        """Watch what this node's hub sends to sessions."""
-        plain = hub.attach
+    def watch(self, hub: Hub) -> None:
+        """See `Record`; several may be watched at the same time, and `life` is the number of the last one."""
+        super().watch(hub)
+        hub.engine.after_step = None  # no checker here looks at each step
 
-        def attach(
-            identity: Identity, ask: Ask, link: Link, *, on_message: OnMessage | None = None
-        ) -> Attachment | Refused:
-            self._lines += 1
-            line = _Line(node, identity.user, self._lines)
-            return plain(identity, ask, _Watched(self, line, link), on_message=on_message)
+    def buried(self, life: int) -> None:
+        """A hub has died, here and now: nothing that its tasks still do has an effect."""
+        self._dead.add(life)
 
-        hub.attach = attach  # type: ignore[method-assign]
+    # -- publishers
 
-    def sent(self, line: _Line, frames: list[bytes]) -> None:
-        """A session was sent frames, by a node that lives."""
-        if self.is_dead(line.node):
+    def promised(self, event: Published, receipt: Receipt) -> None:
+        """Its publisher was told that it is accepted, by one node or another."""
+        event.accepted_at = min(self.clock(), event.accepted_at)
+
+    @property
+    def accepted_events(self) -> int:
+        """How many events were accepted, as far as their publishers know."""
+        return sum(event.accepted_at < math.inf for event in self.events.values())
+
+    def left(self) -> list[Published]:
+        """What is critical and was promised, and nobody has processed."""
+        return [event for event in self.events.values() if self._is_owed(event)]
+
+    def _is_owed(self, event: Published) -> bool:
+        if not event.critical or event.processed or event.acked_by or event.accepted_at == math.inf:
+            return False
+        return not self.losses.may_have_cost(event.user, event.asked_at, event.accepted_at)
+
+    # -- agents
+
+    def alive(self, told: Told, at: float) -> None:
+        """The agent of a run was answered, at this time of day."""
+        self._alive.setdefault(told, []).append(at)
+
+    def was_alive(self, told: Told, at: float) -> bool:
+        """Whether a run's lease, which has lapsed as they say, can't have. For some seconds a node may have answered
+        it that another had taken the log from."""
+        assert told.lease is not None
+        since, until = at - told.lease + 0.001, at - FENCED_WITHIN
+        return any(since < alive < until for alive in self._alive.get(told, ()))
+
+    # -- what is shown
+
+    def sent(self, line: Line, frames: list[bytes]) -> None:
+        """See `Record`."""
+        super().sent(line, frames)
+        if line.welcome is not None:
+            self._show(line.user, line.welcome)
+
+    def _show(self, user: str, welcome: wire.Welcome) -> None:
+        known = self._epochs.setdefault(user, {})
+        if welcome.epoch in known:
             return
-        for data in frames:
-            for frame in wire.decode_server(data):
-                if isinstance(frame, wire.Welcome):
-                    line.session, line.epoch = frame.session, frame.epoch
-                    self._newest[line.session] = line.number, self._clock()
-                elif isinstance(frame, wire.EventFrame):
-                    self._saw(line, frame)
+        if not self.losses.happened:
+            for event in self.left():
+                if event.user == user and self._names.get(event):
+                    self.fail(
+                        "a log goes on", f"{user} begins anew in {welcome.epoch}, and {event} was promised"
+                    )
+        known[welcome.epoch] = None
 
-    def _saw(self, line: _Line, frame: wire.EventFrame) -> None:
-        payload = frame.payload if isinstance(frame.payload, dict) else payloads.decode(bytes(frame.payload))
-        token: int = payload["n"]
-        event = self.events.get(token)
-        if event is None or event.user != line.user:
-            self.fail("each gets what is for its user", f"{line.user} is sent {payload}")
+    def bind(self, event: Published, epoch: str, seq: int) -> None:
+        """See `Record`. In a log that has begun anew an event may have another name."""
+        if self.losses.is_void(event.user, epoch):
             return
-        there = self._names.setdefault((line.user, line.epoch, frame.seq), token)
-        if there != token:
-            self.fail("(epoch, seq) names one event", f"{line.user} {frame.seq} is {there} and {token}")
-        event.names.add((line.epoch, frame.seq))
-        if event.critical and len({seq for epoch, seq in event.names if epoch == line.epoch}) > 1:
-            self.fail("the same idempotency key makes one event", f"{event}: {sorted(event.names)}")
-        newest, since = self._newest.get(line.session, (line.number, math.inf))
-        if newest != line.number and self._clock() > since + FENCED_WITHIN:
+        there = self.log.setdefault((event.user, epoch), {}).setdefault(seq, event)
+        if there is not event:
             self.fail(
-                "one connection drains a session", f"{line} still does, {self._clock() - since:.2f} s later"
+                "(epoch, seq) names one event", f"{event.user} {seq} is {there.token} and {event.token}"
             )
+        names = self._names.setdefault(event, set())
+        names.add((epoch, seq))
+        if event.critical and sum(name[0] == epoch for name in names) > 1:
+            self.fail("the same idempotency key makes one event", f"event {event.token}: {sorted(names)}")
+        event.seq, event.epoch = seq, epoch
+
+    def processed(self, client: str, seen: Event) -> None:
+        """See `Record`."""
+        event = None if self.of_runs else self.events.get(seen.payload["n"])
+        if event is not None and event.user != client.partition("/")[0]:
+            self.fail("each gets what is for its user", f"{client} was given {seen}")
+        super().processed(client, seen)
+
+    def told(self, client: str, gap: Gap) -> None:
+        """See `Record`."""
+        if gap.critical and gap.reason != "expired" and not self.losses.happened:
+            self.fail("nothing critical is lost", f"{client} was told of {gap}")
+        super().told(client, gap)
 
 
-class _Watched:
-    """A link whose frames are seen on their way."""
+class OneDrains(Checker):
+    """An older connection of a session is silent, soon after a newer one has it, wherever that is."""
 
-    def __init__(self, record: NodesRecord, line: _Line, link: Link) -> None:
-        self._record, self._line, self._link = record, line, link
+    invariant = "one connection drains a session"
 
-    def send(self, frames: list[bytes]) -> bool:
-        """See `Link`."""
-        self._record.sent(self._line, frames)
-        return self._link.send(frames)
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._newest: dict[str, tuple[Line, float]] = {}
 
-    def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
-        """See `Link`."""
-        self._link.close(code, reason, retry_after)
+    def sent(self, line: Line, frame: wire.ServerFrame) -> None:
+        now = self.record.clock()
+        if isinstance(frame, wire.Welcome):
+            self._newest[frame.session] = line, now
+        elif line.welcome is not None:
+            newest, since = self._newest[line.welcome.session]
+            if newest is not line and now > since + FENCED_WITHIN:
+                self.fail(f"{line} still does, {now - since:.2f} s later")
 
-    def expect_by(self, deadline: float) -> None:
-        """See `Link`."""
-        self._link.expect_by(deadline)
 
-    def authenticate(self, token: str) -> None:
-        """See `Link`."""
-        self._link.authenticate(token)
+class PlainLive(Checker):
+    """Over one connection a plain client is given an event once, and nothing that could have been shown before it came.
+    What waits in the store only, or is not durable yet, is given to it as it comes in."""
+
+    invariant = "a plain client is given what comes, once"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._given: set[tuple[Line, Published]] = set()
+        self._from: dict[Line, tuple[str, int]] = {}
+
+    def attached(self, line: Line, session: Session) -> None:
+        if line.plain:
+            self._from[line] = session.box.epoch, session.box.ready
+
+    def sent_plain(self, line: Line, event: Published) -> None:
+        self.record.sometimes("a plain client was given an event", True)
+        if event.user != line.user:
+            self.fail(f"{line} of {line.user} was sent event {event.token}")
+        if (line, event) in self._given:
+            self.fail(f"{line} was sent event {event.token} again")
+        epoch, ready = self._from.get(line, ("", 0))
+        if event.epoch == epoch and event.seq <= ready:
+            self.fail(f"{line} was sent event {event.token}, of before it came")
+        self._given.add((line, event))
 
 
 class Balance:
@@ -218,7 +201,7 @@ class Balance:
         self._record = record
         self._twice: dict[str, float] = {}
 
-    def look(self, hubs: dict[str, Hub]) -> None:
+    def look(self, hubs: Mapping[str, Hub]) -> None:
         """Have all of them looked at: by node, those that are neither suspended nor ending."""
         owners: dict[str, list[str]] = {}
         for node, hub in hubs.items():

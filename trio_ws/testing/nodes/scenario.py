@@ -6,8 +6,7 @@ accepted it. `simulate_nodes` tells what was seen as an `Outcome`, as `scenario.
 
 from __future__ import annotations
 
-import logging
-import random
+import math
 import time
 import traceback
 from collections import Counter
@@ -17,16 +16,16 @@ from typing import Any, Final
 import attrs
 import trio
 
+from ...cluster import ClusteredHub
 from ...config import Config
-from ...errors import HubClosed, StoreError, StoreUnavailable
-from ...event import Priority
+from ...errors import StoreError
 from ...hub import Hub, Identity
 from ...server import Credentials, serve
 from ...store import Place
 from ..cast.cancels import Cancels
 from ..cast.tabs import Tab
-from ..checkers.sight import Deliberate
 from ..determinism import run_simulation
+from ..logged import Logged
 from ..network.conditions import Conditions
 from ..network.levels import LevelName
 from ..network.network import SimListener
@@ -34,11 +33,13 @@ from ..outcome import Outcome, singles
 from ..plan import Plan
 from ..simulation import Simulation
 from ..steps import Steps
-from ..timers import Alarm
+from .agents import Agents
+from .faults import Faults
 from .lives import NodeLives
 from .plan import NodesPlan
-from .record import Balance, NodesRecord, Published
-from .weather import Weather
+from .publishers import PATIENCE, Publisher
+from .record import Balance, NodesRecord
+from .weather import Exposed, Weather
 
 LOOK_EVERY: Final = 0.25
 """Simulated seconds between two looks at how things stand."""
@@ -49,25 +50,26 @@ HEALING_BOUND: Final = (30 + 5 + 5 + 20) * 1.5
 MISDIRECTED: Final = 0.1
 """Share of the connections that come to a node whether it lives or not."""
 
-TRIES: Final = 20
-"""How often a publisher hands over an event until it gives up."""
 
-PATIENCE: Final = 10.0
-"""Seconds that a publisher waits for one node."""
-
-
-def simulate_nodes(seed: int, plan: NodesPlan | None = None, *, level: LevelName = "message") -> Outcome:
+def simulate_nodes(
+    seed: int, plan: NodesPlan | None = None, *, level: LevelName = "message", runs: bool = False
+) -> Outcome:
     """Run several nodes by `seed`, and tell what came of it. It runs Trio itself: call it outside of any loop.
 
     Args:
       seed: what everything follows from.
       plan: what happens; None draws it from the seed.
       level: what travels: bytes, or whole messages.
+      runs: in a plan that is drawn, agents do their work in runs, and nothing else is published.
     """
     begun = time.process_time()
     sim = NodesSimulation(seed, level=level)
-    world = World(sim, plan or NodesPlan.draw(sim.derive("plan of nodes")))
-    with _Errors(world.record):
+    if plan is None:
+        plan = NodesPlan.draw(sim.derive("plan of nodes"))
+        if runs:
+            plan = plan.of_runs(sim.derive("runs' plan of nodes"))
+    world = World(sim, plan)
+    with Logged(world.record.fail, StoreError):
         try:
             run_simulation(sim, world.run)
         except Exception as error:
@@ -115,10 +117,10 @@ class World:
     def __init__(self, sim: NodesSimulation, plan: NodesPlan) -> None:
         self.sim = sim
         self.plan = plan
-        self.record = NodesRecord(sim.clock.current_time)
         self.faults: Counter[str] = Counter()
-        self._place = Place()
-        self._weather = Weather(plan, self._place, sim.derive("weather"))
+        self.place = Place()
+        self.record = NodesRecord(sim.clock.current_time, plan, self.place, sim.sometimes)
+        self.weather = Weather(plan, self.place, sim.derive("weather"))
         self._steps = Steps(lambda error: self.record.fail("nothing raises", repr(error)))
         self._balance = Balance(self.record)
         self._rng = sim.derive("balancer")
@@ -128,11 +130,10 @@ class World:
         self._config = config
         self.nodes = [
             NodeLives(
-                sim, f"node{n}", self._place, self._weather, config, self.record, self._serve, self._steps
+                sim, f"node{n}", self.place, self.weather, config, self.record, self._serve, self._steps
             )
             for n in range(plan.nodes)
         ]
-        self.record.is_dead = self._is_dead
         sim.pick = self._pick
         cancels = Cancels(sim.sometimes)
         tabs = Plan(handler=plan.handler)
@@ -141,7 +142,7 @@ class World:
             Tab(
                 sim,
                 tabs,
-                self.record,  # type: ignore[arg-type]
+                self.record,
                 user,
                 n,
                 cancels=cancels,
@@ -161,7 +162,7 @@ class World:
             violations=self.record.violations,
             seconds=self.sim.clock.current_time(),
             healed=self._healed,
-            events=sum(event.promised_at < 1e9 for event in self.record.events.values()),
+            events=self.record.accepted_events,
             steps=self._steps.count,
             faults=dict(self.faults),
             sometimes=self.sim.sometimes.counts,
@@ -181,8 +182,9 @@ class World:
             **options,
         )
 
-    def _is_dead(self, node: str) -> bool:
-        return any(n.store is not None and n.store.node == node and n.store.dead for n in self.nodes)
+    def _is_alone(self, user: str) -> bool:
+        """Whether a user comes when all is over, and not before."""
+        return self.plan.alone and user == self.users[-1]
 
     def _pick(self) -> str:
         living = [node for node in self.nodes if node.hub is not None]
@@ -190,8 +192,18 @@ class World:
             living = self.nodes
         return self._rng.choice(living).name
 
-    def _hubs(self) -> list[Hub]:
+    def hubs(self) -> list[ClusteredHub]:
+        """Those that run now."""
         return [node.hub for node in self.nodes if node.hub is not None]
+
+    def living_stores(self) -> list[Exposed]:
+        """Those of nodes that have not ended."""
+        return [node.store for node in self.nodes if node.store is not None and not node.store.over]
+
+    def _is_held_up(self, store: Exposed) -> bool:
+        """Whether a node does not reach the store, or has not found its way back yet."""
+        [node] = [node for node in self.nodes if node.store is store]
+        return store.is_away() or node.hub is None or node.hub.engine.suspended
 
     # -- the phases
 
@@ -208,7 +220,8 @@ class World:
                     nursery.start_soon(self._look)
                     async with trio.open_nursery() as tabs:
                         for tab in self.tabs:
-                            tabs.start_soon(tab.run)
+                            if not self._is_alone(tab.user):
+                                tabs.start_soon(tab.run)
                         await self._disturb()
                         await self._heal(tabs)
                         for tab in self.tabs:
@@ -227,20 +240,26 @@ class World:
                 if node.hub is not None and node.store is not None and not node.hub.engine.suspended
             }
             self._balance.look(hubs)
+            self.record.losses.look(self._is_held_up)
 
     async def _disturb(self) -> None:
         """Load and faults."""
         with trio.move_on_after(self.plan.duration):
             async with trio.open_nursery() as nursery:
                 for user in self.users:
-                    nursery.start_soon(self._publish_to, user)
-                for kind, rate in self.plan.faults.items():
-                    nursery.start_soon(self._repeat, kind, rate)
+                    nursery.start_soon(self._work_for, user)
+                nursery.start_soon(Faults(self).run)
+
+    async def _work_for(self, user: str) -> None:
+        """Publish to a user; of one who is alone nobody takes care from half-time on, but the nodes."""
+        worker = Agents(self, user) if self.plan.runs else Publisher(self, user)
+        with trio.move_on_after(self.plan.duration / 2 if self._is_alone(user) else math.inf):
+            await worker.run()
 
     async def _heal(self, tabs: trio.Nursery) -> None:
         """Faults end, one tab stays for each user; all must converge in time."""
         self.sim.trace.note("healing")
-        self._weather.calm = True
+        self.weather.calm = True
         for node in self.nodes:
             node.safe = True
         self._steps.forget()
@@ -248,12 +267,16 @@ class World:
         stay = {tab.user: tab for tab in reversed(self.tabs)}
         for tab in self.tabs:
             tab.calm = True
-            if stay[tab.user] is not tab:
+            if stay[tab.user] is not tab and not self._is_alone(tab.user):
                 tabs.start_soon(tab.stop)
-        await self._converge(list(stay.values()))
+        await self._converge([tab for tab in stay.values() if not self._is_alone(tab.user)])
+        for tab in stay.values():
+            if self._is_alone(tab.user):
+                tabs.start_soon(tab.run)
         # A publisher that gave up does not take back what it had asked for, and nodes may still see to that.
         await trio.sleep(PATIENCE)
         await self._converge(list(stay.values()))
+        self.record.healed()
 
     async def _converge(self, stay: list[Tab]) -> None:
         """Wait until all is delivered and acked, which must be in time; where not, the run ends here."""
@@ -276,7 +299,7 @@ class World:
 
     def _unsettled(self, tabs: list[Tab]) -> str:
         """What is still to be delivered or acked; empty where nothing is."""
-        hubs = self._hubs()
+        hubs = self.hubs()
         if len(hubs) < len(self.nodes):
             return f"{len(hubs)} nodes are up"
         if any(hub.engine.suspended for hub in hubs):
@@ -297,147 +320,40 @@ class World:
                 return f"{tab.name} has a session that is not known"
             if session.acked < box.head:
                 return f"{tab.name} is at {saved.seq}, and has acked {session.acked}"
-        if left := self.record.left():
-            return f"{left[0]} was promised"
+        if left_open := [user for user, runs in self.place.data.with_open_runs.items() if runs]:
+            return f"a run of {left_open[0]} is open"
+        here = {tab.user for tab in tabs}
+        if left := [event for event in self.record.left() if event.user in here]:
+            return f"event {left[0].token}, {left[0]}, was promised"
         return ""
 
     def _pending_for_the_next(self, tabs: list[Tab]) -> list[Tab]:
         """The tabs of those for whom something critical was processed, and no ack of it was kept."""
-        boxes = {user: box for hub in self._hubs() for user, box in hub.engine.buffer.mailboxes.items()}
+        boxes = {user: box for hub in self.hubs() for user, box in hub.engine.buffer.mailboxes.items()}
         return [tab for tab in tabs if boxes[tab.user].unconfirmed]
 
     async def _empty(self) -> None:
         """Everybody has left: when all times to live are over, nothing is left."""
         config = self._config
-        await trio.sleep(config.session_ttl + config.event_ttl + 4 * config.cleanup_interval + 200)
-        data = self._place.data
+        until = (
+            trio.current_time() + config.session_ttl + config.event_ttl + 4 * config.cleanup_interval + 200
+        )
+        while left := self._left():
+            if trio.current_time() >= until:
+                self.record.fail("nothing is left when all have gone", left)
+                return
+            await trio.sleep(LOOK_EVERY)
+
+    def _left(self) -> str:
+        """What there still is; empty where nothing is."""
+        data, hubs = self.place.data, self.hubs()
         left = {
             "users in the store": len(data.users),
-            "logs in memory": sum(len(hub.engine.buffer.mailboxes) for hub in self._hubs()),
-            "events": sum(hub.engine.books.events for hub in self._hubs()),
-            "connections": sum(hub.engine.pool.connected for hub in self._hubs()),
+            "histories": sum(not history.void for history in data.histories.values()),
+            "logs in memory": sum(len(hub.engine.buffer.mailboxes) for hub in hubs),
+            "events": sum(hub.engine.books.events for hub in hubs),
+            "connections": sum(hub.engine.pool.connected for hub in hubs),
             "open connections": len(self.sim.network.connections),
             "owners": len(data.owners),
         }
-        for what, count in left.items():
-            if count:
-                self.record.fail("nothing is left when all have gone", f"{count} {what}")
-
-    # -- publishers
-
-    async def _publish_to(self, user: str) -> None:
-        rng = self.sim.derive(f"publisher of {user}")
-        async with trio.open_nursery() as nursery:
-            while True:
-                await trio.sleep(rng.expovariate(self.plan.rate))
-                event = self.record.publish(user, critical=rng.random() < self.plan.critical)
-                text = "x" * rng.randint(0, self.plan.text)
-                nursery.start_soon(self._publish, event, text, random.Random(rng.getrandbits(64)))
-
-    async def _publish(self, event: Published, text: str, rng: random.Random) -> None:
-        """Hand an event to one node after the other, until one has accepted it."""
-        for attempt in range(TRIES):
-            hubs = self._hubs()
-            if hubs:
-                hub = rng.choice(hubs)
-                try:
-                    with trio.move_on_after(PATIENCE):
-                        receipt = await hub.publish(
-                            event.user,
-                            "tool_completed" if event.critical else "note",
-                            {"n": event.token, "text": text},
-                            id=f"{event.user}-{event.token}",
-                            priority=Priority.CRITICAL if event.critical else None,
-                        )
-                        self.sim.trace.note("accepted", token=event.token, seq=receipt.seq)
-                        self.sim.sometimes("accepted at another try", attempt > 0)
-                        self.sim.sometimes("accepted twice", receipt.duplicate)
-                        self.record.promised(event)
-                        return
-                except (HubClosed, StoreUnavailable, StoreError):
-                    self.sim.sometimes("a node did not take an event")
-            await trio.sleep(rng.uniform(0.05, 1))
-
-    # -- faults
-
-    async def _repeat(self, kind: str, rate: float) -> None:
-        rng = self.sim.derive(f"fault {kind}")
-        act: Callable[[random.Random], bool] = getattr(self, f"_{kind}")
-        while True:
-            await trio.sleep(max(0.01, rng.expovariate(rate)))
-            if act(rng):
-                self.faults[kind] += 1
-                self.sim.trace.note("fault", fault=kind)
-
-    def _die(self, rng: random.Random) -> bool:
-        node = rng.choice(self.nodes)
-        node.die_after(rng.randint(1, 400))
-        return node.hub is not None
-
-    def _leave(self, rng: random.Random) -> bool:
-        return rng.choice(self.nodes).leave()
-
-    def _cut_off(self, rng: random.Random) -> bool:
-        store = rng.choice(self.nodes).store
-        if store is not None:
-            store.cut_until = trio.current_time() + rng.choice((0.3, 1.5, 2.5, 6.0))
-        return store is not None
-
-    def _forgetful(self, rng: random.Random) -> bool:
-        store = rng.choice(self.nodes).store
-        if store is not None:
-            store.forgetful_until = trio.current_time() + rng.uniform(0.01, 1)
-        return store is not None
-
-    def _outage(self, rng: random.Random) -> bool:
-        self._weather.away_until = trio.current_time() + rng.choice((0.1, 1.0, 3.0, 8.0))
-        return True
-
-    def _silence(self, rng: random.Random) -> bool:
-        self._weather.silent_until = trio.current_time() + rng.choice((0.1, 1.0, 4.0))
-        return True
-
-    def _reset(self, rng: random.Random) -> bool:
-        connections = self.sim.network.connections
-        if connections:
-            rng.choice(connections).reset()
-        return bool(connections)
-
-    def _storm(self, rng: random.Random) -> bool:
-        for connection in self.sim.network.connections:
-            connection.reset()
-        return True
-
-    def _roll_back(self, rng: random.Random) -> bool:
-        before, seconds = self._place.snapshot(), rng.uniform(0, 3)
-
-        def restore() -> None:
-            if self._weather.calm:
-                return
-            self._place.restore(before)
-            self.record.set_back()
-
-        Alarm(self.sim.timers).arm(trio.current_time() + seconds, restore)
-        return True
-
-
-class _Errors(logging.Handler):
-    """Takes the package's log while the block lasts: what was logged as an error did not end where it should have."""
-
-    def __init__(self, record: NodesRecord) -> None:
-        super().__init__(logging.WARNING)
-        self._record = record
-        self._logger = logging.getLogger("trio_ws")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and not isinstance(record.exc_info[1], Deliberate | StoreError):
-            self._record.fail("nothing fails inside", f"{record.getMessage()}\n{self.format(record)}")
-
-    def __enter__(self) -> None:
-        self._before = (self._logger.propagate, self._logger.level)
-        self._logger.addHandler(self)
-        self._logger.propagate = False
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._before[0]
+        return ", ".join(f"{count} {what}" for what, count in left.items() if count)

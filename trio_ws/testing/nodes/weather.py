@@ -56,20 +56,23 @@ class Exposed:
 
     Attributes:
       dead: the node has died: nothing that its tasks still do has an effect.
+      over: it has ended in whatever way.
+      made: see `SharedMemory`.
       cut_until: until when it does not reach the store; `forgetful_until` until when it is told that what it asked has
         failed, and it has not.
     """
 
     def __init__(self, store: SharedMemory, weather: Weather) -> None:
         self.node = store.node
-        self.dead = False
+        self.made = store.made
+        self.dead = self.over = False
         self.cut_until = self.forgetful_until = -math.inf
         self._store = store
         self._weather = weather
 
     async def _pass(self, do: Callable[..., Awaitable[T]], *args: Any) -> T:
         await trio.sleep(self._weather.delay())
-        if self._is_away():
+        if self.is_away():
             await trio.sleep(self._weather.fails_after())
             raise StoreError("the store is not reached")
         done = await do(*args)
@@ -78,7 +81,8 @@ class Exposed:
             raise StoreError("the connection broke before the answer came")
         return done
 
-    def _is_away(self) -> bool:
+    def is_away(self) -> bool:
+        """Whether the node does not reach the store."""
         if self.dead or self._weather.calm:
             return self.dead
         return trio.current_time() < max(self.cut_until, self._weather.away_until)
@@ -100,6 +104,7 @@ class Exposed:
 
     async def close(self) -> None:
         """See `Store`."""
+        self.over = True
         await self._store.close()
 
     def stats(self) -> dict[str, Any]:
@@ -166,7 +171,7 @@ class Exposed:
         """See `SharedStore`. What comes while the store is away does not arrive."""
 
         def heard(message: bytes) -> None:
-            if not self._is_away():
+            if not self.is_away():
                 take(message)
 
         await self._store.listen(heard)
