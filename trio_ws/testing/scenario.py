@@ -18,7 +18,6 @@ import attrs
 import trio
 
 from ..config import Config
-from ..core.entry import Entry
 from ..hub import Hub
 from ..server import serve
 from .cast.agents import Agents
@@ -36,12 +35,12 @@ from .checkers.bookkeeping import IN_THE_BOOKS
 from .checkers.conduct import IN_CONDUCT
 from .checkers.duties import OF_CLIENTS
 from .checkers.record import Record, Watcher
-from .checkers.sight import Published
-from .checkers.survival import ACROSS_LIVES, Promises
+from .checkers.survival import ACROSS_LIVES
 from .checkers.tally import IN_FIGURES
 from .checkers.timeliness import IN_TIME
 from .checkers.traffic import ON_THE_WAY
 from .checkers.waiting import IN_LINE
+from .convergence import kept_from_the_rest, pending_for_the_next, unsettled
 from .determinism import run_simulation
 from .disk import Disk
 from .logged import Logged
@@ -315,8 +314,8 @@ class World:
         why = "the server is away"
         while trio.current_time() <= begun + HEALING_BOUND + self.plan.handler:
             await trio.sleep(LOOK_EVERY)
-            why = self._unsettled(stay)
-            again = self._kept_from_the_rest(stay) if why else self._pending_for_the_next(stay)
+            why = unsettled(self, stay)
+            again = kept_from_the_rest(self, stay) if why else pending_for_the_next(self, stay)
             if again:
                 # Its session was forgotten before it could ack: that stays pending for the user's next session.
                 self.sim.sometimes("pending for the next session")
@@ -328,64 +327,6 @@ class World:
                 return
         self.record.fail("all converges once the faults are over", why)
         await trio.sleep_forever()
-
-    def _unsettled(self, tabs: list[Tab]) -> str:
-        """What is still to be delivered, acked or confirmed; empty where nothing is."""
-        hub = self.hub
-        if hub is None:
-            return "the server is away"
-        if hub.engine.durability is not None and hub.engine.durability.state != "ok":
-            return "the store is away"
-        if hub.desk.handles:
-            return f"{next(iter(hub.desk.handles.values()))} is open"
-        for tab in tabs:
-            box = hub.engine.buffer.mailboxes.get(tab.user)
-            client = tab.client
-            saved = None if client is None else client.saved()
-            if client is None or saved is None or client.state.name != "live":
-                return f"{tab.name} is {'away' if client is None else client.state}"
-            if box is None or (saved.epoch, saved.seq) != (box.epoch, box.head):
-                return f"{tab.name} is at {saved.seq}, its log at {box and box.head}"
-            session = box.sessions.get(saved.session)
-            if session is not None and session.acked < box.head:
-                return f"{tab.name} is at {saved.seq}, and has acked {session.acked}"
-        for event in self.record.events.values():
-            if self._is_pending(event) and not event.processed:
-                return f"{event}"
-        for promises in self.record.checkers:
-            if isinstance(promises, Promises) and (left := promises.left()):
-                return f"{left[0]} was promised"
-        if hub.engine.room.waiting:
-            return f"{hub.engine.room.waiting} publishers wait"
-        return ""
-
-    def _is_pending(self, event: Published) -> bool:
-        return event.critical and event.life == self.record.life and event.state in ("held", "sent")
-
-    def _pending_for_the_next(self, tabs: list[Tab]) -> list[Tab]:
-        """The tabs of those for whom something critical was processed and never acked."""
-        assert self.hub is not None
-        boxes = self.hub.engine.buffer.mailboxes
-        # The log knows more than the record: a publisher that was cancelled never heard what became of its event.
-        users = [user for user, box in boxes.items() if any(map(_is_unconfirmed, box.entries.values()))]
-        return [tab for tab in tabs if tab.user in users]
-
-    def _kept_from_the_rest(self, tabs: list[Tab]) -> list[Tab]:
-        """The tabs of those who are through with all that they are given, and are given no more of what is in the store
-        only: as much as may is pending for a new session."""
-        if self.hub is None:
-            return []
-        buffer = self.hub.engine.buffer
-        kept: list[Tab] = []
-        for tab in tabs:
-            box = buffer.mailboxes.get(tab.user)
-            if box is None or box.rest is None or not box.sessions:
-                continue
-            events, size = buffer.room_to_take_in(box)
-            through = all(s.link is not None and s.acked >= box.ready for s in box.sessions.values())
-            if through and (events <= 0 or size < max(1, box.rest.wanted)):
-                kept.append(tab)
-        return kept
 
     async def _empty(self) -> None:
         """Everybody has left: when all times to live are over, nothing is left."""
@@ -419,10 +360,6 @@ class World:
         for what, count in left.items():
             if count:
                 self.record.fail("nothing is left when all have gone", f"{count} {what}")
-
-
-def _is_unconfirmed(entry: Entry) -> bool:
-    return entry.critical and entry.confirmed_at is None
 
 
 _STATES: Final = {

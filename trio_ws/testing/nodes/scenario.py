@@ -24,6 +24,7 @@ from ...server import Credentials, serve
 from ...store import Place
 from ..cast.cancels import Cancels
 from ..cast.tabs import Tab
+from ..convergence import lag
 from ..determinism import run_simulation
 from ..logged import Logged
 from ..network.conditions import Conditions
@@ -305,21 +306,11 @@ class World:
         if any(hub.engine.suspended for hub in hubs):
             return "a node is suspended"
         for tab in tabs:
-            client = tab.client
-            saved = None if client is None else client.saved()
-            if client is None or saved is None or client.state.name != "live":
-                return f"{tab.name} is {'away' if client is None else client.state}"
             boxes = [box for hub in hubs if (box := hub.engine.buffer.mailboxes.get(tab.user)) is not None]
-            if len(boxes) != 1:
+            if len(boxes) > 1:
                 return f"{tab.user} is at {len(boxes)} nodes"
-            [box] = boxes
-            if (saved.epoch, saved.seq) != (box.epoch, box.head):
-                return f"{tab.name} is at {saved.seq}, its log at {box.head}"
-            session = box.sessions.get(saved.session)
-            if session is None:
-                return f"{tab.name} has a session that is not known"
-            if session.acked < box.head:
-                return f"{tab.name} is at {saved.seq}, and has acked {session.acked}"
+            if why := lag(tab, boxes[0] if boxes else None, known=True):
+                return why
         if left_open := [user for user, runs in self.place.data.with_open_runs.items() if runs]:
             return f"a run of {left_open[0]} is open"
         here = {tab.user for tab in tabs}
