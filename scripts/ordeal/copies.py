@@ -146,7 +146,6 @@ class Copies:
 
     Attributes:
       taken: how many were checked, by the way they were made.
-      discarded: how many came to nothing.
     """
 
     source: Path
@@ -154,7 +153,6 @@ class Copies:
     answered: Answered
     findings: list[str] = attrs.Factory(list)
     taken: dict[str, int] = attrs.Factory(lambda: {"backup": 0, "plain": 0})
-    discarded: int = 0
 
     async def take(self, how: str) -> None:
         """Take a copy by the way `how`, and check it. What is wrong with one is kept."""
@@ -165,7 +163,6 @@ class Copies:
             if not await trio.to_thread.run_sync(
                 {"backup": backup, "plain": plain}[how], self.source, target
             ):
-                self.discarded += 1
                 return
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
                 found = await look_into(target, promised)

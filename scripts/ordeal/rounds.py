@@ -23,7 +23,6 @@ FAULTS: Final = {
     "cut": "clients' connections are reset, or carry nothing",
     "tabs": "the process of all clients is killed, and started again",
 }
-OF_NODES: Final = ("kill", "term", "stop", "roll")
 OF_LINKS: Final = ("link-cut", "link-stall", "link-lost")
 OF_REDIS: Final = ("redis-kill", "redis-power", "redis-stop", "redis-full", "redis-slot", *OF_LINKS)
 """What stands between nodes and their truth."""

@@ -94,3 +94,16 @@ async def test_the_worst_state_of_the_store_and_its_size_once() -> None:
             "state": "failing",
             "error": "away",
         }
+
+
+async def test_what_only_a_newer_node_knows_is_told_all_the_same() -> None:
+    async with running() as world:
+        parts = [over_a_wire(world) for _ in range(2)]
+        for part, state, value in zip(parts, ("ok", "molten"), (1.0, 2.0), strict=True):
+            part["stats"]["store"] |= {"state": state, "error": None}
+            part["stats"]["alerts"].append(
+                {"name": "of_tomorrow", "state": "ok", "value": value, "since": None}
+            )
+        stats = merged(parts)
+        assert stats["store"]["state"] == "molten"
+        assert stats["alerts"][-1] == {"name": "of_tomorrow", "state": "ok", "value": 2.0, "since": None}

@@ -46,7 +46,7 @@ _WORST: Final[dict[str, Callable[[list[float]], float]]] = {
     "critical_loss": sum,
     "low_confirmation": min,
 }
-"""Of an alert's values, the one that is told of all."""
+"""Of an alert's values, the one that is told of all; of an alert that only a newer node knows, the largest."""
 
 
 def share(hub: Hub) -> dict[str, Any]:
@@ -131,16 +131,21 @@ def _store(stores: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if any(name in store for store in stores)
     }
     if "state" in stores[0]:
-        told["state"] = max((store["state"] for store in stores), key=STATES.index)
+        told["state"] = max((store["state"] for store in stores), key=_severity)
         told["error"] = next((store["error"] for store in stores if store["error"] is not None), None)
     return told
+
+
+def _severity(state: str) -> int:
+    """How bad a store's state is; one that only a newer node knows is the worst."""
+    return STATES.index(state) if state in STATES else len(STATES)
 
 
 def _alert(alerts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One rule over all hubs: it fires where it fires anywhere; its words are those of the hub where it is worst."""
     firing = [alert for alert in alerts if alert["state"] == "firing"]
     values = [alert["value"] for alert in alerts if alert["value"] is not None]
-    value = _WORST[alerts[0]["name"]](values) if values else None
+    value = _WORST.get(alerts[0]["name"], max)(values) if values else None
     worst = [alert for alert in firing or alerts if alert["value"] == value] or firing or alerts
     return {
         **worst[0],
