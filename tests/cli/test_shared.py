@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
-from loopback.redis import RedisServer
+from loopback.redis import RedisServer, free_port
 from trio.testing import MockClock
 
 from trio_ws.cli.shared import Interrupted, opened_node, told_to_others
@@ -47,7 +48,15 @@ class Late(SharedMemory):
         return await super().beat(about, lease)
 
 
-async def enter(store: SharedStore, signal_after: float = math.inf) -> float:
+async def nobody_asks(reason: Callable[[], str]) -> None:
+    await trio.sleep_forever()
+
+
+async def enter(
+    store: SharedStore,
+    signal_after: float = math.inf,
+    answering: Callable[[Callable[[], str]], Awaitable[None]] = nobody_asks,
+) -> float:
     """Open a node, and leave it at once; gives how long the opening took."""
     settings = load({"store": "redis://x", "node_name": "a", "drain_timeout": 0}, {}).settings
     send, signals = trio.open_memory_channel[int](1)
@@ -59,7 +68,9 @@ async def enter(store: SharedStore, signal_after: float = math.inf) -> float:
     began = trio.current_time()
     async with own_nursery() as nursery:
         nursery.start_soon(end)
-        async with opened_node(settings, store, None, signals=signals, manager=ServiceManager()) as hub:
+        async with opened_node(
+            settings, store, None, signals=signals, manager=ServiceManager(), answering=answering
+        ) as hub:
             took = trio.current_time() - began
             assert (await hub.publish("ada", "agent_started")).seq == 1
             # From here on signals are for who serves.
@@ -111,6 +122,18 @@ def test_what_is_told_to_the_other_nodes(given: dict[str, Any], address: str | N
     assert (told["name"], told.get("address")) == ("a", address)
 
 
+async def test_who_asks_meanwhile_is_told_why(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+
+    async def ask(reason: Callable[[], str]) -> None:
+        while True:
+            await trio.sleep(1)
+            told.append(reason())
+
+    await enter(Late(AWAY, AWAY, AWAY), answering=ask)
+    assert told == [str(AWAY)]
+
+
 async def test_a_signal_ends_the_wait(autojump_clock: MockClock) -> None:
     store = Late(*[AWAY] * 100)
     with pytest.raises(Interrupted):
@@ -121,15 +144,26 @@ async def test_a_signal_ends_the_wait(autojump_clock: MockClock) -> None:
 @pytest.mark.integration
 def test_a_node_before_its_redis(redis_directory: Path) -> None:
     server = RedisServer(redis_directory, aof="no", password="hunter2")
-    process = start("serve", "--insecure", "--port", "0", "--admin-port", "0", "--store", server.url)
+    admin = f"http://127.0.0.1:{(port := free_port())}"
+    process = start(*("serve", "--insecure", "--port", "0", "--admin-port", str(port), "--store", server.url))
     assert process.stderr is not None
     while b"waiting for the store" not in (line := process.stderr.readline()):
         assert line
     try:
+        with httpx.Client(base_url=admin, trust_env=False, timeout=30) as client:
+            assert client.get("/healthz").status_code == 200
+            for answer in (client.get("/readyz"), client.post("/v1/users/ada/events", json={"type": "x"})):
+                error = answer.json()["error"]
+                assert (answer.status_code, error["code"], answer.headers["retry-after"]) == (
+                    503,
+                    "starting",
+                    "1",
+                )
+                assert "Connection refused" in error["message"]
         trio.run(server.start)
         while not (line := process.stderr.readline()).startswith(b"admin on"):
             assert line
-        assert httpx.get(f"{line.split()[-1].decode()}/readyz", trust_env=False).status_code == 200
+        assert httpx.get(f"{admin}/readyz", trust_env=False).status_code == 200
         process.send_signal(signal.SIGTERM)
         status, _, err = finish(process)
         assert status == 0

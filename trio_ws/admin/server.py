@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from ..hub import Hub
 from .app import create_app
@@ -72,6 +74,35 @@ async def serve_admin(
         extra_routes=extra_routes,
         pages=pages,
     )
+    if listeners is None:
+        listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
+    addresses = [listener.socket.getsockname()[:2] for listener in listeners]
+
+    def count_no_tls() -> None:
+        hub.engine.refusals.count("tls")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sampler.run)
+        if cluster_sampler is not None:
+            nursery.start_soon(cluster_sampler.run)
+        await nursery.start(partial(serve_app, app, listeners, tls, on_no_tls=count_no_tls))
+        task_status.started(addresses)
+
+
+async def serve_app(
+    app: ASGIApp,
+    listeners: Sequence[trio.SocketListener],
+    tls: Callable[[], ssl.SSLContext] | None,
+    *,
+    on_no_tls: Callable[[], None] = lambda: None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve any app to who comes to these listeners, until cancelled; they are closed then.
+
+    Args:
+      tls: as that of `serve_admin`.
+      on_no_tls: called where a peer does not shake hands.
+    """
     config = hypercorn_config()
     open_count = 0
 
@@ -81,8 +112,10 @@ async def serve_admin(
         try:
             if open_count <= MAX_CONNECTIONS:
                 server, client = stream.socket.getsockname()[:2], stream.socket.getpeername()[:2]
-                secured = stream if tls is None else await _secured(hub, stream, tls())
-                if secured is not None:
+                secured = stream if tls is None else await _secured(stream, tls())
+                if secured is None:
+                    on_no_tls()
+                else:
                     secure = tls is not None
                     await Connection(secured, app, config, server=server, client=client, secure=secure).run()
         except* OSError:
@@ -92,23 +125,16 @@ async def serve_admin(
         finally:
             open_count -= 1  # Trio closes the stream, by force
 
-    if listeners is None:
-        listeners = await trio.open_tcp_listeners(port, host=host.strip("[]"))
-    addresses = [listener.socket.getsockname()[:2] for listener in listeners]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sampler.run)
-        if cluster_sampler is not None:
-            nursery.start_soon(cluster_sampler.run)
-        await nursery.start(trio.serve_listeners, handle, listeners)
-        task_status.started(addresses)
+        await nursery.start(trio.serve_listeners, handle, list(listeners))
+        task_status.started()
 
 
-async def _secured(hub: Hub, stream: trio.SocketStream, context: ssl.SSLContext) -> SecureStream | None:
-    """TLS over `stream`, within `HEAD_TIMEOUT`; None, counted, where the peer does not shake hands."""
+async def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> SecureStream | None:
+    """TLS over `stream`, within `HEAD_TIMEOUT`; None where the peer does not shake hands."""
     with trio.move_on_after(HEAD_TIMEOUT):
         try:
             return await SecureStream(stream, context).do_handshake()
         except trio.BrokenResourceError:
             pass
-    hub.engine.refusals.count("tls")
     return None

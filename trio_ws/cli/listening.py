@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ import trio
 from ..addresses import UNIX, Address, netloc
 from ..settings import Settings
 from .output import Failure
+from .systemd import Handed
 
 
 def announce(settings: Settings, ws: Sequence[Address], admin: Sequence[Address]) -> None:
@@ -38,6 +39,28 @@ def adopted(sockets: Sequence[socket.socket]) -> list[trio.SocketListener] | Non
         return [adopt(one) for one in sockets] or None
     except ValueError:
         raise Failure("a socket that was handed over is none that is listened on", 2) from None
+
+
+@asynccontextmanager
+async def admin_listeners(
+    settings: Settings, handed: Handed, *, now: bool
+) -> AsyncIterator[list[trio.SocketListener] | None]:
+    """Where the admin API is listened for, while the block runs: what was handed over, or, if it is to be listened
+    `now`, what the settings say. Else None.
+
+    Raises:
+      Failure: the address can't be had, or what was handed over is not listened on.
+    """
+    listeners = adopted(handed.admin)
+    if listeners is None and now:
+        with naming_the_address(settings.admin_host, settings.admin_port):
+            host = settings.admin_host.strip("[]")
+            listeners = await trio.open_tcp_listeners(settings.admin_port, host=host)
+    try:
+        yield listeners
+    finally:
+        for one in listeners or ():
+            one.socket.close()
 
 
 async def start(

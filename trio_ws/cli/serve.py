@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,7 +24,7 @@ from ..log import configure
 from ..settings import Settings
 from .checks import checks
 from .files import api_keys, open_files
-from .listening import adopted, announce, start
+from .listening import admin_listeners, adopted, announce, start
 from .memory import warn_of_memory
 from .options import load_settings, server_options
 from .output import Failure, run_trio
@@ -124,13 +125,22 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
     checking = checks(settings, tickets, files.public_keys)
     authenticate = checking.authenticate
     proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
+    admin_tls = None if admin_certificates is None else admin_certificates.current
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         on_alert = None if webhook is None else webhook.post
         async with (
+            admin_listeners(settings, handed, now=shared is not None) as listening,
             open_hub(settings.limits(), store=settings.open_store(), on_alert=on_alert)
             if shared is None
-            else opened_node(settings, shared, on_alert, signals=signals, manager=manager) as hub,
+            else opened_node(
+                settings,
+                shared,
+                on_alert,
+                signals=signals,
+                manager=manager,
+                answering=partial(answer_meanwhile, listening or (), admin_tls),
+            ) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
         ):
@@ -156,7 +166,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 port=settings.admin_port,
                 api_key=keys,
                 client_of=proxies.client,
-                tls=None if admin_certificates is None else admin_certificates.current,
+                tls=admin_tls,
                 issue_ticket=None if authenticate is None else tickets.issue,
                 extra_routes=added.calls,
                 pages=[
@@ -166,7 +176,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                     ),
                     *added.pages,
                 ],
-                listeners=adopted(handed.admin),
+                listeners=listening,
             )
             http = await start(nursery, admin, settings.admin_host, settings.admin_port)
             # Where sockets were handed over, their owner knows where they are.
@@ -210,6 +220,22 @@ async def spans(settings: Settings, hub: Hub) -> AsyncIterator[None]:
         raise Failure("otel needs the extra otel: pip install 'trio-ws[otel]'", 2) from None
     with publish_spans(hub):
         yield
+
+
+async def answer_meanwhile(
+    listeners: Sequence[trio.SocketListener],
+    tls: Callable[[], ssl.SSLContext] | None,
+    reason: Callable[[], str],
+) -> None:
+    """Answer to who comes to the admin API that it is alive, and not ready, until cancelled.
+
+    The listeners stay open: who comes as it ends waits for the next.
+    """
+    from ..admin.server import serve_app
+    from ..admin.waiting import waiting_app
+
+    copies = [trio.SocketListener(one.socket.dup()) for one in listeners]
+    await serve_app(waiting_app(reason), copies, tls)
 
 
 async def _drain(hub: Hub, signals: AsyncIterator[int], timeout: float) -> int:

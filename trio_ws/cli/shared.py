@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -53,8 +53,12 @@ async def opened_node(
     *,
     signals: AsyncIterator[int],
     manager: ServiceManager,
+    answering: Callable[[Callable[[], str]], Awaitable[None]],
 ) -> AsyncIterator[Hub]:
     """The hub of a node, whose store is waited for.
+
+    Args:
+      answering: runs while it is, and is cancelled then; given what tells what is in the way.
 
     Raises:
       StoreError: the store is there, and can't be used: waiting would not mend that.
@@ -68,16 +72,21 @@ async def opened_node(
     watching = trio.CancelScope()
 
     async def stop_at_signal() -> None:
+        await anext(signals)
+        opening.cancel()
+
+    async def meanwhile() -> None:
         with watching:
-            await anext(signals)
-            opening.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop_at_signal)
+                await answering(lambda: waiting.told or "the store is being opened")
 
     node = open_node(
         settings.limits(), store=store, about=lambda: about, on_alert=on_alert, on_waiting=waiting.tell
     )
     with trio.CancelScope() as opening:
         async with own_nursery() as nursery:
-            nursery.start_soon(stop_at_signal)
+            nursery.start_soon(meanwhile)
             async with node as opened:
                 watching.cancel()
                 waiting.over()
@@ -105,8 +114,8 @@ class Waiting:
     def tell(self, trouble: StoreError) -> None:
         """It was tried again, in vain."""
         if str(trouble) != self.told:
-            logger.warning("waiting for the store: %s", trouble)
             self.told = str(trouble)
+            logger.warning("waiting for the store: %s", trouble)
         self.manager.tell(STATUS=f"waiting for the store: {trouble}")
 
     def over(self) -> None:
