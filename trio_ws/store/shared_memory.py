@@ -186,6 +186,8 @@ class SharedMemory:
         for run in part.runs:
             runs = data.with_open_runs.setdefault(user, set())
             (runs.add if run.open else runs.discard)(run.run)
+        for _, forgotten in part.forgotten:
+            data.with_open_runs.get(user, set()).discard(forgotten)
 
     def _fenced(self, users: Collection[str], may_be_void: bool = False) -> Fenced | None:
         """Which of these are not this node's; of those of whom changes are lost, the logs are void from now on."""
