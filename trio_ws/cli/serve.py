@@ -21,6 +21,7 @@ import trio
 from ..addresses import Address, is_loopback, netloc
 from ..errors import StoreError
 from ..log import configure
+from ..server.handshake import LAST_CALL
 from ..settings import Settings
 from .checks import checks
 from .files import api_keys, open_files
@@ -157,7 +158,8 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 insecure=bool(settings.insecure),
                 listeners=adopted(handed.ws),
             )
-            ws = await start(nursery, listener, settings.host, settings.port)
+            served = trio.Event()
+            ws = await start(nursery, partial(_run_until, served, listener), settings.host, settings.port)
             added = Extension() if extend is None else await extend(hub, nursery, ws[0])
             admin = partial(
                 serve_admin,
@@ -199,7 +201,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
             logger.info("draining", extra={"signal": signal.Signals(number).name})
             patience = int((settings.drain_timeout + CLOSING_TIME) * 1e6)
             manager.tell(STOPPING=1, STATUS="draining", EXTEND_TIMEOUT_USEC=patience)
-            status = await _drain(hub, signals, settings.drain_timeout)
+            status = await _drain(hub, served, signals, settings.drain_timeout)
             nursery.cancel_scope.cancel()
     return status
 
@@ -238,8 +240,21 @@ async def answer_meanwhile(
     await serve_app(waiting_app(reason), copies, tls)
 
 
-async def _drain(hub: Hub, signals: AsyncIterator[int], timeout: float) -> int:
-    """Drains, at most until a second signal; returns the exit status."""
+async def _run_until(
+    ended: trio.Event,
+    listener: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[list[Address]],
+) -> None:
+    await listener(task_status=task_status)
+    ended.set()
+
+
+async def _drain(hub: Hub, served: trio.Event, signals: AsyncIterator[int], timeout: float) -> int:
+    """Drains, at most until a second signal; returns the exit status.
+
+    Who was accepted in the last moment is not in the hub yet, and gets an answer, too: it is `served` when all have.
+    """
     status = 0
     async with trio.open_nursery() as nursery:
 
@@ -252,6 +267,8 @@ async def _drain(hub: Hub, signals: AsyncIterator[int], timeout: float) -> int:
         # The hub keeps to its timeout, and takes a moment more to close; this is for what may go wrong there.
         with trio.move_on_after(timeout + CLOSING_TIME - 3):
             await hub.drain()
+            with trio.move_on_after(LAST_CALL):
+                await served.wait()
         nursery.cancel_scope.cancel()
     return status
 

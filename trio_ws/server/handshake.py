@@ -28,6 +28,9 @@ from .websocket import WebSocket
 
 SUBPROTOCOL: Final = "trio-ws.v1"
 
+LAST_CALL: Final = 1.0
+"""Seconds in which who was accepted just before the server goes away has to send its request, to be answered yet."""
+
 _UNCHECKED: Final = "These credentials can't be checked now."
 
 
@@ -108,10 +111,13 @@ class Handshake:
         return "hello_timeout" if verdict is None else verdict.counted
 
     def close(self, code: CloseCode, reason: str, retry_after: float | None = None) -> None:
-        """End it, if its client can be told why; else it is left to its deadline. Not a checkpoint."""
+        """End it, if its client can be told why; else when its request is answered, or does not come soon. Not a
+        checkpoint."""
         if self._told_if_late is not None:
             self._verdict = Verdict(code, reason, retry_after, counted="draining")
             self._scope.cancel()
+        else:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + LAST_CALL)
 
     def cut(self) -> None:
         """End it without a word, to make room for another. Not a checkpoint."""
