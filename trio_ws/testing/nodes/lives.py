@@ -80,6 +80,7 @@ class NodeLives:
                 open_node(
                     self._config,
                     store=store,
+                    on_waiting=lambda error: self._sim.sometimes("a node waits for the store"),
                     wall_clock=self._sim.wall_clock,
                     new_id=self._sim.new_id,
                 ) as node,

@@ -20,6 +20,12 @@ PATIENCE: Final = 2.0
 """Seconds that a call waits for a store that does not answer."""
 
 
+class Away(StoreError):
+    """The store is not reached, or its answer did not come."""
+
+    passes = True
+
+
 class Weather:
     """What all nodes have between them and the place; and what carries what they tell each other.
 
@@ -74,11 +80,11 @@ class Exposed:
         await trio.sleep(self._weather.delay())
         if self.is_away():
             await trio.sleep(self._weather.fails_after())
-            raise StoreError("the store is not reached")
+            raise Away("the store is not reached")
         done = await do(*args)
         await trio.sleep(self._weather.delay())
         if self.dead or (not self._weather.calm and trio.current_time() < self.forgetful_until):
-            raise StoreError("the connection broke before the answer came")
+            raise Away("the connection broke before the answer came")
         return done
 
     def is_away(self) -> bool:
@@ -95,12 +101,8 @@ class Exposed:
         await self._store.run()
 
     async def open(self) -> Opened:
-        """See `Store`. A node that comes up waits for the store."""
-        while True:
-            try:
-                return await self._pass(self._store.open)
-            except StoreError:
-                await trio.sleep(0.1)
+        """See `Store`."""
+        return await self._pass(self._store.open)
 
     async def close(self) -> None:
         """See `Store`."""
