@@ -115,7 +115,7 @@ async def test_a_rolling_restart_and_a_killed_worker_lose_nothing_and_refuse_nob
             except (OSError, trio.BrokenResourceError) as error:
                 refused.append(error)
 
-    with trio.fail_after(120):
+    with trio.fail_after(240):
         async with trio.open_nursery() as nursery:
             tabs = [Tab(ws, user) for user in USERS]
             for tab in tabs:

@@ -10,6 +10,7 @@ from wsproto.events import BytesMessage, TextMessage
 
 import trio_ws
 from trio_ws.server.auth import Credentials
+from trio_ws.server.handshake import LAST_CALL
 
 from .memory import Closed, WireClient, serving
 
@@ -722,6 +723,22 @@ async def test_who_has_not_said_hello_is_told_of_the_drain_too(clock: Any) -> No
             error = await client.frame()
             assert (error["code"], error["fatal"]) == (4503, True)
             assert (await client.closed()).code == 4503
+
+
+async def test_whose_request_comes_as_the_server_goes_is_answered_and_who_is_silent_does_not_hold_it(
+    clock: Any,
+) -> None:
+    async with serving() as server:
+        late, silent = await server.dial(), await server.dial()
+        await trio.sleep(1)
+        server.hub.engine.draining = True
+        server.hub.engine.stopping.set()
+        await trio.sleep(LAST_CALL / 2)
+        await late.stream.send_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await late.stream.receive_some()).startswith(b"HTTP/1.1 426 ")
+        begun = trio.current_time()
+        assert await silent.stream.receive_some() == b""
+        assert trio.current_time() - begun == pytest.approx(LAST_CALL / 2)
 
 
 async def test_a_connection_that_came_back_counts_as_new_at_the_limit(clock: Any) -> None:
