@@ -315,6 +315,32 @@ async def test_lost_commits_make_a_new_epoch() -> None:
         assert second.welcome["epoch"] != first.welcome["epoch"]
 
 
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_run_in_a_log_that_has_lost_commits_ends_though_nobody_comes(*, dies: bool) -> None:
+    async with running("a", "b") as (nodes, (a, b)):
+        await a.hub.open_run("ada", "r1", lease=5)
+        snapshot = nodes.place.snapshot()
+        await a.hub.publish("ada", "alarm", 1, priority=CRITICAL)
+        noticed = trio.Event()
+
+        async def hook(step: str) -> None:
+            if step == "lost!" and "ada" not in nodes.place.data.owners:
+                noticed.set()
+                a.store.away = dies  # before it can do anything about it
+
+        a.store.hook = hook
+        nodes.place.restore(snapshot)
+        await noticed.wait()
+        assert nodes.place.data.with_open_runs["ada"] == {"r1"}
+        if dies:
+            await a.kill()
+        await trio.sleep(15)
+        assert nodes.place.data.with_open_runs["ada"] == set()
+        (run,) = await b.hub.runs("ada")
+        assert run["status"] == "lost"
+        nodes.check()
+
+
 @pytest.mark.parametrize("seconds", [1.0, 1.6, 1.9, 2.5, 10.0])
 async def test_who_hears_nothing_itself_takes_nobody_for_dead(seconds: float) -> None:
     async with running("a") as (nodes, (a,)):

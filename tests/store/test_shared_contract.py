@@ -368,6 +368,44 @@ async def test_logs_of_the_dead_are_found_where_there_is_something_to_do(
     assert await ann.due(10.0, 10) == ["with something due"]
 
 
+async def test_logs_that_have_lost_commits_are_found_where_there_is_something_to_do(
+    ann: SharedStore, ben: SharedStore, place: InMemory | InRedis
+) -> None:
+    users = ["noticed", "let go", "found by who comes after", "at rest", "due"]
+    with_runs = users[:3]
+    await owned(ann, *users)
+    await ann.commit(
+        Batch(
+            users=[log(user, 1, due=5.0 if user == "due" else None) for user in users],
+            runs=[run(user, open=True) for user in with_runs],
+        )
+    )
+    for store in (ann, ben):
+        await store.beat(b"", 60.0)
+    before = await place.snapshot()
+    await ann.commit(Batch(users=[log(user, 2) for user in users]))
+    await place.restore(before)
+    await ann.release(["let go"])
+    lost = await ann.lost([user for user in users if user != "let go"])
+    assert lost is not None
+    assert lost.rolled_back == {*users} - {"let go"}
+    for _ in range(2):
+        assert sorted(await ann.orphans(10)) == [(user, "") for user in sorted(with_runs)]
+        assert await ben.due(10.0, 10) == ["due"]
+    assert len(await ann.orphans(1)) == 1
+    assert (await ann.claim("noticed", "")).node == ann.node
+    assert len(await ann.orphans(10)) == 2
+    await ann.leave()
+    assert sorted(user for user, _ in await ben.orphans(10)) == sorted(with_runs)
+    for user, token in await ben.orphans(10):
+        assert (await ben.claim(user, token)).node == ben.node
+        found = await ben.load(user)
+        assert found is not None
+        assert found.user.epoch != f"epoch of {user}"
+        assert [(r.run, r.open) for r in found.runs] == [("r", True)]
+    assert await ben.orphans(10) == await ann.orphans(10) == []
+
+
 async def test_users_whom_nobody_owns_are_due(ann: SharedStore, ben: SharedStore) -> None:
     for store in (ann, ben):
         await store.beat(b"", 60.0)

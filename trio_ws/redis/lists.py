@@ -76,8 +76,9 @@ class Lists:
 
     async def strike(self, users: Collection[str]) -> None:
         """These are not this node's."""
-        key = self._keys.owned(self._node)
-        await self._redis.command("SREM", key, *users, key=key)
+        if users:
+            key = self._keys.owned(self._node)
+            await self._redis.command("SREM", key, *users, key=key)
 
     async def some_owned(self, node: str, most: int) -> list[str]:
         """Some of whom a node owns, or has owned; each time others."""

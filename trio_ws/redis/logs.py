@@ -157,11 +157,13 @@ class Logs:
 
     Attributes:
       owned: those that it has, by user.
+      left: logs that were this node's until it was refused, which nobody may have now (`RedisStore.orphans`).
       quarantined: how many values were set aside, from before this process, too.
     """
 
     def __init__(self, redis: Redis, keys: Keys, node: str) -> None:
         self.owned: dict[str, Owned] = {}
+        self.left: dict[str, None] = {}
         self.quarantined = 0
         self._redis = redis
         self._keys = keys
@@ -208,21 +210,23 @@ class Logs:
                 if isinstance(reply, StoreError):  # others are not to wait for it
                     logger.error("a log can't be changed", extra={"user": user, "error": str(reply)})
                 fate[user] = reply if reply == _ROLLED_BACK else _TAKEN
-                self._forget(user, owned, is_told=reply == _ROLLED_BACK)
+                self._forget(user, owned, reply)
         if failed is not None:
             raise failed
         return _fenced(fate) if fate else None
 
-    def _forget(self, user: str, owned: Owned, *, is_told: bool = False) -> None:
+    def _forget(self, user: str, owned: Owned, standing: Any) -> None:
         """A log is not this node's any more, if it has not been claimed anew.
 
         Args:
-          is_told: that it is not what this node has made of it, Redis knows already.
+          standing: how a script said that this node stood. Where commits are lost, Redis knows of that.
         """
         if self.owned.get(user) is owned:
             del self.owned[user]
+            if standing != _OK:
+                self.left[user] = None
             self._let_go.pop(user, None)
-            self._let_go[user] = owned.made, is_told
+            self._let_go[user] = owned.made, standing == _ROLLED_BACK
             if len(self._let_go) > MEMORY:
                 del self._let_go[next(iter(self._let_go))]
 
@@ -255,7 +259,7 @@ class Logs:
             if standing == _OK:
                 return Reply(*reply)
             if standing != _LATE:
-                self._forget(user, owned, is_told=standing == _ROLLED_BACK)
+                self._forget(user, owned, standing)
                 raise _fenced({user: standing})
             if owned.tried == tried and self.owned.get(user) is owned:  # no commit has come before it
                 raise StoreError("the log is refused: its version makes no sense")
@@ -332,6 +336,7 @@ class Logs:
             await self._take_leave(user, owned)
         if owner.node == self._node and user not in self.owned:
             self._let_go.pop(user, None)
+            self.left.pop(user, None)
             self.owned[user] = Owned(
                 token, whole(version), whole(version), whole(before), trio.current_time()
             )
@@ -342,7 +347,7 @@ class Logs:
         """A log is not what this node had: that is looked at before it is forgotten what it knew."""
         args = (owned.token, owned.known, owned.tried, owned.made, 0)
         await self._redis.script(STANDING, (self._keys.log(user),), args)
-        self._forget(user, owned)
+        self._forget(user, owned, _TAKEN)
 
     async def release(self, mine: dict[str, Owned]) -> None:
         """Have these, which were this node's, be nobody's."""
@@ -350,7 +355,7 @@ class Logs:
             ((self._keys.log(user),), (o.token, o.known, o.tried, o.made, 0)) for user, o in mine.items()
         ]
         for (user, owned), stood in zip(mine.items(), await self._call(RELEASE, calls), strict=True):
-            self._forget(user, owned, is_told=stood == _ROLLED_BACK)
+            self._forget(user, owned, stood)
 
     async def release_of_dead(self, tokens: dict[str, str], *, is_sure: bool) -> None:
         """Have these be nobody's whose owner has died, by their tokens; `is_sure` is as for `claim`."""
@@ -382,7 +387,7 @@ class Logs:
             # Late is what a commit has come before; and who was released meanwhile may be owned anew.
             if standing not in (_OK, _LATE) and self.owned.get(user) is owned:
                 fate[user] = standing or _TAKEN
-                self._forget(user, owned, is_told=standing == _ROLLED_BACK)
+                self._forget(user, owned, standing)
         fenced = _fenced(fate) if fate else None
         return fenced, [user for user in closely if user in self.owned]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import secrets
 from collections.abc import Callable, Collection
@@ -148,7 +149,7 @@ class RedisStore:
         # Of whom nothing is kept, the name goes first: whoever claims the user next puts it back.
         await self._lists.strike_names([user for user, look in looks.items() if not look.kept])
         await self._logs.release(mine)
-        await self._lists.strike(mine)
+        await self._lists.strike([user for user in mine if user not in self._logs.left])
 
     async def lost(self, users: Collection[str]) -> Fenced | None:
         """See `SharedStore`."""
@@ -177,18 +178,31 @@ class RedisStore:
 
     async def orphans(self, most: int) -> list[tuple[str, str]]:
         """See `SharedStore`."""
+        found = await self._left()
         _, dead = await self._lists.leases()
-        found: list[tuple[str, str]] = []
         for node in random.sample(dead, len(dead)):
             if len(found) >= most:
                 break
             looks = await self._logs.look(await self._lists.some_owned(node, most))
-            mine = {user: look for user, look in looks.items() if look.node == node}
-            found += [(user, look.owner) for user, look in mine.items() if look.open]
-            await self._bury(
-                node, {user: look for user, look in looks.items() if not (user in mine and look.open)}
-            )
+            orphans = {user: look for user, look in looks.items() if look.open and look.node in ("", node)}
+            found += [(user, look.owner) for user, look in orphans.items()]
+            await self._bury(node, {user: look for user, look in looks.items() if user not in orphans})
         return found[:most]
+
+    async def _left(self) -> list[tuple[str, str]]:
+        """Which of the logs that this node was refused are nobody's now, and have open runs. They are named among those
+        that it owns, so that they are found as well should it die."""
+        left = self._logs.left
+        looks = await self._logs.look(itertools.islice(left, AT_ONCE))
+        nobodys = {
+            user: look for user, look in looks.items() if look.node in ("", self.node) and user in left
+        }
+        await self._lists.put_due({user: look.due for user, look in nobodys.items() if look.due is not None})
+        for user in looks.keys() & left.keys():
+            del left[user]
+            if user in nobodys and nobodys[user].open:
+                left[user] = None  # behind all others: it is looked at until somebody has it
+        return [(user, look.owner) for user, look in nobodys.items() if look.open]
 
     async def _bury(self, node: str, looks: dict[str, Look]) -> None:
         """Have a dead node own no more who was another's already, or of whom there is nothing to do now."""

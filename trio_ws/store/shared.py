@@ -112,8 +112,9 @@ class SharedStore(Store, Protocol):
         """This node lives no longer; what it owns may be claimed (`orphans`)."""
 
     async def orphans(self, most: int) -> list[tuple[str, str]]:
-        """Users whose owner has no lease, and who have open runs: user, and the token to claim it instead of. At most
-        so many, and not always the same. Others have time until they are asked for, or `due`."""
+        """Users who have open runs, and whom nobody owns who has a lease: user, and the token to claim it instead of,
+        or "". At most so many, and not always the same. Others have time until they are asked for, or `due`. What was
+        a node's, and has lost commits, may be told to that node only, as long as it lives."""
 
     async def users(self, prefix: str, most: int, after: str = "") -> list[str]:
         """Of whom something is kept, in the order of their names as UTF-8: those that begin with `prefix` and come

@@ -327,12 +327,9 @@ class SharedMemory:
         """See `SharedStore`."""
         await trio.lowlevel.checkpoint()
         data = self._place.data
-        found = [
-            (user, owner.token)
-            for user, owner in data.owners.items()
-            if not self._place.lives(owner.node) and data.with_open_runs.get(user)
-        ]
-        return found[:most]
+        found = [user for user, runs in data.with_open_runs.items() if runs and self._is_nobodys(user)]
+        owners = ((user, data.owners.get(user)) for user in found[:most])
+        return [(user, "" if owner is None else owner.token) for user, owner in owners]
 
     async def users(self, prefix: str, most: int, after: str = "") -> list[str]:
         """See `SharedStore`."""

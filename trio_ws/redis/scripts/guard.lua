@@ -3,7 +3,8 @@
 -- Each change by an owner raises the log's version, which the owner knows: another one says that Redis has lost changes.
 -- With each owner it goes on at what the time is (claim.lua), so that no two owners have the same one; the last few gaps
 -- between them are kept. So also who is the owner no more notices that a change that he relies on is lost: it is beyond
--- the log, or in a gap. A log of which changes are lost is void until it is loaded into another epoch.
+-- the log, or in a gap. A log of which changes are lost is void until it is loaded into another epoch; and nobody's, if it
+-- was his who notices.
 --
 -- An owner who was not told whether a change of his was made allows for both: his versions are from `known` to `tried`.
 -- A call that was given up, and comes when the log is beyond that, is late: nobody waits for its answer.
