@@ -240,7 +240,7 @@ async def answer_meanwhile(
     await serve_app(waiting_app(reason), copies, tls)
 
 
-async def _run_until(
+async def _run_until(  # noqa: ASYNC128 - the listener does
     ended: trio.Event,
     listener: Callable[..., Awaitable[None]],
     *,
