@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -291,6 +292,53 @@ async def test_a_relay_that_one_side_has_forgotten_is_ended_by_the_other() -> No
         await a.hub.publish("ada", "agent_started")
         await trio.sleep(0.5)
         assert not a.lines
+
+
+async def test_the_owner_notices_that_a_plain_client_has_gone_of_which_it_is_not_told() -> None:
+    """It says nothing as long as it is there, nor is it sent anything."""
+    async with cluster("a", "b") as (nodes, (a, b)):
+        plain = await b.plain()
+        with trio.move_on_after(60):
+            await plain.frame()
+        assert len(a.lines) == 1
+        nodes.lose = lambda sender, _to, _message: sender == "b"
+        await plain.stream.aclose()
+        await trio.sleep(0.5)
+        nodes.lose = lambda _sender, _to, _message: False
+        assert not b.edge.holds
+        assert len(a.lines) == 1
+        await trio.sleep(30)
+        assert not a.lines
+        assert a.hub.stats()["sessions"] == {"active": 0, "parked": 0}
+
+
+async def test_the_edge_notices_that_nobody_has_a_plain_clients_session() -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        plain = await b.plain()
+        await trio.sleep(1)
+        nodes.lose = lambda sender, _to, _message: sender == "a"
+        (line,) = a.lines.values()
+        line.lose()
+        await trio.sleep(0.5)
+        nodes.lose = lambda _sender, _to, _message: False
+        with trio.fail_after(25):
+            assert (await plain.closed()).code == 4503
+
+
+async def test_a_plain_client_whose_welcome_took_long_stays() -> None:
+    async with cluster("a", "b") as (nodes, (a, b)):
+        # It has its session, and the edge does not know.
+        nodes.lose = lambda sender, _to, _message: sender == "a" and len(a.lines) > 0
+        plain = await b.dial()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(plain.open, "/ws?user=ada", subprotocols=()))
+            await trio.sleep(4)
+            assert len(a.lines) == 1
+            nodes.lose = lambda _sender, _to, _message: False
+        with trio.move_on_after(60):
+            await plain.frame()
+        assert plain.pings == 2
+        assert len(a.lines) == len(b.edge.holds) == 1
 
 
 async def test_a_hello_that_is_given_up_attaches_nothing() -> None:

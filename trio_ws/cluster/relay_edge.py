@@ -2,7 +2,7 @@
 
 What the client sends goes to the owner as it came, and what the owner sends goes to the client. What the edge does by
 itself is what only it can: it checks fresh tokens, which never leave it; it knows whether the socket takes what it is
-given; and it pings plain clients.
+given; and it pings plain clients, and says each time that the relay is there yet.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class Hold:
         self._waiting = 0  # bytes that it has said since the way to the owner is behind
         self._stuck = self._left = False
         self._early: list[Down] | None = []  # what overtook the answer that has the welcome
-        self._due = self._armed_for = math.inf  # when the client is pinged from here
+        # When the client is pinged from here: a plain one from the time on when its owner was asked for a session.
+        self._due = edge.engine.clock() + edge.engine.config.heartbeat_idle if plain else math.inf
+        self._armed_for = math.inf
 
     # -- from the owner
 
@@ -101,7 +103,7 @@ class Hold:
             self._send(frames)
         self._expect()
         if self._plain:
-            self._ping_at(self._edge.engine.clock() + self._edge.engine.config.heartbeat_idle)
+            self._ping_at(self._due)
         early, self._early = self._early or [], None
         for item in early:
             self.take(item)
@@ -250,6 +252,7 @@ class Hold:
             if self._plain:
                 self._due = now + config.heartbeat_idle
                 self._link.send([])
+                self._report(self._credited if self._stuck else self._taken)
             else:
                 self._due = now + config.heartbeat_active
                 if not (self.deaf or self._stuck):

@@ -122,7 +122,7 @@ class Line:
 
     def expect_by(self, deadline: float) -> None:
         """See `Link`."""
-        if self._closed is None and not self._plain:  # of a plain client's life the edge knows
+        if self._closed is None:
             self._expected_by = deadline
             self._owner.engine.arm(self, deadline)
 
@@ -164,6 +164,8 @@ class Line:
                 attached.receive(message)
             case Taken(bytes=taken, stuck=stuck):
                 self._taken, self._stuck = taken, stuck
+                if self._plain:  # of a plain client's life the edge knows, and tells as often as it pings it
+                    attached.heard(self._owner.clock())
                 self.look()
             case Renewed(expires=expires, issued=issued):
                 attached.heard(self._owner.clock())

@@ -93,7 +93,8 @@ class Said(msgspec.Struct, array_like=True, tag=1):
 
 
 class Taken(msgspec.Struct, array_like=True, tag=2):
-    """Of all frames so many bytes were taken by the socket.
+    """Of all frames so many bytes were taken by the socket. Of a plain client, which may never say anything, it is said
+    every `heartbeat_idle` seconds, too: then the relay is there yet.
 
     Attributes:
       stuck: it takes no more for now.
