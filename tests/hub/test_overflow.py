@@ -342,6 +342,22 @@ async def test_a_session_that_is_away_does_not_keep_others_from_what_waits() -> 
         await until(lambda: back.cursor == 50)
 
 
+async def test_a_plain_client_takes_what_waits_and_so_comes_to_what_is_new() -> None:
+    """It is given nothing that was in memory before it came; but were it not given the rest, it would wait for ever.
+
+    And what it was not given waits for the next session.
+    """
+    store = Store()
+    async with small(store) as hub:
+        await publish(hub, 100)
+        plain = await connected(hub, plain=True)
+        await publish(hub, 1, first=101)
+        await until(lambda: plain.frames[-1:] and plain.frames[-1]["payload"] == 101)
+        assert [event["payload"] for event in plain.frames] == list(range(11, 102))
+        peer = await connected(hub, acks=True)
+        await until(lambda: peer.seqs[:10] == list(range(1, 11)))
+
+
 async def test_a_store_that_cannot_be_read_is_asked_again() -> None:
     class Blind(Store):
         blind = False

@@ -151,6 +151,8 @@ class Pool:
         else:
             pending = box.first_unconfirmed - 1
             start = {"now": box.head, "pending": pending, "snapshot": pending}.get(ask.start, box.low)
+            # Not beyond what waits in the store only: that stands before all that is new, and where nobody took it, it
+            # would fill memory, and hold up what is new.
             base = position = min(box.head if ask.plain else start, box.ready)
         session = Session(
             self._new_id(),
