@@ -15,7 +15,6 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -308,9 +307,13 @@ class Sentinels:
         await self.replica.wait_info(master_link_status="up")
         for sentinel in self.sentinels:
             await sentinel.start()
-            for what, milliseconds in LIVELY:
-                with suppress(Refused):  # before Redis 7 they keep their periods
+            try:
+                for what, milliseconds in LIVELY:
                     await sentinel.call("SENTINEL", "DEBUG", what, milliseconds)
+            except (
+                Refused
+            ):  # before Redis 7 they keep their periods, and ask once a second whether who is there lives
+                await sentinel.call("SENTINEL", "SET", self.name, "down-after-milliseconds", 2000)
 
         async def know_each_other() -> bool:
             for one in self.sentinels:

@@ -878,6 +878,16 @@ async def test_what_is_to_be_known_of_the_server(
     assert stats["version"].removeprefix("valkey ")[0].isdecimal()
 
 
+@pytest.mark.parametrize("name", ["redis_mode", "server_mode"])
+async def test_a_sentinel_is_known_by_what_redis_and_valkey_call_its_mode(name: str) -> None:
+    class Told:
+        async def commands(self, commands: list[Any], keys: list[str]) -> list[bytes]:
+            return [f"# Server\r\n{name}:sentinel\r\n".encode()]
+
+    with pytest.raises(StoreError, match="this is a sentinel"):
+        await Server.examined(Told(), "key", is_cluster=False)  # type: ignore[arg-type]
+
+
 async def test_who_may_not_hear_of_other_nodes_is_no_node(
     redis_server: RedisServer, nursery: trio.Nursery
 ) -> None:

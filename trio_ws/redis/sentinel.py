@@ -66,9 +66,9 @@ class Sentinels:
     async def find(self) -> Place:
         """The primary.
 
-          Raises:
-            Unreachable: no sentinel can be asked, or none knows it.
-        StoreError: all that were named are none, or let nobody in.
+        Raises:
+          Unreachable: no sentinel can be asked, or none knows it.
+          StoreError: all that were named are none, or let nobody in.
         """
         answers: list[_Answer] = []
         troubles: list[StoreError] = []

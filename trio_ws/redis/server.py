@@ -66,7 +66,7 @@ class Server:
                 raise info
             fields = _fields(info)
             servers[fields.get("run_id")] = one, fields
-        if not is_cluster and fields.get("redis_mode") == "cluster":
+        if not is_cluster and _mode(fields) == "cluster":
             await _examine_alone(redis)
         found = [
             cls(_version(fields), await _persistence(redis, fields, at)) for at, fields in servers.values()
@@ -115,13 +115,18 @@ def _fields(info: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
+def _mode(info: dict[str, str]) -> str | None:
+    """What a server is: ``standalone``, ``cluster``, ``sentinel``. Valkey has another name for that since 9."""
+    return info.get("redis_mode") or info.get("server_mode")
+
+
 def _version(info: dict[str, str]) -> str:
     """The version of a server.
 
     Raises:
       StoreError: it is a sentinel, too old, or evicts.
     """
-    if info.get("redis_mode") == "sentinel":
+    if _mode(info) == "sentinel":
         raise StoreError("this is a sentinel: its URL begins with redis+sentinel://, and names the primary")
     version = info.get("redis_version", "0")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
