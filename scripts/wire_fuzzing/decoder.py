@@ -17,7 +17,6 @@ NOT_HERE = 77
 """Exit status: nothing was tested (what automake takes for skipped)."""
 
 MAX_BYTES = 20_000
-INSTRUMENTED = (*(f"trio_ws.{room}" for room in ("core", "server", "cluster", "redis", "store")), "json")
 
 
 def fuzz(*, seed: int, runs: int | None, seconds: float | None) -> int:

@@ -312,7 +312,7 @@ async def test_large_calls_to_who_is_gone_are_all_given_up(nodes: Nodes) -> None
         with trio.move_on_after(1):
             await a.calls.call("b", "take", b"x" * LARGE)  # who no longer waits is in nobody's way either
         nodes.living.discard("b")
-    assert a.calls.made > 10 - 1
+    assert a.calls.made >= 10
 
 
 async def test_what_was_answered_is_forgotten_once_the_answer_has_come(nodes: Nodes) -> None:

@@ -97,24 +97,21 @@ def _read_all(connection: socket.socket) -> None:
 
 def relayed_flooder(target: Target) -> None:
     """Acks, as fast as they are read, on a connection that is relayed."""
-    acks = text({"t": "ack", "seq": 0}) * 200
-    while True:
-        connection = _owned_elsewhere(target, "flooder")
-        connection.settimeout(None)
-        with suppress(OSError):
-            while True:
-                connection.sendall(acks)
+    _send_for_ever(target, "flooder", text({"t": "ack", "seq": 0}) * 200)
 
 
 def relayed_messages(target: Target) -> None:
     """Messages of 60 KB, as fast as they are read, on a connection that is relayed."""
-    message = text({"t": "message", "id": "m", "type": "x", "payload": "x" * 60_000})
+    _send_for_ever(target, "talker", text({"t": "message", "id": "m", "type": "x", "payload": "x" * 60_000}))
+
+
+def _send_for_ever(target: Target, user: str, data: bytes) -> None:
     while True:
-        connection = _owned_elsewhere(target, "talker")
+        connection = _owned_elsewhere(target, user)
         connection.settimeout(None)
         with suppress(OSError):
             while True:
-                connection.sendall(message)
+                connection.sendall(data)
 
 
 def relayed_never_readers(target: Target) -> None:

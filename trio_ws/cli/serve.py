@@ -140,7 +140,7 @@ async def _run_server(settings: Settings, extend: Extend | None) -> int:
                 on_alert,
                 signals=signals,
                 manager=manager,
-                answering=partial(answer_meanwhile, listening or (), admin_tls),
+                answering=partial(_answer_meanwhile, listening or (), admin_tls),
             ) as hub,
             spans(settings, hub),
             trio.open_nursery() as nursery,
@@ -224,7 +224,7 @@ async def spans(settings: Settings, hub: Hub) -> AsyncIterator[None]:
         yield
 
 
-async def answer_meanwhile(
+async def _answer_meanwhile(
     listeners: Sequence[trio.SocketListener],
     tls: Callable[[], ssl.SSLContext] | None,
     reason: Callable[[], str],
